@@ -1,0 +1,109 @@
+"""Score entropy in its four forms: given ratios, implicit, denoising, diffusion-weighted.
+
+Every loss here and in `baselines.py` is called alike,
+
+    loss(model, graph, x, sigma, x0=x0, ratio=ratio) -> (B,)   nats a sequence,
+
+with noisy tokens x (B, L), noise levels sigma (B,), data x0 (B, L), and true ratios (B, L, S). Each
+takes what its mathematics needs and ignores the rest, so one is swapped for another by its name.
+`model(x, sigma)` gives log-scores (B, L, S). The weights w_xy are the graph's rates Q(x, y); the
+noise rate σ(t) is not included.
+"""
+
+import torch
+from torch import Tensor
+
+from sedd_mini.graphs import check_sigma
+
+
+def score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
+    """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)) with the true ratios r (eq. 5), (B,)."""
+    weight = graph.rates_into(x)  # (B, L, S)
+    terms = score_entropy_terms(model(x, sigma), require(ratio, "ratio", "score_entropy"))
+    return weighted_sum(weight, terms)
+
+
+def implicit_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
+    """Σ_{y≠x} (w_xy s(x)_y − w_yx log s(y)_x) (eq. 7), (B,).
+
+    Equal to `score_entropy` in expectation, up to a constant; needs no ratios, but the network at
+    every neighbour y of x.
+    """
+    own = weighted_sum(graph.rates_into(x), model(x, sigma).exp())
+    back = at_neighbours(model, graph, x, sigma)  # log s(y)_x, (B, L, S)
+    return own - weighted_sum(rates_out(graph, x), back)
+
+
+def denoising_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
+    """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)), r_y = p(y|x0)/p(x|x0) for x ~ p(·|x0) (eq. 9), (B,).
+
+    Straight from the definition; `diffusion_weighted` is the same number in closed form.
+    """
+    r = conditional_ratio(graph, x, sigma, require(x0, "x0", "denoising_score_entropy"))
+    return weighted_sum(graph.rates_into(x), score_entropy_terms(model(x, sigma), r))
+
+
+def diffusion_weighted(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
+    """The integrand of the likelihood bound over σ̄ (eq. 10), (B,): the graph's closed form.
+
+    For an integral over t, multiply by `noise.rate(t)`.
+    """
+    x0 = require(x0, "x0", "diffusion_weighted")
+    return graph.score_entropy(model(x, sigma), sigma[:, None], x, x0).sum(-1)
+
+
+def training_loss(model, graph, noise, x0, t, generator=None, loss=diffusion_weighted) -> Tensor:
+    """σ(t) · loss at x ~ p_{t|0}(·|x0), for data x0 (B, L) and times t (B,); (B,).
+
+    With `diffusion_weighted` and t uniform in [0, 1] its expectation is the diffusion part of the
+    likelihood bound.
+    """
+    sigma = noise.total(t)
+    x = graph.sample_transition(x0, sigma[:, None], generator)
+    return noise.rate(t) * loss(model, graph, x, sigma, x0=x0)
+
+
+# ---- the pieces ----------------------------------------------------------------------------------
+
+
+def score_entropy_terms(log_score: Tensor, ratio: Tensor) -> Tensor:
+    """s − r log s + K(r), K(r) = r (log r − 1): at least 0, and 0 at s = r only; any shape."""
+    return log_score.exp() - ratio * log_score + torch.xlogy(ratio, ratio) - ratio
+
+
+def conditional_ratio(graph, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+    """p(y | x0) / p(x | x0) token by token, (B, L, S); raises where x cannot come from x0."""
+    probs = graph.transition_probs(x0, check_sigma(sigma)[:, None])  # (B, L, S)
+    here = probs.gather(-1, x[..., None])
+    if (here <= 0).any():
+        raise ValueError("p(x | x0) is 0 somewhere: x must be drawn from x0 by this graph")
+    return probs / here
+
+
+def rates_out(graph, x: Tensor) -> Tensor:
+    """w_yx = Q(y, x) for y ≠ x, and 0 at y = x; (B, L, S)."""
+    return graph.rates(x).scatter(-1, x[..., None], 0)
+
+
+def at_neighbours(model, graph, x: Tensor, sigma: Tensor) -> Tensor:
+    """The model's entry for x at each y that x can jump to, (B, L, S); 0 elsewhere.
+
+    y is x with token i replaced: the network runs once for each such pair.
+    """
+    can = rates_out(graph, x) > 0  # (B, L, S)
+    row, i, y = can.nonzero(as_tuple=True)  # (M,)
+    there = x[row].scatter(1, i[:, None], y[:, None])  # (M, L)
+    every = torch.arange(len(row), device=x.device)
+    entry = model(there, sigma[row])[every, i, x[row, i]]  # (M,)
+    return torch.zeros(can.shape, dtype=entry.dtype, device=x.device).index_put((row, i, y), entry)
+
+
+def weighted_sum(weight: Tensor, terms: Tensor) -> Tensor:
+    """Σ weight · terms over positions and states, (B, L, S) → (B,); terms of weight 0 do not count."""
+    return torch.where(weight > 0, weight.to(terms.dtype) * terms, 0).sum((1, 2))
+
+
+def require(value: Tensor | None, name: str, loss: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"{loss} needs {name}: call it with {name}=…")
+    return value

@@ -1,0 +1,68 @@
+"""Noise schedules: how much noise there is at time t, and how fast it comes.
+
+Notation: t in [0, 1] is time, `total(t)` is the total noise σ̄(t), and `rate(t)` is its derivative
+σ(t) = dσ̄/dt. Both take a float or a tensor of any shape and return a tensor of that shape.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class GeometricNoise:
+    """σ̄(t) = σ_min^{1−t} σ_max^t: equal steps of t multiply the noise by equal factors.
+
+    The noise starts at σ_min > 0, not at 0. Section 5.1 of Lou et al. 2023 pairs it with the
+    uniform graph, σ_min = 1e-5 there and 1e-4 in the released configuration, σ_max = 20.
+    """
+
+    def __init__(self, sigma_min: float = 1e-4, sigma_max: float = 20.0):
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def total(self, t: Tensor | float) -> Tensor:
+        """σ̄(t), the shape of t; raises ValueError for t outside [0, 1]."""
+        t = check_time(t)
+        return torch.exp((1 - t) * math.log(self.sigma_min) + t * math.log(self.sigma_max))
+
+    def rate(self, t: Tensor | float) -> Tensor:
+        """σ(t) = σ̄(t) log(σ_max / σ_min), the shape of t."""
+        return self.total(t) * math.log(self.sigma_max / self.sigma_min)
+
+    def __repr__(self) -> str:
+        return f"GeometricNoise(sigma_min={self.sigma_min}, sigma_max={self.sigma_max})"
+
+
+class LogLinearNoise:
+    """σ̄(t) = −log(1 − (1 − ε) t): the probability of having moved, 1 − e^{−σ̄}, grows linearly in t.
+
+    Starts at σ̄(0) = 0 and ends at σ̄(1) = −log ε. Section 5.1 of Lou et al. 2023 pairs it with the
+    absorbing graph, ε = 1e-3.
+    """
+
+    def __init__(self, eps: float = 1e-3):
+        if not 0 < eps < 1:
+            raise ValueError(f"need 0 < eps < 1, got {eps}")
+        self.eps = eps
+
+    def total(self, t: Tensor | float) -> Tensor:
+        """σ̄(t), the shape of t; raises ValueError for t outside [0, 1]."""
+        return -torch.log1p(-(1 - self.eps) * check_time(t))
+
+    def rate(self, t: Tensor | float) -> Tensor:
+        """σ(t) = (1 − ε) / (1 − (1 − ε) t), the shape of t."""
+        return (1 - self.eps) / (1 - (1 - self.eps) * check_time(t))
+
+    def __repr__(self) -> str:
+        return f"LogLinearNoise(eps={self.eps})"
+
+
+def check_time(t: Tensor | float) -> Tensor:
+    """t as a floating-point tensor, float32 or wider; raises ValueError unless 0 <= t <= 1."""
+    t = torch.as_tensor(t)
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    if not torch.compiler.is_compiling() and not ((t >= 0) & (t <= 1)).all():
+        raise ValueError(f"time t must lie in [0, 1], got {t.min().item():g} to {t.max().item():g}")
+    return t
