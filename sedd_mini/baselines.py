@@ -67,7 +67,7 @@ def mean_prediction_cross_entropy(model, graph, x, sigma, x0=None, ratio=None) -
     return -log_p.gather(-1, x0[..., None]).sum((1, 2))
 
 
-# ---- from the network's output to the score (B, L, S) ---------------------------------------------
+# ---- from the network's output to the score (B, L, S) --------------------------------------------
 
 
 def score_of_log(model, graph, x, sigma) -> Tensor:

@@ -1,12 +1,13 @@
-"""The oracle: small continuous-time Markov chains (CTMCs), solved exactly by dense linear algebra.
+"""The oracle: small continuous-time Markov chains (CTMCs), solved exactly.
 
-`MatrixGraph` does for any rate matrix what the graphs of `graphs.py` do in closed form. `Chain` puts
-a data distribution on short sequences whose tokens move on a graph, and gives, by enumerating every
-sequence, what a network can only estimate: marginals, ratios, posteriors, losses, likelihoods, and
+`MatrixGraph` does for any rate matrix, by dense linear algebra, what the graphs of `graphs.py` do
+in closed form. `Chain` puts a data distribution on short sequences whose tokens move on a graph,
+and gives, by enumerating every sequence, what a network can only estimate: marginals, ratios, posteriors, losses, likelihoods, and
 the exact reverse process. All in float64. A sequence of d tokens with S states each has n = S^d
 states; a few thousand are comfortable. One token (d = 1) makes it a plain chain.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from sedd_mini.graphs import check_scores, check_sigma, check_tokens, normalise,
 class MatrixGraph:
     """Any rate matrix Q of shape (S, S), Q(y, x) the rate of x → y, with the methods of a graph.
 
-    The first `num_tokens` states are data (default: all). Slow and plain, so that it can be trusted.
+    The first `num_tokens` states are data (default: all). Slow and plain, to be trusted.
     Raises ValueError unless off-diagonal entries are ≥ 0 and columns sum to 0.
     """
 
@@ -195,7 +196,7 @@ class Chain:
         return ratio(p[self.neighbours(self.states)], p[:, None, None])
 
     def log_score(self, x: Tensor, sigma: Tensor | float, at: Tensor | None = None) -> Tensor:
-        """The exact `model`: x (B, d), sigma (B,) → (B, d, S), or the rows that `at` marks, (M, S)."""
+        """The exact `model`: x (B, d), sigma (B,) → (B, d, S), or (M, S) for the rows in `at`."""
         sigma = torch.as_tensor(sigma, dtype=torch.float64).expand(len(x))
         levels, which = sigma.unique(return_inverse=True)
         p = torch.stack([self.marginal(s.item()).flatten() for s in levels])  # (levels, n)
@@ -296,7 +297,7 @@ class Chain:
         ends = math.log10(sigma_max), math.log10(sigma_min)
         edges = torch.logspace(*ends, steps + 1, dtype=torch.float64)
         target, p = self.neighbours(self.states).flatten(), p_base.flatten().double()
-        for high, low in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        for high, low in itertools.pairwise(edges.tolist()):
             levels = torch.full((len(p),), math.sqrt(high * low), dtype=torch.float64)
             score = model(self.states, levels).double().exp()
             rates = self.graph.reverse_rates(self.states, score).double()  # (n, d, S)
@@ -355,10 +356,10 @@ class Chain:
         self, x: Tensor, sigmas: list[float], method: str = "tweedie",
         generator: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
-        """Take x (M, d) down a decreasing list of noise levels, all tokens at once, exact ratios."""
+        """Take x (M, d) down a falling list of noise levels, all tokens at once, exact ratios."""
         if method not in ("tweedie", "euler"):
             raise ValueError(f"method must be 'tweedie' or 'euler', got {method!r}")
-        for high, low in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for high, low in itertools.pairwise(sigmas):
             score = self.scores(high)[self.index(x)]  # (M, d, S)
             if method == "tweedie":
                 probs = self.graph.tweedie_probs(x, score, torch.tensor(high - low).double())

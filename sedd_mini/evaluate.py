@@ -28,7 +28,7 @@ class Bound:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats a token): an upper bound on the corpus perplexity, not a mean of exponentials."""
+        """exp(nats a token): bounds the corpus perplexity; it is no mean of exponentials."""
         return math.exp(self.nats / self.length)
 
     def __str__(self) -> str:

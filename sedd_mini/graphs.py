@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class UniformGraph:
-    """Every token jumps to every other one at rate 1/N: Q = 11ᵀ/N − I (eq. 15 of Lou et al. 2023)."""
+    """Every token jumps to every other one at rate 1/N: Q = 11ᵀ/N − I (eq. 15 of Lou et al.)."""
 
     mask_id = None
 
@@ -60,7 +60,7 @@ class UniformGraph:
         return dsigma.exp() * score - dsigma.expm1() * score.mean(-1, keepdim=True)
 
     def tweedie_probs(self, x: Tensor, score: Tensor, dsigma: Tensor | float) -> Tensor:
-        """Where x goes when Δσ̄ of noise is taken away (eq. 19), shape (*S, N); needs score 1 at x."""
+        """Where x goes when Δσ̄ of noise is taken away (eq. 19), shape (*S, N); score 1 at x."""
         score = check_scores(x, score, self.num_states)
         kernel = self.transition_probs(x, dsigma).to(score.dtype)  # exp(Δσ̄ Q) is symmetric
         return normalise(self.staggered_score(score, dsigma) * kernel)

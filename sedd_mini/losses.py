@@ -35,7 +35,9 @@ def implicit_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tenso
 
 
 def denoising_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
-    """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)), r_y = p(y|x0)/p(x|x0) for x ~ p(·|x0) (eq. 9), (B,).
+    """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)), r_y = p(y|x0)/p(x|x0) (eq. 9), (B,).
+
+    x must come from p(·|x0).
 
     Straight from the definition; `diffusion_weighted` is the same number in closed form.
     """
@@ -99,7 +101,7 @@ def at_neighbours(model, graph, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def weighted_sum(weight: Tensor, terms: Tensor) -> Tensor:
-    """Σ weight · terms over positions and states, (B, L, S) → (B,); terms of weight 0 do not count."""
+    """Σ weight · terms over positions and states, (B, L, S) → (B,); where the weight is 0, 0."""
     return torch.where(weight > 0, weight.to(terms.dtype) * terms, 0).sum((1, 2))
 
 
