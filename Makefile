@@ -1,0 +1,55 @@
+# `make help` lists what there is. Every target makes its own environment in .venv first.
+# Another interpreter: make lab PYTHON=python3.12
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+
+VENV := .venv
+PY := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
+READY := $(VENV)/sedd-mini-ready
+HTML := chapters/_build/html
+
+.DEFAULT_GOAL := help
+.PHONY: help lab book html test lock
+
+help:
+	@echo "make lab    open JupyterLab on chapters/           (LAB='--no-browser --port 8890' adds options)"
+	@echo "make book   run every chapter, then build the HTML book"
+	@echo "make html   only rebuild the HTML, from the notebooks as they are"
+	@echo "make test   style, notebooks in step, all tests, and every notebook once more"
+	@echo "make lock   resolve requirements.lock again        (UPGRADE=--upgrade takes the newest versions)"
+
+# The environment: built once, and again when what it is built from changes.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11, 5) <= v[:3] < (3, 14); \
+	ok or sys.exit("SEDD-mini needs Python 3.11.5 up to 3.13, and $(PYTHON) is " + sys.version.split()[0] \
+	+ ". Name another: make ... PYTHON=python3.12")'
+	@echo "Setting up $(VENV): the first time takes some minutes."
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[all]"
+	@touch $@
+
+lab: $(READY)
+	$(PY) -m jupyter lab --preferred-dir=chapters $(LAB)
+
+book: $(READY)
+	$(PY) chapters/build.py
+	@$(MAKE) --no-print-directory html
+
+# -E: read everything anew; -W: a broken reference is an error.
+html: $(READY)
+	$(PY) -m sphinx -E -W --keep-going -q -b html chapters $(HTML)
+	@echo "The book: $(CURDIR)/$(HTML)/index.html"
+
+test: export HF_HUB_OFFLINE = 1
+test: $(READY)
+	$(PY) -m ruff check .
+	$(PY) chapters/build.py --check
+	$(PY) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadscope \
+		--nbval-lax --nbval-current-env tests $(sort $(wildcard chapters/[0-9][0-9]_*.ipynb))
+
+lock: $(READY)
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile pyproject.toml --output-file requirements.lock $(UPGRADE) \
+		--universal --python-version 3.11.5 --fork-strategy fewest --all-extras \
+		--no-annotate --no-python-downloads --custom-compile-command "make lock" --quiet

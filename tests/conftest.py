@@ -1,0 +1,17 @@
+"""What every test runs under, the kernels that nbval starts included."""
+
+import os
+
+from hypothesis import settings
+
+# A name on the hub then fails at once instead of after a minute.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# With several pytest workers, each (and each notebook's kernel) takes its share of the processors.
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if workers > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+# No time limit for an example: machines differ. On a CI machine always the same examples.
+settings.register_profile("sedd-mini", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("sedd-mini")

@@ -1,0 +1,393 @@
+"""The ground that the book stands on: packaging, the notebook builder, the HTML book, imports."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = ROOT / "chapters"
+
+
+def load(path: Path):
+    """A module by its file: chapters/ is a folder of files, not a package."""
+    spec = importlib.util.spec_from_file_location(f"tested_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load(CHAPTERS / "build.py")
+project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files that git has or would take, so that one not yet added is tested too."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / line for line in result.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+# -------------------------------------------------------------------------------------- packaging
+
+
+def direct(*groups: str) -> set[str]:
+    """The packages that pyproject.toml names in these groups ("core" is `dependencies`)."""
+    extras = project["optional-dependencies"]
+    lines = [
+        line for g in groups for line in (project["dependencies"] if g == "core" else extras[g])
+    ]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def pins() -> list[str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_extras_all_is_every_group():
+    groups = set(project["optional-dependencies"]) - {"all"}
+    (everything,) = project["optional-dependencies"]["all"]
+    assert Requirement(everything).extras == groups
+
+
+def test_environment_yml_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (by_pip,) = (line["pip"] for line in environment["dependencies"] if isinstance(line, dict))
+    (python,) = (line.removeprefix("python ") for line in plain if line.startswith("python "))
+    assert SpecifierSet(python) == SpecifierSet(project["requires-python"])
+    assert "pip" in plain
+    assert environment["name"] == project["name"]
+    assert by_pip == ["-c requirements.lock", "-e .[all]"]
+
+
+def test_lock_has_only_exact_pins():
+    for line in pins():
+        requirement = Requirement(line)  # raises on options, paths and the like
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", line
+        assert not specifier.version.endswith(".*"), line
+        assert "+" not in specifier.version, f"{line}: a local build, not on the index for all"
+        assert requirement.url is None, line
+        assert not requirement.extras, f"{line}: pip's constraints allow no extras"
+
+
+def test_lock_names_every_direct_dependency_at_a_version_that_pyproject_allows():
+    locked = {canonicalize_name(Requirement(line).name): Requirement(line) for line in pins()}
+    assert len(locked) == len(pins()), "a package has two pins"
+    for group in [project["dependencies"], *project["optional-dependencies"].values()]:
+        for wanted in map(Requirement, group):
+            if canonicalize_name(wanted.name) == project["name"]:
+                continue
+            (pin,) = locked[canonicalize_name(wanted.name)].specifier
+            assert wanted.specifier.contains(pin.version), f"{wanted}: locked at {pin.version}"
+
+
+def third_party_imports(path: Path) -> set[tuple[str, bool]]:
+    """(package, is it imported at the top of the file) for every import that is not our own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        else:
+            continue
+        found |= {(name.split(".")[0], node in tree.body) for name in names}
+    neighbours = {file.stem for file in path.parent.glob("*.py")}
+    own = set(sys.stdlib_module_names) | neighbours | {"sedd_mini", "tests", "__future__"}
+    return {(name, top) for name, top in found if name not in own}
+
+
+def test_every_import_is_declared():
+    distributions = importlib.metadata.packages_distributions()
+    everything = direct("core", *(set(project["optional-dependencies"]) - {"all"}))
+    for path in tracked("*.py"):
+        library = path.parent.name == "sedd_mini"
+        for name, top in third_party_imports(path):
+            packages = {canonicalize_name(p) for p in distributions.get(name, [name])}
+            allowed = direct("core") if library and top else everything
+            assert packages & allowed, (
+                f"{path.relative_to(ROOT)} imports {name}: name its package in pyproject.toml"
+            )
+
+
+# ---------------------------------------------------------------------------------------- imports
+
+IMPORT = """
+import sys, time
+import torch
+before = time.perf_counter()
+import sedd_mini
+seconds = time.perf_counter() - before
+heavy = [name for name in ("transformers", "datasets", "matplotlib") if name in sys.modules]
+print(seconds, *heavy)
+"""
+
+
+def test_import_is_light():
+    """At most 0.2 s beyond torch's own; the best of up to five, since other tests are running."""
+    times = []
+    while len(times) < 5 and min(times, default=1) > 0.2:
+        command = [sys.executable, "-c", IMPORT]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, *heavy = result.stdout.split()
+        assert not heavy, f"import sedd_mini also imports {', '.join(heavy)}"
+        times.append(float(seconds))
+    assert min(times) <= 0.2, f"import sedd_mini took {min(times):.2f} s beyond import torch"
+
+
+# ------------------------------------------------------------------------------------------ texts
+
+
+def test_no_path_of_one_machine():
+    homes = "|".join(["home/[a-z]", "Users/[A-Za-z]", "root/", "work/[a-z]"])
+    place = re.compile(rf"(?<![\w.:/~-])/(?:{homes})|\b[C-Z]:\\+Users|ipykernel_" + r"\d")
+    for path in tracked():
+        content = path.read_bytes()
+        if b"\0" in content:
+            continue
+        for number, line in enumerate(content.decode().splitlines(), 1):
+            if path.suffix == ".ipynb" and line.lstrip().startswith('"image/'):
+                continue
+            found = place.search(line)
+            assert not found, f"{path.relative_to(ROOT)}:{number} has {found[0]!r}"
+
+
+def test_readme_links_lead_somewhere_and_to_every_chapter():
+    text = (ROOT / "README.md").read_text()
+    links = {link for link in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text) if "://" not in link}
+    missing = sorted(link for link in links if not (ROOT / link).exists())
+    assert not missing, f"README.md links to what does not exist: {missing}"
+    chapters = {f"chapters/{path.name}" for path in CHAPTERS.glob("[0-9][0-9]_*.ipynb")}
+    linked = {link for link in links if link.endswith(".ipynb")}
+    assert linked == chapters, "README's table and chapters/ differ"
+
+
+# -------------------------------------------------------------------------------- notebook builder
+
+TINY = """\
+# %% [markdown]
+# # 01. Tiny
+# The rate is $\\sigma(t)$, and $1 + 1 = 2$.
+
+# %%
+import warnings
+import matplotlib.pyplot as plt
+print("one")
+warnings.warn("this line would name a file of this process")
+
+# %% tags=["nbval-check-output"] nbgrader={"grade": true, "grade_id": "two", "points": 3}
+print(1 + 1)
+
+# %%
+print({"a", "b", "c"})  # the order of a set of strings: fixed by the builder
+plt.plot([1, 2, 3]);
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with one small chapter, built."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "01_tiny.py").write_text(TINY)
+    assert build.main(["--dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def chapter(built, tmp_path) -> Path:
+    """The .py of a copy of it, to be spoilt."""
+    for name in ("01_tiny.py", "01_tiny.ipynb"):
+        shutil.copy(built / name, tmp_path / name)
+    return tmp_path / "01_tiny.py"
+
+
+def check(chapter: Path, capsys) -> tuple[int, str]:
+    capsys.readouterr()
+    code = build.main(["--check", "--dir", str(chapter.parent)])
+    return code, capsys.readouterr().out
+
+
+def edit(chapter: Path, change) -> None:
+    """Apply a change to the chapter's notebook file."""
+    target = chapter.with_suffix(".ipynb")
+    notebook = nbformat.read(target, as_version=4)
+    change(notebook)
+    target.write_bytes(build.to_bytes(notebook))
+
+
+def test_build_keeps_what_matters_and_leaves_out_what_varies(built):
+    notebook = nbformat.read(built / "01_tiny.ipynb", as_version=4)
+    assert [cell.id for cell in notebook.cells] == ["01-000", "01-001", "01-002", "01-003"]
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2, 3]
+    assert notebook.metadata == build.METADATA
+    tagged = notebook.cells[2]
+    assert tagged.metadata == {
+        "tags": ["nbval-check-output"],
+        "nbgrader": {"grade": True, "grade_id": "two", "points": 3},
+    }
+    assert tagged.outputs[0].text == "2\n"
+    warning = next(o for o in notebook.cells[1].outputs if o.get("name") == "stderr")
+    assert warning.text.startswith("<cell>:4: UserWarning")
+    assert "image/png" in notebook.cells[3].outputs[-1].data
+    assert not list(built.glob("*.tmp"))
+
+
+def test_rebuild_leaves_the_same_bytes(chapter, capsys):
+    before = chapter.with_suffix(".ipynb").read_bytes()
+    chapter.with_suffix(".ipynb").unlink()
+    assert build.main(["--dir", str(chapter.parent)]) == 0
+    assert chapter.with_suffix(".ipynb").read_bytes() == before
+    assert check(chapter, capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda nb: nb.cells[2].update(source="print(2)"), "cell 01-002: its source differs"),
+        (lambda nb: nb.cells[0].update(source="# 01. Other"), "cell 01-000: its source differs"),
+        (lambda nb: nb.cells[2].update(metadata={}), "cell 01-002: its metadata differs"),
+        (lambda nb: nb.cells[2].metadata.update(tags=[]), "cell 01-002: its metadata differs"),
+        (lambda nb: nb.cells[1].update(id="other"), "cell 01-001: its id differs"),
+        (lambda nb: nb.cells.pop(), "the .py has 4 cells, the .ipynb has 3"),
+        (lambda nb: nb.metadata.update(title="x"), "the notebook's metadata"),
+        (
+            lambda nb: nb.cells.__setitem__(
+                0, nbformat.v4.new_raw_cell(nb.cells[0].source, id="01-000")
+            ),
+            "cell 01-000: its cell_type differs",
+        ),
+        (lambda nb: nb.cells[3].update(execution_count=None), "cell 01-003: not executed"),
+        (lambda nb: nb.cells[3].update(execution_count=7), "cell 01-003: executed as number 7"),
+        (
+            lambda nb: nb.cells[1].outputs.append(
+                nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+            ),
+            "cell 01-001: ended in ValueError: no",
+        ),
+        (
+            lambda nb: nb.cells[1].outputs[0].update(text="<object at 0x7f00aa11>"),
+            "cell 01-001: shows a memory address",
+        ),
+        (
+            lambda nb: nb.cells[1].outputs[0].update(text="x" * build.MAX_BYTES),
+            f"more than {build.MAX_BYTES}",
+        ),
+    ],
+)
+def test_check_finds_each_defect(chapter, capsys, change, reason):
+    edit(chapter, change)
+    code, out = check(chapter, capsys)
+    assert code == 1
+    assert out.startswith("01_tiny: ")
+    assert reason in out
+
+
+def test_check_finds_a_changed_source(chapter, capsys):
+    chapter.write_text(chapter.read_text().replace('print("one")', 'print("two")'))
+    code, out = check(chapter, capsys)
+    assert code == 1
+    assert "01_tiny: cell 01-001: its source differs from the .py" in out
+    assert "--only 01" in out
+
+
+@pytest.mark.parametrize(
+    ("gone", "reason"),
+    [(".ipynb", "was never built"), (".py", "cannot be built again")],
+)
+def test_check_finds_a_missing_half(chapter, capsys, gone, reason):
+    chapter.with_suffix(gone).unlink()
+    code, out = check(chapter, capsys)
+    assert code == 1
+    assert "01_tiny" in out
+    assert reason in out
+
+
+def test_check_finds_a_broken_file_and_an_empty_folder(chapter, capsys):
+    chapter.with_suffix(".ipynb").write_text("{ not json")
+    code, out = check(chapter, capsys)
+    assert code == 1
+    assert "01_tiny.ipynb is not a notebook" in out
+    chapter.unlink()
+    chapter.with_suffix(".ipynb").unlink()
+    with pytest.raises(SystemExit, match="No chapters"):
+        build.main(["--check", "--dir", str(chapter.parent)])
+
+
+def test_a_failing_cell_is_named_and_the_old_notebook_stays(chapter, capsys):
+    before = chapter.with_suffix(".ipynb").read_bytes()
+    chapter.write_text(chapter.read_text() + '\n# %%\nraise RuntimeError("on purpose")\n')
+    dying = chapter.with_name("02_dying.py")
+    dying.write_text("# %%\nx = 1\n\n# %%\nimport os\n\nos._exit(3)\n")
+    code = build.main(["--dir", str(chapter.parent), "--jobs", "2"])
+    out = capsys.readouterr().out
+    assert code == 1
+    assert "01_tiny failed in cell 01-004:\n\n    raise RuntimeError" in out
+    assert "RuntimeError: on purpose" in out
+    assert "02_dying failed in cell 02-001" in out
+    assert "The kernel died" in out
+    assert chapter.with_suffix(".ipynb").read_bytes() == before
+    assert not dying.with_suffix(".ipynb").exists()
+
+
+def test_unknown_chapter_is_an_error(chapter):
+    with pytest.raises(SystemExit, match="No chapter 42"):
+        build.main(["--only", "42", "--dir", str(chapter.parent)])
+
+
+# -------------------------------------------------------------------------------------- HTML book
+
+
+def test_html_book_needs_no_network(chapter):
+    folder = chapter.parent
+    for name in ("conf.py", "index.md"):
+        shutil.copy(CHAPTERS / name, folder / name)
+    pages = folder / "html"
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", folder, pages]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    page = (pages / "01_tiny.html").read_text()
+    assert r"\(\sigma(t)\)" in page
+    (mathjax,) = re.findall(r'<script[^>]*src="([^"]*tex-chtml[^"]*)"', page)
+    assert (pages / mathjax.split("?")[0]).is_file()
+    assert list(pages.glob("_static/mathjax/output/chtml/fonts/woff-v2/*.woff"))
+    assert 'href="01_tiny.html"' in (pages / "index.html").read_text()
+    assert load(CHAPTERS / "conf.py").remote_resources(pages) == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "remote"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', True),
+        ("<script\n defer src='//cdn.example/x.js'></script>", True),
+        ('<link rel="stylesheet" href="https://cdn.example/x.css">', True),
+        ('<img alt="a" src="http://cdn.example/x.png">', True),
+        ('<a href="https://example.org">a link to follow</a>', False),
+        ('<link rel="canonical" href="https://example.org">', False),
+        ('<script src="_static/x.js"></script>', False),
+    ],
+)
+def test_remote_resources_are_found(tmp_path, tag, remote):
+    (tmp_path / "page.html").write_text(f"<html>{tag}</html>")
+    found = load(CHAPTERS / "conf.py").remote_resources(tmp_path)
+    assert bool(found) == remote
+    (tmp_path / "page.html").unlink()
+    (tmp_path / "style.css").write_text("a { background: url(https://cdn.example/x.png) }")
+    assert load(CHAPTERS / "conf.py").remote_resources(tmp_path)
