@@ -17,7 +17,10 @@ from torch import Tensor
 
 
 class UniformGraph:
-    """Every token jumps to every other one at rate 1/N: Q = 11ᵀ/N − I (eq. 15 of Lou et al.)."""
+    """Every token jumps to every other one at rate 1/N: Q = 11ᵀ/N − I.
+
+    Lou et al. 2023, section 4.1.
+    """
 
     mask_id = None
 
@@ -57,10 +60,12 @@ class UniformGraph:
     def staggered_score(self, score: Tensor, dsigma: Tensor | float) -> Tensor:
         """exp(−Δσ̄ Q) s ≈ p_{σ̄−Δσ̄}(y) / p_σ̄(x), shape (*S, N) (section 4.2)."""
         dsigma = check_sigma(dsigma)[..., None].to(score.dtype)
-        return dsigma.exp() * score - dsigma.expm1() * score.mean(-1, keepdim=True)
+        mean = score.mean(-1, keepdim=True)
+        mean = torch.minimum(mean, score.amax(-1, keepdim=True))  # rounding may lift it above
+        return score + dsigma.expm1() * (score - mean)  # e^Δ s − (e^Δ − 1) mean, not cancelling
 
     def tweedie_probs(self, x: Tensor, score: Tensor, dsigma: Tensor | float) -> Tensor:
-        """Where x goes when Δσ̄ of noise is taken away (eq. 19), shape (*S, N); score 1 at x."""
+        """Where x goes when Δσ̄ of noise is taken away (section 4.2), shape (*S, N); score 1 at x."""
         score = check_scores(x, score, self.num_states)
         kernel = self.transition_probs(x, dsigma).to(score.dtype)  # exp(Δσ̄ Q) is symmetric
         return normalise(self.staggered_score(score, dsigma) * kernel)
@@ -68,7 +73,7 @@ class UniformGraph:
     def score_entropy(
         self, log_score: Tensor, sigma: Tensor | float, x: Tensor, x0: Tensor
     ) -> Tensor:
-        """Σ_{y≠x} Q(x, y) (s_y − r_y log s_y + K(r_y)), shape S (eq. 10 of Lou et al. 2023).
+        """Σ_{y≠x} Q(x, y) (s_y − r_y log s_y + K(r_y)), shape S (Lou et al. 2023, theorem 3.6).
 
         r_y = p(y|x0)/p(x|x0) takes three values. With q = (1 − e^{−σ̄}) / (1 − e^{−σ̄} + N e^{−σ̄}):
         it is q everywhere if x = x0; otherwise 1, but 1/q at y = x0. Each term is written as
@@ -110,7 +115,7 @@ class UniformGraph:
 
 
 class AbsorbingGraph:
-    """Every token jumps to MASK at rate 1 and stays there (eq. 16 of Lou et al. 2023).
+    """Every token jumps to MASK at rate 1 and stays there (Lou et al. 2023, section 4.1).
 
     The states are the N tokens and MASK, which is the last: `mask_id` = N, `num_states` = N + 1.
     """
@@ -161,7 +166,7 @@ class AbsorbingGraph:
         return out
 
     def tweedie_probs(self, x: Tensor, score: Tensor, dsigma: Tensor | float) -> Tensor:
-        """Where x goes when Δσ̄ of noise is taken away (eq. 19), shape (*S, N + 1); score 1 at x."""
+        """Where x goes when Δσ̄ of noise is taken away (section 4.2), shape (*S, N + 1); score 1 at x."""
         score = check_scores(x, score, self.num_states)
         dsigma = check_sigma(dsigma, x).to(score.dtype)
         moves = dsigma.expm1()[..., None] * score  # e^Δσ̄ s_y (1 − e^{−Δσ̄})
@@ -172,7 +177,7 @@ class AbsorbingGraph:
     def score_entropy(
         self, log_score: Tensor, sigma: Tensor | float, x: Tensor, x0: Tensor
     ) -> Tensor:
-        """Σ_{y≠x} Q(x, y) (s_y − r_y log s_y + K(r_y)), shape S (eq. 10 of Lou et al. 2023).
+        """Σ_{y≠x} Q(x, y) (s_y − r_y log s_y + K(r_y)), shape S (Lou et al. 2023, theorem 3.6).
 
         Only x = MASK counts, where r_y is r = 1 / (e^σ̄ − 1) at y = x0 and 0 elsewhere. The term of
         x0 is written as r (e^δ − 1 − δ), δ = log s − log r, which does not cancel near its optimum.

@@ -24,7 +24,7 @@ def score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
 
 
 def implicit_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
-    """Σ_{y≠x} (w_xy s(x)_y − w_yx log s(y)_x) (eq. 7), (B,).
+    """Σ_{y≠x} (w_xy s(x)_y − w_yx log s(y)_x) (the implicit form, section 3.2), (B,).
 
     Equal to `score_entropy` in expectation, up to a constant; needs no ratios, but the network at
     every neighbour y of x.
@@ -35,18 +35,16 @@ def implicit_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tenso
 
 
 def denoising_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
-    """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)), r_y = p(y|x0)/p(x|x0) (eq. 9), (B,).
+    """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)), r_y = p(y|x0)/p(x|x0) (section 3.2), (B,).
 
-    x must come from p(·|x0).
-
-    Straight from the definition; `diffusion_weighted` is the same number in closed form.
+    Needs x drawn from p(·|x0). Straight from the definition; `diffusion_weighted` is the same number in closed form.
     """
     r = conditional_ratio(graph, x, sigma, require(x0, "x0", "denoising_score_entropy"))
     return weighted_sum(graph.rates_into(x), score_entropy_terms(model(x, sigma), r))
 
 
 def diffusion_weighted(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
-    """The integrand of the likelihood bound over σ̄ (eq. 10), (B,): the graph's closed form.
+    """The integrand of the likelihood bound over σ̄ (theorem 3.6), (B,): the graph's closed form.
 
     For an integral over t, multiply by `noise.rate(t)`.
     """
