@@ -1,0 +1,109 @@
+"""The style that every chapter's figures share, and the figures that more than one chapter draws.
+
+Only this module imports matplotlib. The colours keep apart for every common kind of colour
+blindness, and in grey.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f6299", "#d9660b", "#2a9d79", "#b0609b", "#8a8f98"
+COLOURS = [BLUE, ORANGE, GREEN, PURPLE, GREY]
+INK = LinearSegmentedColormap.from_list(  # probability: paper to ink
+    "ink", ["#ffffff", "#dbe7f2", "#8fbbdb", "#3a83b8", "#174f83", "#0a2542"]
+)
+
+
+def use_style() -> None:
+    """Quiet figures that can be read at 80 dpi; call it once, at the top of a chapter."""
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 80,
+            "figure.figsize": (7, 3.6),
+            "figure.constrained_layout.use": True,
+            "font.size": 11.5,
+            "axes.titlesize": 12,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#666666",
+            "axes.linewidth": 0.8,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#e6e6e6",
+            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "lines.linewidth": 2,
+            "legend.frameon": False,
+        }
+    )
+
+
+def show_worlds(
+    worlds: Sequence, titles: Sequence[str] = (), row_labels: Sequence[str] = (),
+    vmax: float | None = None, size: float = 1.75,
+) -> Figure:  # fmt: skip
+    """Draw two-token worlds, each an (N, N) array of probabilities, on one scale of ink.
+
+    worlds: one row of arrays, or a list of rows. titles: one for each column; row_labels: one for
+    each row. Ink follows the 0.6th power of probability, so that thin parts show; it is full at
+    vmax (default: the largest entry of the first world). size: inches of a panel.
+    """
+    rows = [[np.asarray(world) for world in row] for row in _as_rows(worlds)]
+    norm = PowerNorm(0.6, vmin=0, vmax=rows[0][0].max() if vmax is None else vmax, clip=True)
+    shape = len(rows), max(len(row) for row in rows)
+    fig, axes = plt.subplots(
+        *shape, squeeze=False, figsize=(shape[1] * size + 0.5, shape[0] * size + 0.6)
+    )
+    for i, row in enumerate(rows):
+        for j, ax in enumerate(axes[i]):
+            if j >= len(row):
+                ax.set_axis_off()
+                continue
+            ax.imshow(row[j], cmap=INK, norm=norm, interpolation="nearest")
+            ax.grid(False)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(True)
+            ax.spines[:].set(color="#bbbbbb")
+            if i == 0 and j < len(titles):
+                ax.set_title(titles[j], loc="center", fontsize=11.5)
+        axes[i, 0].set_ylabel("first token", fontsize=10.5, color="#555555")
+        if i < len(row_labels):
+            axes[i, 0].annotate(
+                row_labels[i], (-0.24, 0.5), xycoords="axes fraction", rotation=90,
+                ha="right", va="center", fontsize=11.5,
+            )  # fmt: skip
+    for ax in axes[-1]:
+        ax.set_xlabel("second token", fontsize=10.5, color="#555555")
+    return fig
+
+
+def show_tokens(
+    ax: plt.Axes, rows: Sequence[Sequence[str]], marked: Sequence, row_labels: Sequence[str] = ()
+) -> None:
+    """Write rows of short tokens into a grid on ax, one cell a token; cells in `marked` tinted.
+
+    marked: (rows, L) of booleans, the same grid. Rows run downwards.
+    """
+    ax.imshow(np.asarray(marked, dtype=float), cmap=INK, vmin=0, vmax=4.5, aspect="auto")
+    for i, row in enumerate(rows):
+        for j, token in enumerate(row):
+            tinted = bool(marked[i][j])
+            ax.text(
+                j, i, token, ha="center", va="center", family="monospace",
+                color=BLUE if tinted else "#222222", fontsize=12,
+            )  # fmt: skip
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks([])
+    ax.set_yticks(range(len(rows)), row_labels or [""] * len(rows))
+    ax.tick_params(length=0)
+
+
+def _as_rows(worlds: Sequence) -> Sequence:
+    nested = isinstance(worlds[0], list | tuple)
+    return worlds if nested else [worlds]
