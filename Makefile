@@ -30,7 +30,7 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 lab: $(READY)
-	$(PY) -m jupyter lab --preferred-dir=chapters $(LAB)
+	$(PY) -m jupyter lab --FileContentsManager.preferred_dir=chapters $(LAB)
 
 book: $(READY)
 	$(PY) chapters/build.py
