@@ -92,7 +92,7 @@ def score_of_mean(model, graph, x, sigma) -> Tensor:
     tokens = torch.arange(graph.num_tokens, device=x.device).expand(len(x), -1)
     kernel = graph.transition_probs(tokens, sigma[:, None]).to(guess.dtype)  # (B, N, S)
     here = kernel.gather(2, x[:, None].expand(-1, graph.num_tokens, -1)).mT  # p(x|x0), (B, L, N)
-    return torch.where(here > 0, guess / here, 0) @ kernel
+    return (guess / here.masked_fill(here <= 0, 1)) @ kernel  # guess is 0 where here is
 
 
 def log_mean(model, graph, x, sigma) -> Tensor:

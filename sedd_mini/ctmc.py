@@ -93,7 +93,7 @@ class MatrixGraph:
     def limit(self) -> Tensor:
         """The stationary distribution (S,): Qp = 0. Raises ValueError if there are several."""
         _, size, right = torch.linalg.svd(self.Q)
-        if size[-2] < 1e-9 * size[0]:
+        if size[-2] <= 1e-9 * size[0]:
             raise ValueError("this chain has several stationary distributions")
         return normalise(right[-1] * right[-1].sum().sign())
 

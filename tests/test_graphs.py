@@ -17,7 +17,7 @@ from sedd_mini.graphs import relative_excess
 
 GRAPHS = [UniformGraph, AbsorbingGraph]
 both = pytest.mark.parametrize("make", GRAPHS)
-EXACT = dict(rtol=1e-10, atol=1e-10)
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 sizes = st.integers(2, 7)
 sigmas = st.floats(1e-6, 5.0)  # dense exponentials of −σ̄Q stay accurate to 1e-10 here
@@ -151,8 +151,10 @@ def test_nothing_is_nan_or_infinite(make, n, dtype):
         tensors = [loss, slope, probs, graph.tweedie_probs(a, score, s)]
         tensors += [graph.reverse_rates(a, score), graph.staggered_score(score, s)]
         for value in tensors:
-            assert value.isfinite().all() and value.dtype == dtype
-        assert (loss >= 0).all() and (probs >= 0).all()
+            assert value.isfinite().all()
+            assert value.dtype == dtype
+        assert (loss >= 0).all()
+        assert (probs >= 0).all()
         torch.testing.assert_close(probs.sum(-1).double(), torch.ones(a.shape).double(), rtol=0,
                                    atol=1e-4 if dtype == torch.float32 else 1e-12)  # fmt: skip
 

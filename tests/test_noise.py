@@ -47,7 +47,8 @@ def test_ends():
 def test_shape_and_precision_are_those_of_t(noise, dtype):
     t = torch.rand(3, 2, dtype=dtype)
     for value in (noise.total(t), noise.rate(t)):
-        assert value.shape == t.shape and value.dtype == dtype
+        assert value.shape == t.shape
+        assert value.dtype == dtype
 
 
 @pytest.mark.parametrize("noise", SCHEDULES, ids=str)
