@@ -3,8 +3,9 @@
 `MatrixGraph` does for any rate matrix, by dense linear algebra, what the graphs of `graphs.py` do
 in closed form. `Chain` puts a data distribution on short sequences whose tokens move on a graph,
 and gives, by enumerating every sequence, what a network can only estimate: marginals, ratios,
-posteriors, losses, likelihoods, and the exact reverse process. All in float64. A sequence of d tokens with S states each has n = S^d
-states; a few thousand are comfortable. One token (d = 1) makes it a plain chain.
+posteriors, losses, likelihoods, and the exact reverse process. All in float64. A sequence of d
+tokens with S states each has n = S^d states; a few thousand are comfortable. One token (d = 1)
+makes it a plain chain.
 """
 
 import itertools

@@ -65,7 +65,10 @@ class UniformGraph:
         return score + dsigma.expm1() * (score - mean)  # e^Δ s − (e^Δ − 1) mean, not cancelling
 
     def tweedie_probs(self, x: Tensor, score: Tensor, dsigma: Tensor | float) -> Tensor:
-        """Where x goes when Δσ̄ of noise is taken away (section 4.2), shape (*S, N); score 1 at x."""
+        """Where x goes when Δσ̄ of noise is taken away, shape (*S, N).
+
+        Section 4.2 of Lou et al. 2023; the score must be 1 at x.
+        """
         score = check_scores(x, score, self.num_states)
         kernel = self.transition_probs(x, dsigma).to(score.dtype)  # exp(Δσ̄ Q) is symmetric
         return normalise(self.staggered_score(score, dsigma) * kernel)
@@ -166,7 +169,10 @@ class AbsorbingGraph:
         return out
 
     def tweedie_probs(self, x: Tensor, score: Tensor, dsigma: Tensor | float) -> Tensor:
-        """Where x goes when Δσ̄ of noise is taken away (section 4.2), shape (*S, N + 1); score 1 at x."""
+        """Where x goes when Δσ̄ of noise is taken away, shape (*S, N + 1).
+
+        Section 4.2 of Lou et al. 2023; the score must be 1 at x.
+        """
         score = check_scores(x, score, self.num_states)
         dsigma = check_sigma(dsigma, x).to(score.dtype)
         moves = dsigma.expm1()[..., None] * score  # e^Δσ̄ s_y (1 − e^{−Δσ̄})

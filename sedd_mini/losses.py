@@ -37,7 +37,8 @@ def implicit_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tenso
 def denoising_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
     """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)), r_y = p(y|x0)/p(x|x0) (section 3.2), (B,).
 
-    Needs x drawn from p(·|x0). Straight from the definition; `diffusion_weighted` is the same number in closed form.
+    Needs x drawn from p(·|x0). Straight from the definition; `diffusion_weighted` is the
+    same number in closed form.
     """
     r = conditional_ratio(graph, x, sigma, require(x0, "x0", "denoising_score_entropy"))
     return weighted_sum(graph.rates_into(x), score_entropy_terms(model(x, sigma), r))

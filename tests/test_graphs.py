@@ -121,7 +121,7 @@ def test_many_noise_levels_broadcast_over_positions(make):
     assert ((moved - expected).abs() < 5 * error).all()  # false alarm below 2e-6
 
 
-# ---- precision --------------------------------------------------------------------------------------
+# ---- precision ----------------------------------------------------------------------------------
 
 SWEEP_N = [2**k for k in range(1, 17)] + [50_257, 50_304]
 SWEEP_SIGMA = torch.logspace(-6, math.log10(50), 24)
@@ -200,7 +200,7 @@ def test_relative_excess_in_float32_is_that_of_exact_arithmetic(delta, log_r):
     assert out == pytest.approx(exact, rel=1e-5, abs=1e-30)
 
 
-# ---- the limit ---------------------------------------------------------------------------------------
+# ---- the limit ----------------------------------------------------------------------------------
 
 
 @both
@@ -224,7 +224,7 @@ def test_limits():
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4  # false-alarm rate 1e-4
 
 
-# ---- bad input ---------------------------------------------------------------------------------------
+# ---- bad input ----------------------------------------------------------------------------------
 
 
 @both

@@ -43,8 +43,10 @@ def random_table(chain: Chain, seed: int) -> torch.Tensor:
 def minimise(chain: Chain, loss, seed: int) -> torch.Tensor:
     """The table that minimises E[loss], from a random start."""
     table = random_table(chain, seed).requires_grad_()
-    optimizer = torch.optim.LBFGS([table], max_iter=5000, history_size=100, tolerance_grad=1e-13,
-                                  tolerance_change=1e-18, line_search_fn="strong_wolfe")  # fmt: skip
+    optimizer = torch.optim.LBFGS(
+        [table], max_iter=5000, history_size=100, tolerance_grad=1e-13, tolerance_change=1e-18,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
 
     def closure():
         optimizer.zero_grad()
@@ -81,7 +83,7 @@ SCORES = {  # loss → the way from its network to the score
 
 
 def ratio_error(chain: Chain, loss, seed: int = 0) -> float:
-    """The largest relative error of the minimiser's ratios, wherever weight and p(x) are positive."""
+    """The largest relative error of the minimiser's ratios, where weight and p(x) are positive."""
     table, n = minimise(chain, loss, seed), len(chain.states)
     levels = torch.full((n,), SIGMA, dtype=torch.float64)
     reachable = chain.marginal(SIGMA).flatten() > 0
@@ -216,5 +218,7 @@ def test_missing_inputs_are_named():
             loss(model, graph, x, sigma)
     masked = AbsorbingGraph(3)
     with pytest.raises(ValueError, match="must be drawn from x0"):
-        losses.denoising_score_entropy(lambda x, s: torch.zeros(*x.shape, 4), masked,
-                                       torch.tensor([[1]]), sigma, x0=torch.tensor([[0]]))  # fmt: skip
+        losses.denoising_score_entropy(
+            lambda x, s: torch.zeros(*x.shape, 4), masked, torch.tensor([[1]]), sigma,
+            x0=torch.tensor([[0]]),
+        )  # fmt: skip
