@@ -169,7 +169,8 @@ class Chain:
             step = last + self.apply_rates(last) / most
             self._powers = torch.cat([self._powers, step.reshape(1, -1)])
         k = torch.arange(terms, dtype=torch.float64)
-        weights = torch.exp(torch.xlogy(k, mean) - mean - torch.lgamma(k + 1))  # (M, terms)
+        log_mean = mean.log().clamp(min=-1e4)  # finite, so that 0 · log 0 = 0
+        weights = torch.exp(k * log_mean - mean - torch.lgamma(k + 1))  # (M, terms)
         if places is None:
             return weights @ self._powers[:terms]
         return (weights * self._powers[:terms].T[places]).sum(-1)
