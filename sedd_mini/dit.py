@@ -1,0 +1,249 @@
+"""The diffusion transformer: tokens and a noise level in, one log-score per state out.
+
+The network of Lou et al. 2023 (after DiT, Peebles and Xie 2023): a transformer encoder with rotary
+positions, in which the noise level shifts, scales and gates every layer ("adaLN-zero"). Parameters
+carry the names of the released checkpoints, so that these load without a translation.
+
+In shape comments: B sequences, L positions, D width, H heads, C = cond_dim, M selected positions.
+"""
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sedd_mini.graphs import check_sigma, check_tokens
+from sedd_mini.head import log_scores, log_scores_at, score_entropy_at
+
+
+@dataclass
+class DiTConfig:
+    """Sizes of the network; the defaults are SEDD small with GPT-2's vocabulary (169.6 M weights).
+
+    Medium is width=1024, num_blocks=24, num_heads=16. Raises ValueError for sizes that do not fit.
+    """
+
+    num_tokens: int = 50257
+    absorbing: bool = True  # one more state, MASK, at the input and at the output
+    length: int = 1024  # the longest sequence
+    width: int = 768
+    num_blocks: int = 12
+    num_heads: int = 12
+    cond_dim: int = 128
+    dropout: float = 0.1
+    scale_by_sigma: bool | None = None  # None: yes if absorbing; a uniform graph has no such scale
+    checkpoint_activations: bool = False  # recompute each block in backward: less memory, +1/3 time
+
+    def __post_init__(self):
+        if self.scale_by_sigma is None:
+            self.scale_by_sigma = self.absorbing
+        for name in ("num_tokens", "length", "width", "num_blocks", "num_heads", "cond_dim"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        if self.width % (2 * self.num_heads):
+            raise ValueError(
+                f"width={self.width} must be a multiple of 2 * num_heads={2 * self.num_heads}: "
+                "heads take equal parts, and rotary positions turn pairs of dimensions"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.scale_by_sigma and not self.absorbing:
+            raise ValueError("scale_by_sigma=True is for absorbing=True only: leave it None")
+
+    @property
+    def num_states(self) -> int:
+        return self.num_tokens + self.absorbing
+
+
+class DiffusionTransformer(nn.Module):
+    """log s(x, σ̄): for every position and state y, the log of p_t(x with y there) / p_t(x)."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        self.vocab_embed = VocabEmbedding(config.num_states, config.width)
+        self.sigma_map = SigmaEmbedding(config.cond_dim)
+        self.rotary_emb = RotaryEmbedding(config.width // config.num_heads)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.output_layer = OutputLayer(config)
+
+    def forward(self, x: Tensor, sigma: Tensor, at=None, x0=None, graph=None) -> Tensor:
+        """Log-scores of x at total noise σ̄, or, given x0 and graph, the score entropy itself.
+
+        x is (B, L) int64, sigma (B,) > 0. Returns float32 (also under autocast; float64 if the
+        weights are), one of
+
+        - model(x, sigma): log-scores (B, L, num_states), 0 at the current token;
+        - model(x, sigma, at=mask): those of the M positions where the boolean (B, L) mask is True,
+          (M, num_states) in the order of x[mask]; the head runs on these alone;
+        - model(x, sigma, x0=x0, graph=graph): the graph's score entropy at every position, (B, L),
+          value and gradient, without the (B, L, num_states) tensor (see head.py). Absorbing: the
+          head runs on masked positions alone, as the others count 0.
+
+        Raises ValueError or TypeError for input of another shape, type or range (what only the data
+        tell, token ids and the sign of sigma, is looked at on the CPU alone: a GPU would wait).
+        """
+        check_input(self.config, x, sigma, at, x0, graph)
+        cond = F.silu(self.sigma_map(sigma))  # (B, C)
+        hidden = self.vocab_embed(x)  # (B, L, D)
+        cos, sin = self.rotary_emb(x.shape[1])  # (L, D/H) each
+        for block in self.blocks:
+            if self.config.checkpoint_activations and self.training:
+                hidden = checkpoint(block, hidden, cond, cos, sin, use_reentrant=False)
+            else:
+                hidden = block(hidden, cond, cos, sin)
+        return self.output_layer(hidden, cond, x, sigma, at, x0, graph)
+
+
+class VocabEmbedding(nn.Module):
+    def __init__(self, num_states: int, width: int):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(num_states, width))
+        nn.init.kaiming_uniform_(self.embedding, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.embedding(x, self.embedding)
+
+
+class SigmaEmbedding(nn.Module):
+    """σ̄ → 256 cosines and sines, of wavelengths 2π to 2π · 10 000 → (B, cond_dim), in float32."""
+
+    def __init__(self, cond_dim: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        steps = torch.arange(128, device=sigma.device) / 128
+        angles = sigma[:, None] * torch.exp(-math.log(10_000) * steps)  # (B, 128)
+        features = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (B, 256)
+        with no_autocast(sigma):
+            return self.mlp(features.to(self.mlp[0].weight.dtype))  # (B, C)
+
+
+class RotaryEmbedding(nn.Module):
+    """Cosine and sine of position × frequency: what turns queries and keys (Su et al. 2021)."""
+
+    def __init__(self, head_dim: int, base: float = 10_000.0):
+        super().__init__()
+        frequencies = 1 / base ** (torch.arange(0, head_dim, 2) / head_dim)
+        self.register_buffer("inv_freq", frequencies)  # (D/H/2,)
+
+    def forward(self, length: int) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(length, device=self.inv_freq.device)
+        angles = positions[:, None] * self.inv_freq  # (L, D/H/2)
+        angles = torch.cat([angles, angles], dim=-1)  # (L, D/H)
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i + half}) by its position's angle; x (B, H, L, D/H), same type."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale) + shift
+
+
+class Block(nn.Module):
+    """Attention over all positions, then an MLP; σ̄ shifts and scales what goes into either, and
+    gates what comes out. The gates start at 0: an untrained network passes its embeddings through.
+    """
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        width, self.num_heads = config.width, config.num_heads
+        self.norm1 = nn.LayerNorm(width, bias=False)  # float32, as the residual stream x is
+        self.norm2 = nn.LayerNorm(width, bias=False)
+        self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.attn_out = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.adaLN_modulation = zero_linear(config.cond_dim, 6 * width)
+
+    def forward(self, x: Tensor, cond: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        with no_autocast(x):
+            modulation = self.adaLN_modulation(cond)[:, None]  # (B, 1, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, D)
+
+        h = modulate(self.norm1(x), shift1, scale1)  # (B, L, D)
+        qkv = self.attn_qkv(h).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, H, D/H)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        h = F.scaled_dot_product_attention(q, k, v)  # (B, H, L, D/H)
+        h = self.attn_out(h.transpose(1, 2).flatten(2))  # (B, L, D)
+        x = x + gate1 * self.dropout(h)
+
+        h = self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, L, D)
+        return x + gate2 * self.dropout(h)
+
+
+class OutputLayer(nn.Module):
+    """Hidden states → log-scores, at all positions or some; or → score entropy, in chunks."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        self.norm_final = nn.LayerNorm(config.width, bias=False)
+        self.linear = zero_linear(config.width, config.num_states)
+        self.adaLN_modulation = zero_linear(config.cond_dim, 2 * config.width)
+
+    def forward(self, hidden: Tensor, cond: Tensor, x: Tensor, sigma: Tensor, at, x0, graph):
+        with no_autocast(hidden):
+            modulation = self.adaLN_modulation(cond)[:, None]  # (B, 1, 2 D)
+        hidden = modulate(self.norm_final(hidden), *modulation.chunk(2, dim=-1))  # (B, L, D)
+        sigma = sigma[:, None].expand(x.shape)  # (B, L)
+        row = hidden, self.linear.weight, self.linear.bias, x, self.offset(sigma)
+        if x0 is not None:
+            at = torch.ones_like(x, dtype=bool) if graph.mask_id is None else x == graph.mask_id
+            return score_entropy_at(at, *row, sigma, x0, graph)
+        return log_scores(*row) if at is None else log_scores_at(at, *row)
+
+    def offset(self, sigma: Tensor) -> Tensor:
+        """What "scale by σ" subtracts from every log-score, shape of sigma: log(e^σ̄ − 1) + log N.
+
+        An absorbing ratio is p(token | rest) / (e^σ̄ − 1). So the network itself has to give the log
+        of N p(token | rest) only, which does not depend on σ̄, and is 0 for a uniform guess.
+        """
+        if not self.config.scale_by_sigma:
+            return torch.zeros_like(sigma)
+        return sigma + torch.log(-torch.expm1(-sigma)) + math.log(self.config.num_tokens)
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def no_autocast(x: Tensor):
+    """A context in which autocast leaves float32 alone on the device of x."""
+    if x.device.type == "meta":  # has no autocast, and would say so
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def check_input(config: DiTConfig, x: Tensor, sigma: Tensor, at, x0, graph) -> None:
+    """Raises for anything that `DiffusionTransformer.forward` cannot take."""
+    shape, most = tuple(x.shape), config.length
+    check_tokens(x, config.num_states)
+    check_sigma(sigma, positive=True)
+    if x.ndim != 2 or not 1 <= x.shape[1] <= most:
+        raise ValueError(f"x must be (B, L), L from 1 to {most}, the config's length; got {shape}")
+    if sigma.shape != x.shape[:1]:
+        raise ValueError(f"sigma must be (B,) = {shape[:1]}, got {tuple(sigma.shape)}")
+    if at is not None and (at.shape != x.shape or at.dtype != torch.bool):
+        raise ValueError(f"at must be a boolean {shape}, as x; got {at.dtype} {tuple(at.shape)}")
+    if (x0 is None) != (graph is None) or (x0 is not None and at is not None):
+        raise ValueError("for the loss pass x0 and graph together, and no `at`")
+    if x0 is not None and x0.shape != x.shape:
+        raise ValueError(f"x0 must have the shape of x, {shape}; got {tuple(x0.shape)}")
+    if graph is not None and graph.num_states != config.num_states:
+        raise ValueError(f"{graph} has {graph.num_states} states, {config} {config.num_states}")
