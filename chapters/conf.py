@@ -14,7 +14,7 @@ author = "SEDD-mini authors"
 copyright = "2026, SEDD-mini authors"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
-exclude_patterns = ["_build", "assignments", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_static", "assignments", "**.ipynb_checkpoints"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
@@ -27,6 +27,8 @@ html_theme_options = {
     "show_toc_level": 2,
     "navbar_persistent": [],  # one search field is enough: the sidebar has it
 }
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
 html_show_sphinx = False
 html_copy_source = True
 

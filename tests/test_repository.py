@@ -359,6 +359,7 @@ def test_html_book_needs_no_network(chapter):
     folder = chapter.parent
     for name in ("conf.py", "index.md"):
         shutil.copy(CHAPTERS / name, folder / name)
+    shutil.copytree(CHAPTERS / "_static", folder / "_static")
     pages = folder / "html"
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", folder, pages]
     result = subprocess.run(command, capture_output=True, text=True)
