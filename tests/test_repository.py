@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -178,6 +179,21 @@ def test_readme_links_lead_somewhere_and_to_every_chapter():
     chapters = {f"chapters/{path.name}" for path in CHAPTERS.glob("[0-9][0-9]_*.ipynb")}
     linked = {link for link in links if link.endswith(".ipynb")}
     assert linked == chapters, "README's table and chapters/ differ"
+
+
+def test_cells_are_short():
+    """House rules for chapters: no cell over 40 lines, the median at most 10, lines up to 100."""
+    for path in sorted(CHAPTERS.glob("[0-9][0-9]_*.py")):
+        cells = [c for c in build.read_source(path).cells if c.cell_type == "code"]
+        for cell in cells:
+            name = f"{path.name}: cell {cell.id}"
+            lines = cell.source.splitlines()
+            assert len(lines) <= 40, f"{name} has {len(lines)} lines"
+            long = [line for line in lines if len(line) > 100]
+            assert not long, f"{name} has a line over 100 characters: {long[0]}"
+            assert not re.search(r"[!%]pip|sys\.path", cell.source), f"{name} changes its set-up"
+        median = statistics.median(len(cell.source.splitlines()) for cell in cells)
+        assert median <= 10, f"{path.name}: the median code cell has {median:g} lines"
 
 
 # -------------------------------------------------------------------------------- notebook builder
