@@ -1,0 +1,339 @@
+"""From text to blocks of tokens: documents, their split, packing, and the order of batches.
+
+    load_documents(source)          any source → an iterator of documents (strings)
+    split_documents(documents)      → training and validation documents, without leakage
+    pack(documents, tokenizer, L)   → `Blocks` of L tokens, end-of-text between documents
+    BlockLoader(blocks, B, seed)    → an endless, seeded, resumable stream of batches
+    load_corpus(source, L)          all of it in one call
+
+What a source may be, `load_documents` (in documents.py) tells; `load_corpus` also takes
+"synthetic" (synthetic.py) and a folder of prepared shards (shards.py).
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sedd_mini.documents import corpus_hash, load_documents
+from sedd_mini.synthetic import SyntheticLanguage
+from sedd_mini.tokenizers import (
+    BPETokenizer,
+    CharTokenizer,
+    Tokenizer,
+    encode_all,
+    gpt2_tokenizer,
+    load_tokenizer,
+)
+
+FEW_DOCUMENTS = 20  # fewer cannot be shared out in a wanted proportion, so they are cut first
+
+# ------------------------------------------------------------------------------------- split
+
+
+def split_documents(
+    documents: Iterable[str], valid_fraction: float = 0.05, seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """(training, validation) documents: every document whole in one of them, copies together.
+
+    Documents go to validation in the order of a hash of their text, as long as they fit into
+    `valid_fraction` of all characters: the same for every order of the documents, and near the
+    wanted share. A corpus of fewer than 20 documents, such as one long file, is first cut at
+    paragraph ends into about a hundred pieces, each a document from then on. Raises ValueError
+    where no split is possible.
+    """
+    if not 0 <= valid_fraction < 1:
+        raise ValueError(f"valid_fraction must lie in [0, 1), got {valid_fraction}")
+    documents = list(documents)
+    total = sum(map(len, documents))
+    if valid_fraction == 0:
+        return documents, []
+    if len(documents) < FEW_DOCUMENTS:
+        size = max(total // 100, 200)
+        documents = [piece for document in documents for piece in cut(document, size)]
+    copies = Counter(documents)
+    if len(copies) < 2:
+        raise ValueError(
+            f"a text of {total} characters is too short to be split for validation: "
+            "give more text, or valid_fraction=0"
+        )
+    room, chosen = valid_fraction * total, set()
+    for document in sorted(copies, key=lambda text: split_hash(text, seed)):
+        size = len(document) * copies[document]
+        if size <= room:
+            chosen.add(document)
+            room -= size
+    chosen = chosen or {min(copies, key=lambda text: len(text) * copies[text])}
+    return [d for d in documents if d not in chosen], [d for d in documents if d in chosen]
+
+
+def split_hash(document: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the text and the seed alone."""
+    digest = corpus_hash([str(seed), document])
+    return int(digest[:13], 16) / 16**13
+
+
+def cut(text: str, size: int) -> Iterator[str]:
+    """Pieces of `size` to 1.5 `size` characters that together are the text: cut after a blank line
+    if there is one in that range, else after a line, else after a word."""
+    start = 0
+    while len(text) - start > 1.5 * size:
+        end = start + size
+        for mark in ("\n\n", "\n", " "):
+            at = text.find(mark, end, end + size // 2)
+            if at >= 0:
+                end = at + len(mark)
+                break
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+# ------------------------------------------------------------------------------------- blocks
+
+
+class Blocks:
+    """A stream of tokens cut into blocks of L: block i holds tokens iL … iL + L − 1.
+
+    `tokens` is an integer array of one dimension (also a memory map, of which only what is asked
+    for is read), or a list of them that follow one another. `blocks[i]` is an int64 tensor (L,);
+    `blocks[i:j]` and `blocks[list of indices]` are (B, L). At most L − 1 tokens at the very end
+    are left over. Raises ValueError if there is not a single block.
+    """
+
+    def __init__(self, tokens: np.ndarray | Sequence[np.ndarray], length: int):
+        self.arrays = [tokens] if isinstance(tokens, np.ndarray) else list(tokens)
+        if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in self.arrays):
+            raise ValueError("tokens must be one-dimensional arrays of integers")
+        self.offsets = np.cumsum([0, *map(len, self.arrays)]).tolist()
+        self.length = length
+        if length < 1 or len(self) < 1:
+            raise ValueError(
+                f"{self.offsets[-1]} tokens do not fill one block of length {length}: give more "
+                "text (or, for validation, a larger share of it) or shorter blocks"
+            )
+
+    def __len__(self) -> int:
+        return self.offsets[-1] // self.length
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in whole blocks."""
+        return len(self) * self.length
+
+    def __getitem__(self, index) -> Tensor:
+        if isinstance(index, slice):
+            index = range(*index.indices(len(self)))
+        elif isinstance(index, int | np.integer):
+            return self._block(int(index))
+        blocks = [self._block(int(i)) for i in index]
+        return torch.stack(blocks) if blocks else torch.empty(0, self.length, dtype=torch.int64)
+
+    def _block(self, i: int) -> Tensor:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"block {i} of {len(self)}")
+        start = i % len(self) * self.length
+        stop, part = start + self.length, bisect_right(self.offsets, start) - 1
+        pieces = []
+        while start < stop:  # a block may reach over the end of one array into the next
+            offset = self.offsets[part]
+            pieces.append(self.arrays[part][start - offset : stop - offset])
+            start, part = start + len(pieces[-1]), part + 1
+        return torch.from_numpy(np.concatenate(pieces).astype(np.int64))
+
+
+def pack(documents: Iterable[str], tokenizer: Tokenizer, length: int) -> Blocks:
+    """Encodes documents and packs them into blocks: one stream, the end-of-text token between
+    documents, nothing dropped but the incomplete block at the very end."""
+    pieces = []
+    for _, ids in encode_documents(documents, tokenizer):
+        if pieces and tokenizer.eot_id is not None:
+            pieces.append(np.array([tokenizer.eot_id], dtype=ids.dtype))
+        pieces.append(ids)
+    return Blocks(np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32), length)
+
+
+def encode_documents(
+    documents: Iterable[str], tokenizer: Tokenizer, batch_characters: int = 2_000_000
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(document, its ids) one by one; encoded in batches, so that all cores have work. The ids are
+    uint16 where the vocabulary allows, else int32."""
+    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+    documents = iter(documents)
+    while first := list(islice(documents, 1)):
+        batch, size = first, len(first[0])
+        while size < batch_characters and (more := list(islice(documents, 1))):
+            batch, size = batch + more, size + len(more[0])
+        for document, ids in zip(batch, encode_all(tokenizer, batch), strict=True):
+            yield document, np.array(ids, dtype=dtype)
+
+
+class BlockLoader:
+    """An endless stream of batches (B, L) int64; every epoch is a new permutation of all blocks.
+
+    Sample n of the stream is block perm_e[n mod M] of M, with e = n // M the epoch and perm_e drawn
+    from (seed, e) alone. A batch is the next `batch_size` samples, and may reach over the end of an
+    epoch. So the whole position is one number, `position`, and the order does not depend on the
+    number of processes: each takes its contiguous share of batch_size / world_size rows, whose
+    numbers n are in `sample_ids` (for keying the noise of a sample to n).
+    """
+
+    def __init__(
+        self, blocks: Blocks, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ):
+        if batch_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
+            raise ValueError(
+                f"batch_size counts all processes, so it must be a positive multiple of world_size,"
+                f" and rank below it; got {batch_size}, {world_size} and {rank}"
+            )
+        self.blocks, self.batch_size, self.seed = blocks, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.position = 0  # samples that all processes together have drawn
+        self.sample_ids = torch.empty(0, dtype=torch.int64)
+        self._epoch, self._permutation = -1, torch.empty(0)
+
+    def __iter__(self) -> "BlockLoader":
+        return self
+
+    def __next__(self) -> Tensor:
+        share = self.batch_size // self.world_size
+        start = self.position + self.rank * share
+        self.sample_ids = torch.arange(start, start + share)
+        self.position += self.batch_size
+        return self.blocks[[self.block_of(n) for n in self.sample_ids.tolist()]]
+
+    def block_of(self, n: int) -> int:
+        """The block that is sample n of the stream."""
+        epoch, place = divmod(n, len(self.blocks))
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed + 1_000_003 * epoch)
+            self._permutation = torch.randperm(len(self.blocks), generator=generator)
+            self._epoch = epoch
+        return int(self._permutation[place])
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the fraction of the one at hand."""
+        return self.position / len(self.blocks)
+
+    def state_dict(self) -> dict:
+        """The position, and what it refers to; plain numbers."""
+        shape = {"num_blocks": len(self.blocks), "length": self.blocks.length}
+        return {"position": self.position, "seed": self.seed, **shape}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Goes on exactly where `state_dict` was taken, also with another number of processes.
+
+        Raises ValueError when the blocks are not as many or as long as they were.
+        """
+        then = (state["num_blocks"], state["length"])
+        now = (len(self.blocks), self.blocks.length)
+        if then != now:
+            raise ValueError(
+                f"the saved position refers to {then[0]} blocks of {then[1]} tokens, but these are "
+                f"{now[0]} of {now[1]}: resume with the same data, tokeniser and length"
+            )
+        self.position, self.seed, self._epoch = state["position"], state["seed"], -1
+
+
+# ------------------------------------------------------------------------------------- all in one
+
+
+@dataclass
+class Corpus:
+    """Training and validation blocks, the tokeniser that made them, and what is known of them.
+
+    `info`: source, hash (see `corpus_hash`), documents, train_tokens, valid_tokens, and
+    chars_per_token on the validation documents (None for the synthetic language): bits per
+    character = bits per token / chars_per_token.
+    """
+
+    train: Blocks
+    valid: Blocks
+    tokenizer: Tokenizer
+    info: dict
+
+
+def load_corpus(
+    source: str | Path,
+    length: int,
+    *,
+    tokenizer: str | Path | Tokenizer = "bpe",
+    vocab_size: int = 1024,
+    valid_fraction: float = 0.05,
+    split_seed: int = 0,
+    column: str = "text",
+    split: str = "train",
+    config: str | None = None,
+) -> Corpus:
+    """Any source as blocks of `length` tokens, split for training and validation.
+
+    `tokenizer` is "bpe" (of `vocab_size` tokens, trained on the training documents), "chars",
+    "gpt2", a folder that holds one, or a tokeniser. All text is held in memory: for a corpus
+    too large for that, `sedd_mini.shards.prepare_shards` writes a folder that is a source here. The
+    "synthetic" language comes as 2²¹ training and 2¹⁷ validation tokens in independent blocks.
+    """
+    if str(source) == "synthetic":
+        return synthetic_corpus(length)
+    if (Path(source) / "shards.json").exists():
+        from sedd_mini.shards import load_shards
+
+        return load_shards(source, length)
+    documents = list(load_documents(source, column=column, split=split, config=config))
+    train, valid = split_documents(documents, valid_fraction, split_seed)
+    tokenizer = make_tokenizer(tokenizer, train, vocab_size)
+    train_blocks, valid_blocks = (pack(part, tokenizer, length) for part in (train, valid))
+    info = {
+        "source": str(source),
+        "hash": corpus_hash(documents),
+        "documents": len(documents),
+        "train_tokens": train_blocks.offsets[-1],
+        "valid_tokens": valid_blocks.offsets[-1],
+        "chars_per_token": sum(map(len, valid)) / valid_blocks.offsets[-1],
+    }
+    return Corpus(train_blocks, valid_blocks, tokenizer, info)
+
+
+def synthetic_corpus(length: int, train_tokens: int = 2**21, valid_tokens: int = 2**17) -> Corpus:
+    """Independent blocks of the synthetic language, always the same ones."""
+    language = SyntheticLanguage()
+    parts = []
+    for seed, tokens in enumerate((train_tokens, valid_tokens)):
+        generator = torch.Generator().manual_seed(seed)
+        sample = language.sample(max(tokens // length, 1), length, generator)
+        parts.append(sample.flatten().numpy().astype(np.uint16))
+    info = {
+        "source": "synthetic",
+        "hash": hashlib.sha256(np.concatenate(parts).tobytes()).hexdigest(),
+        "documents": None,
+        "train_tokens": len(parts[0]),
+        "valid_tokens": len(parts[1]),
+        "chars_per_token": None,
+    }
+    return Corpus(Blocks(parts[0], length), Blocks(parts[1], length), language.tokenizer(), info)
+
+
+def make_tokenizer(
+    kind: str | Path | Tokenizer, texts: Iterable[str], vocab_size: int = 1024
+) -> Tokenizer:
+    """The tokeniser named "chars", "bpe" (trained on the texts) or "gpt2", or lying in a folder."""
+    if isinstance(kind, Tokenizer):
+        return kind
+    if str(kind) == "chars":
+        return CharTokenizer()
+    if str(kind) == "bpe":
+        return BPETokenizer.train(texts, vocab_size)
+    if str(kind) == "gpt2":
+        return gpt2_tokenizer()
+    if (Path(kind) / "tokenizer.json").exists():
+        return load_tokenizer(kind)
+    if Path(kind).is_dir():
+        return gpt2_tokenizer(kind)
+    raise ValueError(f"unknown tokeniser '{kind}': expected 'chars', 'bpe', 'gpt2' or a folder")

@@ -1,0 +1,160 @@
+"""Documents from any source, streamed: Python's own documentation, files, folders, the hub."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from sedd_mini.python_docs import python_docs
+
+TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py"}
+DATASET_SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json"}
+# what is read of a folder: the files of the first of these kinds that it holds
+FOLDER_KINDS = (
+    {".parquet", ".arrow", ".jsonl"},
+    {".txt", ".text"},
+    {".md", ".rst", ".py"},
+    {".json"},
+)
+LONG_FILE = 4_000_000  # characters; a longer text file comes in pieces
+
+
+def load_documents(
+    source: str | Path, *, column: str = "text", split: str = "train", config: str | None = None
+) -> Iterator[str]:
+    """The documents of a source, one string each, none blank.
+
+    A source is "docs" (Python's own documentation), a text file, a json, jsonl, parquet or arrow
+    file, a folder (of its files, those of one kind are read: data, else .txt, else other text), a
+    folder that `save_to_disk` wrote, or the name of a data set on the Hugging Face hub.
+
+    All is streamed: a corpus need not fit in memory. A text file is one document; one longer than
+    4 million characters comes in pieces, cut at line ends. `column` names the text column of a
+    data set, `split` and `config` choose among what a hub name offers. Raises FileNotFoundError
+    for what does not exist or cannot be reached, ValueError for a missing column, for what is not
+    text, and (after the last row) when there was no text at all.
+    """
+    path = Path(source).expanduser()
+    if str(source) == "docs":
+        documents = iter(python_docs())
+    elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        documents = read_saved_dataset(path, column, split)
+    elif path.is_dir():
+        documents = (text for file in files_of(path) for text in read_file(file, column))
+    elif path.is_file():
+        documents = read_file(path, column)
+    else:
+        documents = read_hub(str(source), column, split, config)
+    return not_blank(documents, source)
+
+
+def not_blank(documents: Iterable[str | None], source) -> Iterator[str]:
+    empty = True
+    for document in documents:
+        if document and not document.isspace():
+            empty = False
+            yield document
+    if empty:
+        raise ValueError(f"no text in {source}: it holds no document that is not blank")
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of one kind (data, then text, then mark-up or code) in a folder, in order."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = [p for p in files if not any(x[0] == "." for x in p.relative_to(folder).parts)]
+    for kind in FOLDER_KINDS:
+        if chosen := [p for p in files if p.suffix in kind]:
+            return chosen
+    kinds = ", ".join(sorted(set().union(*FOLDER_KINDS)))
+    raise ValueError(f"no text in folder {folder}: no file in it ends in {kinds}")
+
+
+def read_file(path: Path, column: str) -> Iterator[str]:
+    if path.suffix not in DATASET_SUFFIXES:
+        return read_text(path)
+    from datasets import load_dataset
+
+    kind = DATASET_SUFFIXES[path.suffix]
+    try:
+        dataset = load_dataset(kind, data_files=str(path), split="train", streaming=True)
+    except Exception as error:  # each format fails in its own way
+        raise ValueError(f"cannot read {path}: {error}") from error
+    return texts_of(dataset, column, path)
+
+
+def read_text(path: Path) -> Iterator[str]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            while piece := file.read(LONG_FILE):
+                yield piece + file.readline(LONG_FILE)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): convert it first") from error
+
+
+def read_saved_dataset(path: Path, column: str, split: str) -> Iterator[str]:
+    from datasets import load_from_disk
+
+    dataset = load_from_disk(str(path))
+    if isinstance(dataset, dict):
+        if split not in dataset:
+            raise ValueError(f"{path} has no split '{split}'; it has {', '.join(dataset)}")
+        dataset = dataset[split]
+    return texts_of(dataset, column, path)
+
+
+def read_hub(name: str, column: str, split: str, config: str | None) -> Iterator[str]:
+    """Streams a data set of the hub; offline (HF_HUB_OFFLINE=1) it is taken from the cache."""
+    unknown = f"'{name}' is neither a file, nor a folder, nor 'docs'"
+    is_path = Path(name).suffix in TEXT_SUFFIXES | DATASET_SUFFIXES.keys()
+    if is_path or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise FileNotFoundError(f"{unknown}: check the path")
+    from datasets import load_dataset
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not offline:  # answers at once, where load_dataset would try again for half a minute
+            HfApi().dataset_info(name, timeout=10)
+        dataset = load_dataset(name, config, split=split, streaming=not offline)
+        return texts_of(dataset, column, name)
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"{unknown}, and the hub has no data set of that name") from error
+    except ValueError:  # an unknown split, configuration or column: the message lists the known
+        raise
+    except Exception as error:  # without network, each layer fails in its own way
+        raise FileNotFoundError(
+            f"{unknown}, and it could not be had from the hub ({type(error).__name__}: {error}). "
+            "Check the spelling; or get online; or give files that were downloaded elsewhere; or, "
+            "if it was loaded on this machine before, set HF_HUB_OFFLINE=1"
+        ) from error
+
+
+def texts_of(dataset, column: str, source) -> Iterator[str]:
+    """One column of a `datasets` data set. The first row is read at once, to check the column."""
+    rows = rows_of(dataset, source)
+    first = next(rows, {column: None})
+    if column not in first or not isinstance(first[column], str | None):
+        problem = "has no column" if column not in first else "has no text in column"
+        raise ValueError(
+            f"{source} {problem} '{column}'; its columns are {', '.join(first)}: "
+            "name the one that holds the text (column=…)"
+        )
+    return (row[column] for row in chain([first], rows))
+
+
+def rows_of(dataset, source) -> Iterator[dict]:
+    try:
+        yield from dataset
+    except Exception as error:
+        raise ValueError(f"cannot read {source}: {error}") from error
+
+
+def corpus_hash(documents: Iterable[str]) -> str:
+    """SHA-256 of the documents in their order; recorded with whatever was measured on them."""
+    digest = hashlib.sha256()
+    for document in documents:
+        content = document.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()
