@@ -74,8 +74,8 @@ def show_worlds(
         axes[i, 0].set_ylabel("first token", fontsize=10.5, color="#555555")
         if i < len(row_labels):
             axes[i, 0].annotate(
-                row_labels[i], (-0.24, 0.5), xycoords="axes fraction", rotation=90,
-                ha="right", va="center", fontsize=11.5,
+                row_labels[i], (-0.22, 0.5), xycoords="axes fraction",
+                ha="right", va="center", multialignment="center", fontsize=12,
             )  # fmt: skip
     for ax in axes[-1]:
         ax.set_xlabel("second token", fontsize=10.5, color="#555555")
