@@ -48,12 +48,10 @@ def score_entropy_at(
 ) -> Tensor:
     """graph.score_entropy(log_scores, sigma, x, x0) where `at` is True, 0 elsewhere; (B, L).
 
-    hidden is (B, L, D), x, x0, offset and sigma (B, L). `chunk` rows are done at a time (None: as
-    many as keep a chunk at 2^23 numbers on a CPU and 2^28 elsewhere). Differentiable once, in
-    hidden, weight and bias.
+    hidden is (B, L, D), x, x0, offset and sigma (B, L). `chunk` rows are done at a time (None: see
+    `chunk_size`). Differentiable once, in hidden, weight and bias.
     """
-    if chunk is None:
-        chunk = max(1, 2 ** (23 if hidden.device.type == "cpu" else 28) // len(weight))
+    chunk = chunk or chunk_size(weight)
     hidden, x, offset, sigma, x0 = select(at, hidden, x, offset, sigma, x0)
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
@@ -104,6 +102,11 @@ def overwrite_by_gradient(graph, log_score, sigma, x, x0, grad) -> None:
         leaf = log_score.detach().requires_grad_()
         loss = graph.score_entropy(leaf, sigma, x, x0)
     log_score.copy_(torch.autograd.grad(loss, leaf, grad)[0]).scatter_(-1, x[:, None], 0.0)
+
+
+def chunk_size(weight: Tensor) -> int:
+    """Rows of log-scores to hold at once: 32 MB of float32 on a CPU, 1 GB elsewhere."""
+    return max(1, 2 ** (23 if weight.device.type == "cpu" else 28) // len(weight))
 
 
 def piece_size(log_score: Tensor) -> int:

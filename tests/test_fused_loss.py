@@ -1,0 +1,133 @@
+"""Head and loss in chunks: equal to the plain formula, in value and gradient, and smaller."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from worlds import random_graph
+
+from sedd_mini import AbsorbingGraph, UniformGraph
+from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.head import chunk_size, log_scores, score_entropy_at
+
+CASES = [
+    (AbsorbingGraph(11), True),
+    (AbsorbingGraph(11), False),
+    (UniformGraph(11), False),
+    (random_graph(3, size=11), False),
+]
+
+
+def problem(graph, dtype, scaled=False):
+    """A random network, x at three noise levels, and an upstream gradient of either sign."""
+    g = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    config = DiTConfig(
+        graph.num_tokens, absorbing=graph.mask_id is not None, length=16, width=32, num_blocks=1,
+        num_heads=2, scale_by_sigma=scaled,
+    )  # fmt: skip
+    model = DiffusionTransformer(config).eval().to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=g)
+    x0 = torch.randint(graph.num_tokens, (3, 16), generator=g)
+    sigma = torch.tensor([0.02, 0.7, 5.0], dtype=dtype)
+    x = graph.sample_transition(x0, sigma[:, None], generator=g)
+    upstream = torch.randn(x.shape, generator=g, dtype=dtype)
+    return model, x, sigma, x0, upstream
+
+
+def plain_and_fused(model, graph, x, sigma, x0, upstream):
+    results = []
+    for losses in (
+        graph.score_entropy(model(x, sigma), sigma[:, None], x, x0),
+        model(x, sigma, x0=x0, graph=graph),
+    ):
+        gradients = torch.autograd.grad((losses * upstream).sum(), list(model.parameters()))
+        results.append([losses, *gradients])
+    return results
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("graph", "scaled"), CASES)
+def test_equals_the_plain_formula(graph, scaled, dtype, tolerance):
+    model, *data = problem(graph, dtype, scaled)
+    plain, fused = plain_and_fused(model, graph, *data)  # losses, then every gradient
+    for a, b in zip(plain, fused, strict=True):
+        assert (a - b).norm() <= tolerance * a.norm()
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(11), UniformGraph(11)])
+@pytest.mark.parametrize("chunk", [1, 7, 48, 1000])
+def test_chunks_of_any_size(graph, chunk, monkeypatch):
+    monkeypatch.setattr("sedd_mini.head.piece_size", lambda log_score: 3)
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, 16, 8, generator=g, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(graph.num_states, 8, generator=g, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(graph.num_states, generator=g, dtype=torch.float64, requires_grad=True)
+    offset, sigma = torch.rand(2, 3, 16, generator=g, dtype=torch.float64) + 0.1
+    x0 = torch.randint(11, (3, 16), generator=g)
+    x = graph.sample_transition(x0, sigma, generator=g)
+    at = x == graph.mask_id if graph.mask_id else x >= 0
+    results = []
+    for losses in (
+        graph.score_entropy(log_scores(hidden, weight, bias, x, offset), sigma, x, x0),
+        score_entropy_at(at, hidden, weight, bias, x, offset, sigma, x0, graph, chunk),
+    ):
+        results.append([losses, *torch.autograd.grad(losses.sum(), (hidden, weight, bias))])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+def test_nothing_masked_gives_zero_and_zero_gradients_for_all():
+    graph = AbsorbingGraph(11)
+    model, _, sigma, x0, _ = problem(graph, torch.float32)
+    losses = model(x0, sigma, x0=x0, graph=graph)
+    assert losses.shape == x0.shape
+    assert (losses == 0).all()
+    losses.sum().backward()
+    assert all(p.grad is not None and (p.grad == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("graph", "scaled"), CASES[:3])
+def test_autocast_multiplies_in_bfloat16_and_reduces_in_float32(graph, scaled):
+    model, x, sigma, x0, _ = problem(graph, torch.float32, scaled)
+    upstream = torch.rand(x.shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        (plain, *plain_grads), (fused, *fused_grads) = plain_and_fused(
+            model, graph, x, sigma, x0, upstream
+        )
+    torch.testing.assert_close(fused, plain)  # the same bfloat16 products, then float32
+    full = model(x, sigma, x0=x0, graph=graph)
+    assert 0 < (fused - full).abs().max() < 0.02 * full.abs().max()
+    for a, b in zip(plain_grads, fused_grads, strict=True):
+        assert b.dtype == torch.float32
+        assert (a - b).norm() <= 0.02 * a.norm()
+
+
+class LargestTensor(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        self.numel = max([self.numel, *sizes])
+        return out
+
+
+@pytest.mark.parametrize("graph_type", [AbsorbingGraph, UniformGraph])
+def test_no_tensor_over_all_positions_and_all_tokens(graph_type, monkeypatch):
+    assert chunk_size(torch.empty(50257, 1)) * 50257 <= 2**23
+    monkeypatch.setattr("sedd_mini.head.chunk_size", lambda weight: 20)
+    graph = graph_type(2000)
+    config = DiTConfig(
+        2000, absorbing=graph.mask_id is not None, width=4, num_blocks=1, num_heads=1
+    )
+    model = DiffusionTransformer(config)
+    x0 = torch.randint(2000, (2, 50), generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([9.0, 9.0])
+    x = graph.sample_transition(x0, sigma[:, None])
+    with LargestTensor() as largest:
+        model(x, sigma, x0=x0, graph=graph).sum().backward()
+    assert largest.numel == 20 * graph.num_states
+    with LargestTensor() as largest, torch.no_grad():
+        model(x, sigma)
+    assert largest.numel == x.numel() * graph.num_states
