@@ -1,0 +1,128 @@
+"""Write text with a trained network, and fill gaps.
+
+python -m sedd_mini.sample --checkpoint RUN --num 3
+python -m sedd_mini.sample --checkpoint RUN --prompt "Return the" --length 60
+python -m sedd_mini.sample --checkpoint RUN --text "The ____ raises an ____." --show
+"""
+
+import argparse
+import re
+import sys
+
+import torch
+from torch import Tensor
+
+from sedd_mini.checkpoint import find_folder, load_pretrained
+from sedd_mini.samplers import sample
+from sedd_mini.tokenizers import CharTokenizer, WordTokenizer, load_tokenizer
+
+GAP = re.compile(r" ?_{2,}")
+
+
+def template(tokenizer, prompt: str = "", text: str = "", suffix: str = "", length: int = 0,
+             gap: int | None = None) -> Tensor:  # fmt: skip
+    """What is given and what is free, (L,) int64: token ids, and −1 for a free position.
+
+    Either `text` with gaps, each a run of two or more underscores; or a prompt, a suffix, or both,
+    with everything between them free, `length` tokens in all. A gap gets `gap` tokens; by default
+    one word of a word tokeniser, as many characters as underscores, or half as many tokens of a
+    BPE, which puts the space before a word into its token. Raises ValueError if nothing is free.
+    """
+    if text:
+        if prompt or suffix:
+            raise ValueError("give either a text with gaps, or a prompt and a suffix, not both")
+        ids, end = [], 0
+        for match in GAP.finditer(text):
+            run = match.group().count("_")
+            spaces = len(match.group()) - run
+            if isinstance(tokenizer, CharTokenizer):
+                ids += tokenizer.encode(text[end : match.start() + spaces])
+            else:
+                ids += tokenizer.encode(text[end : match.start()])
+            if gap is None:
+                width = {CharTokenizer: run, WordTokenizer: 1}.get(type(tokenizer), (run + 1) // 2)
+            else:
+                width = gap
+            ids += [-1] * width
+            end = match.end()
+        ids += tokenizer.encode(text[end:])
+    else:
+        before, after = tokenizer.encode(prompt), tokenizer.encode(suffix)
+        ids = before + [-1] * (length - len(before) - len(after)) + after
+    if -1 not in ids:
+        raise ValueError(
+            "nothing is left to fill in: mark gaps by ____, or raise --length above the "
+            f"{len(ids)} tokens of prompt and suffix"
+        )
+    return torch.tensor(ids)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sedd_mini.sample", description="Write text with a trained network.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="training folder, network folder, or a hub name")
+    add("--tokenizer", help='folder of a tokeniser, or "gpt2" (default: the one in the checkpoint)')
+    add("--prompt", default="", help="text that the samples begin with")
+    add("--suffix", default="", help="text that they end with")
+    add("--text", default="", help='text with gaps to fill: "The ____ raises an ____."')
+    add("--gap", type=int, help="tokens a gap (default: by the number of underscores)")
+    add("--length", type=int, help="tokens a sample (default: what the network was trained on)")
+    add("--steps", type=int, default=128, help="sampling steps (default: %(default)s)")
+    add("--sampler", default="tweedie", choices=["tweedie", "euler"], help="(default: %(default)s)")
+    add("--num", type=int, default=1, help="how many samples (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of all that is random (default: %(default)s)")
+    add("--show", action="store_true", help="show the text as it forms, in the terminal")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> list[str]:
+    """The samples as text."""
+    model, graph, noise = load_pretrained(options.checkpoint, options.device)
+    tokenizer = read_tokenizer(options)
+    length = options.length or model.config.length
+    given = template(
+        tokenizer, options.prompt, options.text, options.suffix, length, options.gap
+    )  # fmt: skip
+    if len(given) > model.config.length:
+        raise ValueError(
+            f"{len(given)} tokens are more than the {model.config.length} of the network"
+        )
+
+    def show(step, t, x):
+        sys.stderr.write("\x1b[2J\x1b[H" + f"step {step}, t = {float(t):.3f}\n\n")
+        sys.stderr.write(tokenizer.decode(x[0].tolist()) + "\n")
+
+    x = sample(
+        model, graph, noise, (options.num, len(given)), options.steps, method=options.sampler,
+        clamp=given.to(options.device).expand(options.num, -1),
+        generator=torch.Generator(options.device).manual_seed(options.seed),
+        callback=show if options.show else None,
+    )  # fmt: skip
+    return [tokenizer.decode(row) for row in x.tolist()]
+
+
+def read_tokenizer(options: argparse.Namespace):
+    if options.tokenizer == "gpt2":
+        from sedd_mini.tokenizers import gpt2_tokenizer
+
+        return gpt2_tokenizer()
+    return load_tokenizer(options.tokenizer or find_folder(options.checkpoint))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    try:
+        texts = run(options)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    for i, text in enumerate(texts, 1):
+        if len(texts) > 1:
+            print(f"--- sample {i} of {len(texts)}")
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

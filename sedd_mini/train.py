@@ -1,0 +1,466 @@
+"""Training: one loop, one dataclass of settings, from a laptop's minutes to the published run.
+
+    python -m sedd_mini.train --preset docs --out runs/docs
+
+Everything random in step n comes from (seed, n) alone, and the data position is one number. So a
+run that was killed goes on from its last checkpoint to the same weights, bit for bit on a CPU.
+"""
+
+import argparse
+import contextlib
+import copy
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sedd_mini.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+from sedd_mini.data import BlockLoader, Corpus, load_corpus
+from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.evaluate import Bound, likelihood_bound, times
+from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+from sedd_mini.noise import GeometricNoise, LogLinearNoise
+
+
+def setting(default, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Settings:
+    """All settings of a run; each is an option of the command line, with `_` written as `-`."""
+
+    data: str = setting("docs", '"synthetic", "docs", a text file or folder, a folder of shards, '
+                                "or a Hugging Face dataset")  # fmt: skip
+    tokenizer: str = setting("bpe", '"bpe" (trained on the data), "chars", "gpt2", or a folder')
+    vocab_size: int = setting(1024, "size of a BPE that is trained here")
+    length: int = setting(128, "tokens a block, L")
+    graph: str = setting("absorb", '"absorb" (noise log-linear) or "uniform" (noise geometric)')
+    sigma_min: float = setting(1e-4, "where geometric noise starts")
+    sigma_max: float = setting(20.0, "where geometric noise ends")
+    width: int = setting(192, "width of the transformer")
+    num_blocks: int = setting(4, "its number of blocks")
+    num_heads: int = setting(4, "heads a block")
+    cond_dim: int = setting(128, "width of the noise level's embedding")
+    dropout: float = setting(0.0, "dropout, from 0 to 1")
+    steps: int = setting(3000, "optimiser steps of the whole run")
+    batch_size: int = setting(64, "blocks a step, of all accumulated parts together")
+    accumulate: int = setting(1, "parts a batch is worked through in, to save memory")
+    lr: float = setting(2e-3, "highest learning rate")
+    warmup: int = setting(100, "steps over which it rises to there")
+    decay: str = setting("cosine", '"cosine" (to 0 at the last step) or "none"')
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    beta2: float = setting(0.99, "AdamW's second β")
+    clip: float = setting(1.0, "largest norm of the gradient")
+    ema: float = setting(0.999, "decay of the averaged weights, reached as (1 + n) / (10 + n)")
+    seed: int = setting(0, "of weights, data order, times and noise")
+    precision: str = setting("auto", '"float32", "bfloat16", or "auto": bfloat16 if that is fast')
+    device: str = setting("auto", '"cpu", "cuda", or "auto"')
+    compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on a CPU)")
+    checkpoint_activations: bool = setting(False, "recompute blocks in backward: less memory")
+    valid_every: int = setting(1000, "steps between two validations; 0: at the end only")
+    valid_blocks: int = setting(256, "blocks of the validation set that are used")
+    valid_repeats: int = setting(8, "Monte Carlo repeats of the bound, from which its error bar is")
+    save_every: int = setting(500, "steps between two checkpoints")
+    sample_every: int = setting(1000, "steps between two sample snapshots; 0: none")
+    log_every: int = setting(20, "steps between two lines of log.jsonl")
+
+    def __post_init__(self):
+        choices = {
+            "graph": ("absorb", "uniform"), "decay": ("cosine", "none"),
+            "precision": ("auto", "float32", "bfloat16"),
+        }  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
+        for name in ("steps", "batch_size", "accumulate", "length", "valid_blocks", "log_every",
+                     "save_every"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
+            )
+
+
+PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023
+    "data": "openwebtext", "tokenizer": "gpt2", "length": 1024, "dropout": 0.1, "steps": 1_300_000,
+    "batch_size": 512, "lr": 3e-4, "warmup": 2500, "decay": "none", "beta2": 0.999, "ema": 0.9999,
+    "valid_every": 50_000, "sample_every": 50_000, "save_every": 5_000, "valid_blocks": 512,
+}  # fmt: skip
+PRESETS = {
+    "synthetic": {
+        "data": "synthetic", "length": 32, "width": 128, "num_blocks": 3, "batch_size": 128,
+        "steps": 2000, "lr": 3e-3, "valid_blocks": 1024,
+    },
+    "docs": {},
+    "small": PUBLISHED | {"width": 768, "num_blocks": 12, "num_heads": 12},
+    "medium": PUBLISHED | {"width": 1024, "num_blocks": 24, "num_heads": 16},
+}  # fmt: skip
+
+
+def preset(name: str, **changes) -> Settings:
+    """The settings of a preset, with changes; raises ValueError for unknown names."""
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    unknown = changes.keys() - {f.name for f in dataclasses.fields(Settings)}
+    if unknown:
+        raise ValueError(f"no setting {', '.join(sorted(unknown))}: see --help for all settings")
+    return Settings(**PRESETS[name] | changes)
+
+
+class Trainer:
+    """A run: network, averaged network, optimiser, data position. `run()` does the steps."""
+
+    def __init__(self, settings: Settings, corpus: Corpus | None = None, out: str | None = None):
+        """`corpus` is loaded from the settings unless given; without `out` nothing is written."""
+        self.settings, s = settings, settings
+        self.device = s.device
+        if s.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.corpus = corpus or load_corpus(
+            s.data, s.length, tokenizer=s.tokenizer, vocab_size=s.vocab_size
+        )
+        num_tokens = self.corpus.tokenizer.vocab_size
+        if s.graph == "absorb":
+            self.graph, self.noise = AbsorbingGraph(num_tokens), LogLinearNoise()
+        else:
+            self.graph = UniformGraph(num_tokens)
+            self.noise = GeometricNoise(s.sigma_min, s.sigma_max)
+        torch.manual_seed(s.seed)
+        self.model = DiffusionTransformer(DiTConfig(
+            num_tokens=num_tokens, absorbing=s.graph == "absorb", length=s.length, width=s.width,
+            num_blocks=s.num_blocks, num_heads=s.num_heads, cond_dim=s.cond_dim, dropout=s.dropout,
+            checkpoint_activations=s.checkpoint_activations,
+        )).to(self.device)  # fmt: skip
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.network = torch.compile(self.model) if s.compile else self.model
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=s.lr, betas=(0.9, s.beta2), weight_decay=s.weight_decay,
+            fused=self.device == "cuda",
+        )  # fmt: skip
+        self.loader = BlockLoader(self.corpus.train, s.batch_size, s.seed)
+        self.dtype = choose_precision(s.precision, self.device)
+        self.step, self.history, self.seconds = 0, [], 0.0
+        self.out = None if out is None else Path(out)
+        if self.out:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.resume()
+
+    # ---- one step ------------------------------------------------------------------------------
+
+    def train_step(self) -> float:
+        """One optimiser step; the loss in nats a token. Raises FloatingPointError if not finite."""
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.lr * self.lr_factor(self.step)
+        self.model.train()
+        x0, (t, x) = next(self.loader), self.noisy_batch()
+        x = x(x0)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = 0.0
+        parts = (v.to(self.device).chunk(s.accumulate) for v in (x0, x, t))
+        for x0_part, x_part, t_part in zip(*parts, strict=True):
+            part = self.loss(x0_part, x_part, t_part) / s.accumulate
+            part.backward()
+            loss += part.item()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        if not (math.isfinite(loss) and norm.isfinite()):
+            self.stop_at_nan(loss, norm.item(), x0, x, t)
+        self.optimizer.step()
+        self.step += 1
+        self.update_average()
+        return loss
+
+    def noisy_batch(self) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The times of this step, stratified over the batch, (B,); and x0 (B, L) → noisy x (B, L).
+
+        Drawn from (seed, step), for the whole batch at once, on the CPU: the same however the batch
+        is divided. Dropout follows the same seed.
+        """
+        generator = torch.Generator().manual_seed(self.settings.seed + 7_919 * (self.step + 1))
+        torch.manual_seed(self.settings.seed + 7_919 * (self.step + 1))
+        t = (1e-3 + (1 - 1e-3) * times(self.settings.batch_size, generator)).float()
+        sigma = self.noise.total(t)[:, None]  # (B, 1)
+        return t, lambda x0: self.graph.sample_transition(x0, sigma, generator)
+
+    def loss(self, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Diffusion-weighted denoising score entropy in nats a token, averaged; a scalar."""
+        with autocast(self.device, self.dtype):
+            entropy = self.network(x, self.noise.total(t), x0=x0, graph=self.graph)  # (B, L)
+        return (self.noise.rate(t)[:, None] * entropy).mean()
+
+    def lr_factor(self, step: int) -> float:
+        """Share of the highest learning rate: a line up over `warmup` steps, then the decay."""
+        s = self.settings
+        rise = min(1.0, (step + 1) / max(s.warmup, 1))
+        if s.decay == "none":
+            return rise
+        return rise * 0.5 * (1 + math.cos(math.pi * min(step / s.steps, 1.0)))
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """EMA of the weights, with decay min(ema, (1 + n) / (10 + n)) after n steps."""
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        pairs = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(*pairs, 1 - decay)
+
+    def stop_at_nan(self, loss: float, norm: float, x0: Tensor, x: Tensor, t: Tensor) -> None:
+        where = "nothing was written, as the run has no folder"
+        if self.out:
+            path = self.out / f"not-finite-{self.step:08d}.safetensors"
+            save_tensors(path, {"x0": x0, "x": x, "t": t})
+            where = f"its batch is in {path}, and the last checkpoint is untouched"
+        raise FloatingPointError(
+            f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. Often a lower --lr, "
+            "a longer --warmup or --precision float32 helps"
+        )
+
+    # ---- the run -------------------------------------------------------------------------------
+
+    def run(self, steps: int | None = None, callback: Callable[[dict], None] | None = None) -> list:
+        """Train to `steps` (default: all of the settings); the log as a list of dicts.
+
+        `callback` gets each log record. When interrupted by Ctrl-C, saves and raises.
+        """
+        s, last = self.settings, steps or self.settings.steps
+        start, mean, tokens = time.time(), [], s.batch_size * s.length
+        bar = tqdm(total=last, initial=self.step, unit="step", desc="training")
+        try:
+            while self.step < last:
+                mean.append(self.train_step())
+                bar.update()
+                finished = self.step == last
+                if self.step % s.log_every == 0 or finished:
+                    speed = len(mean) * tokens / max(time.time() - start, 1e-9)
+                    self.seconds += time.time() - start
+                    record = {"step": self.step, "loss": sum(mean) / len(mean),
+                              "lr": self.optimizer.param_groups[0]["lr"],
+                              "tokens": self.step * tokens, "tokens_per_s": round(speed),
+                              "seconds": round(self.seconds, 2)}  # fmt: skip
+                    self.log(record, callback)
+                    bar.set_postfix_str(self.describe(record["loss"], speed))
+                    start, mean = time.time(), []
+                if finished or (s.valid_every and self.step % s.valid_every == 0):
+                    bound = self.validate()
+                    self.log({"step": self.step, "valid": bound.nats / s.length,
+                              "valid_error": bound.error / s.length}, callback)  # fmt: skip
+                    bar.write(f"step {self.step}: validation {bound}")
+                    start = time.time()
+                if self.out and s.sample_every and (self.step % s.sample_every == 0):
+                    bar.write(self.snapshot())
+                    start = time.time()
+                if self.out and (finished or self.step % s.save_every == 0):
+                    self.save()
+        except KeyboardInterrupt:
+            if self.out:
+                self.save()
+                bar.write(f"interrupted: step {self.step} is saved in {self.out}")
+            raise
+        finally:
+            bar.close()
+        if self.out:
+            plot_log(self.out)
+        return self.history
+
+    def describe(self, loss: float, tokens_per_s: float) -> str:
+        per_token = self.corpus.info.get("chars_per_token")
+        bits = f", {loss / math.log(2) / per_token:.3f} bits/char" if per_token else ""
+        return f"{loss:.4f} nats/token{bits}, {tokens_per_s:,.0f} tokens/s"
+
+    def log(self, record: dict, callback=None) -> None:
+        self.history.append(record)
+        if self.out:
+            with (self.out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        if callback:
+            callback(record)
+
+    def validate(self, blocks: Tensor | None = None, seed: int = 0) -> Bound:
+        """The likelihood bound of the averaged network on validation blocks (M, L)."""
+        s = self.settings
+        if blocks is None:
+            blocks = self.corpus.valid[: min(s.valid_blocks, len(self.corpus.valid))]
+        return likelihood_bound(
+            self.average, self.graph, self.noise, blocks.to(self.device), repeats=s.valid_repeats,
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+
+    def snapshot(self, num: int = 2, steps: int = 64) -> str:
+        """Samples of the averaged network as text; kept in samples/ of the run."""
+        from sedd_mini.samplers import sample
+
+        generator = torch.Generator(self.device).manual_seed(0)
+        shape = (num, self.settings.length)
+        x = sample(self.average, self.graph, self.noise, shape, steps, generator=generator)
+        text = "\n---\n".join(self.corpus.tokenizer.decode(row) for row in x.tolist())
+        folder = self.out / "samples"
+        folder.mkdir(exist_ok=True)
+        (folder / f"step-{self.step:08d}.txt").write_text(text + "\n")
+        return f"step {self.step}: {text.splitlines()[0][:100]} …"
+
+    # ---- saving --------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """A checkpoint of everything that the rest of the run depends on."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        names = [name for name, _ in self.model.named_parameters()]
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"adam.{kind}.{names[i]}": torch.as_tensor(v) for kind, v in moments.items()
+            }
+        state = {
+            "settings": dataclasses.asdict(self.settings), "loader": self.loader.state_dict(),
+            "corpus": self.corpus.info, "seconds": self.seconds,
+        }  # fmt: skip
+        return save_checkpoint(
+            self.out, self.step, tensors, state, self.average, self.graph, self.noise,
+            self.corpus.tokenizer,
+        )  # fmt: skip
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the folder, if there is one.
+
+        Raises ValueError if it belongs to a run with other settings (`steps` may be raised where
+        nothing decays) or other data.
+        """
+        folder = newest_checkpoint(self.out)
+        if folder is None:
+            (self.out / "log.jsonl").unlink(missing_ok=True)
+            return
+        tensors, state = load_checkpoint(folder)
+        self.check_same_run(folder, state)
+        part = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        load_weights(self.model, part, folder)
+        from sedd_mini.checkpoint import load_tensors
+
+        load_weights(self.average, load_tensors(folder / "model.safetensors"), folder)
+        names = [name for name, _ in self.model.named_parameters()]
+        moments = {
+            i: {kind: tensors[f"adam.{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
+            for i, name in enumerate(names)
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.loader.load_state_dict(state["loader"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        log = self.out / "log.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []
+        for line in lines:  # the last one may be torn, and those after the checkpoint come again
+            with contextlib.suppress(json.JSONDecodeError):
+                record = json.loads(line)
+                if record["step"] <= self.step:
+                    self.history.append(record)
+        log.write_text("".join(json.dumps(record) + "\n" for record in self.history))
+
+    def check_same_run(self, folder: Path, state: dict) -> None:
+        harmless = {"device", "compile", "checkpoint_activations", "valid_every", "valid_blocks",
+                    "valid_repeats", "save_every", "sample_every", "log_every"}  # fmt: skip
+        if self.settings.decay == "none":
+            harmless.add("steps")
+        now = dataclasses.asdict(self.settings)
+        other = [f"{k} was {v!r}, is {now[k]!r}" for k, v in state["settings"].items()
+                 if k in now and k not in harmless and v != now[k]]  # fmt: skip
+        if state["corpus"]["hash"] != self.corpus.info["hash"]:
+            other.append("the text is another one")
+        if other:
+            raise ValueError(
+                f"{folder} is of a run with other settings ({'; '.join(other)}): resume with the "
+                "same ones, or choose another --out"
+            )
+
+
+def choose_precision(precision: str, device: str) -> torch.dtype:
+    """ "auto" → bfloat16 where the hardware multiplies it fast."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = any(getattr(torch.cpu, name, lambda: False)() for name in features)
+    return torch.bfloat16 if fast and device == "cpu" else torch.float32
+
+
+def autocast(device: str, dtype: torch.dtype):
+    return torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def plot_log(out: Path) -> Path:
+    """out/loss.png from out/log.jsonl: training loss and validation bound, nats a token."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    train = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    valid = [(r["step"], r["valid"], 2 * r["valid_error"]) for r in records if "valid" in r]
+    ax.plot(*zip(*train, strict=True), lw=1, label="training loss")
+    if valid:
+        steps, bounds, errors = zip(*valid, strict=True)
+        ax.errorbar(steps, bounds, errors, fmt="o", ms=4, label="validation bound, ± 2 errors")
+    ax.set(xlabel="step", ylabel="nats a token")
+    ax.legend()
+    fig.savefig(out / "loss.png", dpi=100)
+    plt.close(fig)
+    return out / "loss.png"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sedd_mini.train", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a score entropy discrete diffusion model on text. Run it again with the "
+                    "same --out to go on where it stopped.",
+        epilog="presets:\n" + "\n".join(f"  {k}: {v}" for k, v in PRESETS.items()),
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", default="docs", choices=PRESETS, help="where the defaults are from"
+    )
+    parser.add_argument("--out", help="folder of the run (default: runs/PRESET-GRAPH)")
+    for f in dataclasses.fields(Settings):
+        kind = {bool: lambda v: v.lower() in ("1", "true", "yes")}.get(f.type, f.type)
+        text = f"{f.metadata['help']} (default: {f.default})"
+        flag = "--" + f.name.replace("_", "-")
+        parser.add_argument(
+            flag, dest=f.name, type=kind, help=text, metavar=f.type.__name__.upper()
+        )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = vars(parse(arguments))
+    name, out = given.pop("preset"), given.pop("out")
+    try:
+        settings = preset(name, **{k: v for k, v in given.items() if v is not None})
+        out = out or f"runs/{name}-{settings.graph}"
+        trainer = Trainer(settings, out=out)
+        size = sum(p.numel() for p in trainer.model.parameters())
+        info = trainer.corpus.info
+        print(f"{size:,} parameters on {trainer.device} in {trainer.dtype}; "
+              f"{info['train_tokens']:,} training tokens of {info['source']}, vocabulary "
+              f"{trainer.graph.num_tokens}; step {trainer.step} to {settings.steps}")  # fmt: skip
+        trainer.run()
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(f"done: {out}. Now: python -m sedd_mini.sample --checkpoint {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What checkpoints promise: the released form, whole folders, errors that say what is wrong."""
+
+import json
+
+import pytest
+import torch
+
+from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
+from sedd_mini.checkpoint import load_pretrained, load_tensors, save_pretrained, save_tensors
+from sedd_mini.dit import DiffusionTransformer, DiTConfig
+
+CASES = [
+    (AbsorbingGraph(11), LogLinearNoise(2e-3), {"absorbing": True}),
+    (AbsorbingGraph(11), LogLinearNoise(), {"absorbing": True, "scale_by_sigma": False}),
+    (UniformGraph(11), GeometricNoise(1e-3, 15.0), {"absorbing": False}),
+]
+
+
+def make(graph, sizes) -> DiffusionTransformer:
+    torch.manual_seed(0)
+    config = DiTConfig(num_tokens=11, length=8, width=16, num_blocks=2, num_heads=2, cond_dim=8,
+                       dropout=0.0, **sizes)  # fmt: skip
+    model = DiffusionTransformer(config).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize(("graph", "noise", "sizes"), CASES)
+def test_what_is_saved_comes_back(tmp_path, graph, noise, sizes):
+    model = make(graph, sizes)
+    save_pretrained(tmp_path / "net", model, graph, noise, info={"seed": 0})
+    loaded, graph2, noise2 = load_pretrained(tmp_path / "net")
+    x, sigma = torch.randint(11, (3, 8)), torch.tensor([0.01, 1.0, 5.0])
+    assert torch.equal(model(x, sigma), loaded(x, sigma))
+    assert (repr(graph), repr(noise)) == (repr(graph2), repr(noise2))
+    assert json.loads((tmp_path / "net" / "training.json").read_text()) == {"seed": 0}
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_half_precision_on_disk_keeps_the_buffers(tmp_path):
+    graph, noise, sizes = CASES[0]
+    model = make(graph, sizes)
+    save_pretrained(tmp_path / "net", model, graph, noise, dtype=torch.float16)
+    loaded, _, _ = load_pretrained(tmp_path / "net")
+    for (name, a), (_, b) in zip(model.named_buffers(), loaded.named_buffers(), strict=True):
+        assert torch.equal(a, b), name
+    for a, b in zip(model.parameters(), loaded.parameters(), strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_errors_name_what_does_not_fit(tmp_path):
+    graph, noise, sizes = CASES[0]
+    folder = save_pretrained(tmp_path / "net", make(graph, sizes), graph, noise)
+    weights = load_tensors(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+
+    def refused(message, weights=weights, config=config, error=ValueError):
+        save_tensors(folder / "model.safetensors", weights)
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(error, match=message):
+            load_pretrained(folder)
+
+    without = {k: v for k, v in weights.items() if k != "blocks.1.attn_out.weight"}
+    refused(r"missing: blocks\.1\.attn_out\.weight", weights=without)
+    refused("unknown: extra.bias", weights=weights | {"extra.bias": torch.zeros(1)})
+    wrong = weights | {"blocks.0.norm1.weight": torch.zeros(17)}
+    refused(r"wrong shape: blocks.0.norm1.weight is \(17,\), not \(16,\)", weights=wrong)
+    refused("unknown graph 'torus'", config=config | {"graph": {"type": "torus"}})
+    refused("unknown noise 'cosine'", config=config | {"noise": {"type": "cosine"}})
+    refused("lacks the key 'tokens'", config={k: v for k, v in config.items() if k != "tokens"})
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        load_pretrained(folder)
+
+
+def test_names_that_lead_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load_pretrained(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"neither config\.json nor a checkpoint"):
+        load_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not in the cache"):
+        load_pretrained("nobody-at-all/no-such-network")
