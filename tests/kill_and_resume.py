@@ -33,7 +33,7 @@ def start(text: str, out: Path) -> int:
     """A child that trains; its process id."""
     pid = os.fork()
     if pid == 0:
-        sys.stderr = open(os.devnull, "w")
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # closed by the end of the child
         code = 1
         try:
             Trainer(settings(text), out=out).run()
