@@ -134,7 +134,7 @@ def move_weights(
     """
     here = x[:, None]
     if isinstance(graph, AbsorbingGraph):  # x is MASK, and both methods have the same form:
-        factor = dsigma if method == "euler" else math.expm1(dsigma)
+        factor = dsigma if method == "euler" else math.expm1(dsigma)  # one value if log-linear
         moves = log_score.exp().scatter_(-1, here, 0.0).mul_(factor)  # (M, N + 1)
         total = moves.sum(-1, dtype=torch.float64)  # (M,)
         stay = 1 - total

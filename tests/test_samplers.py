@@ -1,0 +1,316 @@
+"""Samplers against exact laws. A χ² test fails by chance with probability 1e-6; seeds are fixed."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from worlds import random_chain
+
+from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
+from sedd_mini.ctmc import MatrixGraph, total_variation
+from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.samplers import draw_moves, leap, move_weights, sample
+
+GRAPHS = [UniformGraph(4), AbsorbingGraph(4)]
+NOISE = GeometricNoise(0.05, 5)  # with log-linear noise, absorbing Euler and Tweedie are the same
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def assert_follows(counts: torch.Tensor, law: torch.Tensor) -> None:
+    """Counts (K,) against probabilities (K,): nothing where the law is 0, χ² for the rest."""
+    assert counts[law <= 1e-12].sum() == 0
+    counts, law = counts[law > 1e-12], law[law > 1e-12]
+    if len(law) > 1:
+        assert chisquare(counts, law / law.sum() * counts.sum()).pvalue > 1e-6
+
+
+class Fixed:
+    """A model whose log-scores depend on nothing but the token: rows of a random table."""
+
+    def __init__(self, graph, spread: float = 2.0):
+        shape = graph.num_states, graph.num_states
+        table = spread * torch.randn(shape, generator=seeded(5), dtype=torch.float64) - 1
+        self.table, self.calls, self.seen = table.fill_diagonal_(0), 0, []
+
+    def __call__(self, x, sigma, at):
+        assert sigma.shape == (len(x),)
+        self.calls += 1
+        self.seen.append(x.clone())
+        return self.table[x[at]]
+
+
+def step_law(graph, x, score, t, t_next, method, noise=NOISE) -> torch.Tensor:
+    """Probabilities of one step by dense linear algebra: (*S, num_states)."""
+    oracle = MatrixGraph.of(graph)
+    t, t_next = torch.tensor([t, t_next], dtype=torch.float64)
+    dsigma = noise.total(t) - (0 if method == "denoise" else noise.total(t_next))
+    stay = torch.nn.functional.one_hot(x, graph.num_states)
+    if method == "euler":
+        rates = score * oracle.Q[x] * (1 - stay)  # Q(x, y) s_y
+        law = (t - t_next) * noise.rate(t) * rates
+        law = law + stay * (1 - law.sum(-1, keepdim=True))
+    else:
+        kernel = torch.matrix_exp(dsigma * oracle.Q)
+        law = (score @ torch.matrix_exp(-dsigma * oracle.Q).T) * kernel[x]
+    law = law.clamp(min=0)
+    if method == "denoise" and graph.mask_id is not None:
+        law[..., graph.mask_id] = 0
+    return law / law.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+@pytest.mark.parametrize("method", ["tweedie", "euler", "denoise"])
+@pytest.mark.parametrize("times", [(0.95, 0.9), (0.3, 0.25), (0.3, 0.29)])
+def test_law_of_one_step(graph, method, times):
+    model, ends = Fixed(graph), []
+    if method == "denoise":
+        arguments = {"times": [1.0, times[0]]}
+    else:
+        arguments = {"times": times, "denoise": False, "method": method}
+    sample(
+        model, graph, NOISE, (400, 250), **arguments, generator=seeded(),
+        callback=lambda step, t, x: ends.append(x.flatten()),
+    )  # fmt: skip
+    before, after = ends[-2:]
+    every = torch.arange(graph.num_states)
+    law = step_law(graph, every, model.table.exp(), *times, method)
+    for x in before.unique():
+        if graph.mask_id is not None and x != graph.mask_id:
+            assert (after[before == x] == x).all()
+        else:
+            counts = after[before == x].bincount(minlength=graph.num_states)
+            assert_follows(counts.double(), law[x])
+
+
+def test_the_laws_tested_above_include_negative_weights():
+    graph, t, t_next = UniformGraph(4), *torch.tensor([0.95, 0.9], dtype=torch.float64)
+    oracle, score = MatrixGraph.of(graph), Fixed(graph).table.exp()
+    dsigma = NOISE.total(t) - NOISE.total(t_next)
+    assert (score @ torch.matrix_exp(-dsigma * oracle.Q).T < 0).any()
+    rates = oracle.reverse_rates(torch.arange(4), score)
+    assert ((t - t_next) * NOISE.rate(t) * rates.diag() < -1).any()
+
+
+def test_euler_is_tweedie_for_absorbing_with_log_linear_noise():
+    """Δt σ(t) = e^Δσ̄ − 1 there; it is not with geometric noise, nor on the uniform graph."""
+    for graph, noise, same in (
+        (AbsorbingGraph(4), LogLinearNoise(), True),
+        (AbsorbingGraph(4), GeometricNoise(), False),
+        (UniformGraph(4), LogLinearNoise(), False),
+    ):
+        x, score = torch.arange(graph.num_states), Fixed(graph).table.exp()
+        laws = [step_law(graph, x, score, 0.5, 0.45, how, noise) for how in ("euler", "tweedie")]
+        assert torch.allclose(*laws, atol=1e-12) == same
+
+
+def law_of_a_run(chain, times, method, noise=NOISE) -> torch.Tensor:
+    """The exact law of a whole run with exact scores: step matrices over all sequences."""
+    graph, states = chain.graph, chain.states
+    every = torch.arange(graph.num_states)
+    limit = graph.limit_log_prob(every).exp()
+    p = limit[states].prod(-1)  # (n,)
+    steps = [(*pair, method) for pair in itertools.pairwise(times)]
+    for t, t_next, how in [*steps, (times[-1], 0.0, "denoise")]:
+        sigma = noise.total(torch.tensor(t, dtype=torch.float64)).item()
+        law = step_law(graph, states, chain.scores(sigma), t, t_next, how, noise)  # (n, d, S)
+        joint = law[:, 0]
+        for i in range(1, chain.length):
+            joint = (joint[:, :, None] * law[:, i, None, :]).flatten(1)  # (n, S^(i+1))
+        p = p @ joint
+    return p
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+@pytest.mark.parametrize("method", ["tweedie", "euler"])
+@pytest.mark.parametrize("times", [[1.0, 1e-2], [1.0, 0.7, 0.3, 0.05]])
+def test_law_of_a_whole_run_with_exact_scores(graph, method, times):
+    chain = random_chain(graph, length=2)
+    x = sample(
+        chain.log_score, graph, NOISE, (40_000, 2), times=times, method=method, generator=seeded()
+    )
+    assert_follows(chain.histogram(x).flatten() * len(x), law_of_a_run(chain, times, method))
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+@pytest.mark.parametrize("method", ["tweedie", "euler"])
+def test_many_steps_with_exact_scores_sample_the_data(graph, method):
+    """The run's exact law is near p0 (measured: 0.009 at most), and the samples follow that law."""
+    noise = LogLinearNoise(1e-3) if graph.mask_id else GeometricNoise(1e-4, 20)
+    chain = random_chain(graph, length=3)
+    times = torch.linspace(1, 1e-5, 65, dtype=torch.float64).tolist()
+    law = law_of_a_run(chain, times, method, noise).reshape(chain.p0.shape)
+    assert total_variation(law, chain.p0) < 0.02
+    x = sample(chain.log_score, graph, noise, (20_000, 3), 64, method, generator=seeded())
+    assert_follows(chain.histogram(x).flatten() * len(x), law.flatten())
+    # 64 sequences, 20 000 samples: sampling alone gives 0.022 on average
+    assert total_variation(chain.histogram(x), chain.p0) < 0.045
+
+
+def test_rare_moves_keep_their_rate_in_float32():
+    """50 000 moves of probability 2e-8 each beside a stay of 0.999.
+
+    One float32 Gumbel draw over such a row keeps 16 % of them (REFERENCE: (1/c) / (e^{1/c} − 1) at
+    c = p · 2²⁴). Here P(move) = 1e-3 to six digits, and the number of moves is within 5 σ.
+    """
+    graph, num, rows = AbsorbingGraph(50_000), 50_000, 200_000
+    dsigma = 1e-4
+    log_score = torch.full((3, num + 1), math.log(2e-8 / math.expm1(dsigma)))
+    masked = torch.full((3,), graph.mask_id)
+    moves, p_move = move_weights(graph, masked, log_score, dsigma, "tweedie")
+    assert moves.dtype == torch.float32
+    torch.testing.assert_close(p_move, torch.full_like(p_move, 1e-3), rtol=3e-6, atol=0)
+    x = torch.full((rows,), graph.mask_id)
+    u = torch.rand(2, rows, generator=seeded(), dtype=torch.float64)
+    after = draw_moves(x, moves[:1].expand(rows, -1), p_move[:1].expand(rows), *u)
+    moved = after[after != graph.mask_id]
+    assert abs(len(moved) - 200) < 5 * math.sqrt(200)
+    tenths = (moved // (num // 10)).bincount(minlength=10).double()
+    assert_follows(tenths, torch.full((10,), 0.1).double())
+
+
+def test_places_of_weight_zero_are_never_drawn():
+    moves = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
+    one = torch.ones(1, dtype=torch.float64)
+    x = torch.tensor([4])
+    assert draw_moves(x, moves, one, 0 * one, 0 * one) == 1
+    assert draw_moves(x, moves, one, 0 * one, one - 2**-53) == 3
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+@pytest.mark.parametrize("batched", [True, False])
+def test_clamped_positions_are_there_from_the_start_and_never_change(graph, batched):
+    model, seen = Fixed(graph), []
+    clamp = torch.tensor([2, -1, -1, 0, 3, -1])
+    if batched:
+        clamp = torch.stack([clamp, clamp.flip(0)] * 10)
+    x = sample(
+        model, graph, NOISE, (20, 6), 5, clamp=clamp, generator=seeded(),
+        callback=lambda step, t, x: seen.append(x),
+    )  # fmt: skip
+    fixed = clamp.expand(20, 6) >= 0
+    for state in [*seen, *model.seen, x]:
+        assert torch.equal(state[fixed], clamp.expand(20, 6)[fixed])
+    assert (x[~fixed] != seen[0][~fixed]).any()
+
+
+@pytest.mark.parametrize("given", [[2, -1, -1], [-1, -1, 1], [-1, 3, -1], [0, -1, 3]])
+def test_absorbing_infilling_follows_the_conditional_law(given):
+    """p(rest | given) = p_0 restricted and normalised: prefix, suffix, middle, and both ends."""
+    graph, given = AbsorbingGraph(4), torch.tensor(given)
+    chain = random_chain(graph, length=3)
+    noise = LogLinearNoise()
+    x = sample(chain.log_score, graph, noise, (10_000, 3), 64, clamp=given, generator=seeded())
+    allowed = ((chain.states == given) | (given < 0)).all(-1).reshape(chain.p0.shape)
+    truth = chain.p0 * allowed / chain.p0[allowed].sum()
+    found = chain.histogram(x)
+    assert found[~allowed].sum() == 0
+    assert total_variation(found, truth) < 0.04  # 16 sequences at most: sampling alone gives 0.015
+
+
+def test_the_network_is_not_called_when_nothing_can_change():
+    for graph in GRAPHS:
+        model = Fixed(graph)
+        given = torch.tensor([1, 2, 3])
+        x = sample(model, graph, NOISE, (2, 3), 4, clamp=given, generator=seeded())
+        assert torch.equal(x, given.expand(2, 3))
+        assert model.calls == 0
+    model = Fixed(AbsorbingGraph(4))
+    model.table += 20  # all move in the first step
+    sample(model, AbsorbingGraph(4), NOISE, (2, 3), 4, generator=seeded())
+    assert model.calls == 1
+
+
+def test_absorbing_asks_for_masked_positions_alone():
+    graph, asked = AbsorbingGraph(4), []
+    table = Fixed(graph)
+
+    def model(x, sigma, at):
+        asked.append(torch.equal(at, x == graph.mask_id))
+        return table(x, sigma, at) - 8
+
+    sample(model, graph, NOISE, (5, 6), 4, generator=seeded())
+    assert asked == [True] * 5
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+@pytest.mark.parametrize("steps", [1, 7])
+def test_callback_and_denoising(graph, steps):
+    seen = []
+    run = {"steps": steps, "callback": lambda *args: seen.append(args)}
+    x = sample(Fixed(graph), graph, NOISE, (30, 8), **run, generator=seeded())
+    assert [step for step, _, _ in seen] == list(range(steps + 2))
+    times = torch.linspace(1, 1e-5, steps + 1, dtype=torch.float64).tolist()
+    assert [t for _, t, _ in seen] == [*times, 0.0]
+    assert torch.equal(seen[-1][2], x)
+    assert len({state.data_ptr() for _, _, state in seen}) == steps + 2
+    assert x.dtype == torch.int64
+    assert (x < graph.num_tokens).all()
+    seen.clear()
+    sample(Fixed(graph), graph, NOISE, (30, 8), **run, denoise=False, generator=seeded())
+    assert len(seen) == steps + 1
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+def test_seeds_reproduce_and_grouping_of_rows_does_not_matter(graph, monkeypatch):
+    def run(seed):
+        return sample(Fixed(graph), graph, NOISE, (30, 8), 5, generator=seeded(seed))
+
+    first = run(1)
+    assert torch.equal(first, run(1))
+    assert not torch.equal(first, run(2))
+    monkeypatch.setattr("sedd_mini.samplers.piece_size", lambda log_score: 7)
+    assert torch.equal(first, run(1))
+
+
+@pytest.mark.parametrize("absorbing", [True, False])
+def test_with_the_network(absorbing):
+    torch.manual_seed(0)
+    graph = AbsorbingGraph(11) if absorbing else UniformGraph(11)
+    config = DiTConfig(11, absorbing=absorbing, length=16, width=32, num_blocks=1, num_heads=2)
+    model = DiffusionTransformer(config)
+    torch.nn.init.normal_(model.output_layer.linear.weight, std=0.5)
+    model.train()
+    runs = [sample(model, graph, NOISE, (4, 16), 8, generator=seeded()) for _ in range(2)]
+    assert torch.equal(*runs)  # no dropout
+    assert model.training
+    assert (runs[0] < 11).all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (sample(model, graph, NOISE, (4, 16), 8, generator=seeded()) < 11).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "analytic"}, "'tweedie' or 'euler', got 'analytic'"),
+        ({"steps": 0}, "at least 1, got 0"),
+        ({"steps": None}, "or give times"),
+        ({"steps": None, "times": [0.1, 0.5]}, "falling"),
+        ({"steps": None, "times": [1.0]}, "at least 2"),
+        ({"steps": None, "times": [1.5, 0.5]}, "lie in"),
+        ({"steps": None, "times": [1.0, 0.0]}, "denoise=False"),
+        ({"steps": 3, "times": [1.0, 0.5]}, "make 1 steps, not steps=3"),
+        ({"shape": (5,)}, r"shape must be \(B, L\)"),
+        ({"clamp": torch.zeros(3, dtype=torch.int64)}, "clamp must have shape"),
+        ({"clamp": torch.full((5,), 4)}, r"tokens in \[0, 4\)"),
+        ({"clamp": torch.zeros(5)}, "int64"),
+        ({"model": lambda x, sigma, at: torch.full((10, 5), math.nan)}, "NaN"),
+        ({"model": lambda x, sigma, at: torch.full((10, 5), 200.0)}, "too large"),
+        ({"model": lambda x, sigma, at: torch.zeros(2, 5, 5)}, r"of shape \(10, 5\)"),
+    ],
+)
+def test_errors(changes, message):
+    graph = AbsorbingGraph(4)
+    arguments = {"model": Fixed(graph), "shape": (2, 5), "steps": 2, **changes}
+    with pytest.raises(ValueError, match=message):
+        sample(graph=graph, noise=NOISE, **arguments)
+
+
+def test_leap_takes_rows_of_any_number():
+    graph = UniformGraph(4)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert leap(graph, nothing, torch.zeros(0, 4), 0.1).shape == (0,)
