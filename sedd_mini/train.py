@@ -12,6 +12,8 @@ import copy
 import dataclasses
 import json
 import math
+import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -24,9 +26,11 @@ from tqdm import tqdm
 
 from sedd_mini.checkpoint import (
     load_checkpoint,
+    load_pretrained,
     load_weights,
     newest_checkpoint,
     save_checkpoint,
+    save_pretrained,
     save_tensors,
 )
 from sedd_mini.data import BlockLoader, Corpus, load_corpus
@@ -384,6 +388,32 @@ class Trainer:
             )
 
 
+def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
+    """Write the averaged network, small enough to ship (float16), with how it was made.
+
+    training.json then holds the command, the settings' outcome, and the likelihood bound on the
+    whole validation set, measured on what was written. Returns its content.
+    """
+    s, info = trainer.settings, trainer.corpus.info
+    what = trainer.average, trainer.graph, trainer.noise, trainer.corpus.tokenizer
+    save_pretrained(folder, *what, dtype=torch.float16)
+    trainer.average = load_pretrained(folder, trainer.device)[0]
+    bound = trainer.validate(trainer.corpus.valid[:], seed=1)
+    record = {
+        "command": command, "seed": s.seed, "steps": trainer.step,
+        "tokens_seen": trainer.step * s.batch_size * s.length,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "wall_time_s": round(trainer.seconds),
+        "hardware": f"{platform.machine()} {trainer.device}, {torch.get_num_threads()} thread(s)",
+        "python": platform.python_version(), "torch": torch.__version__,
+        "corpus": info, "valid_blocks": len(trainer.corpus.valid),
+        "bound_bits_per_token": bound.bits_per_token,
+        "bound_error_bits_per_token": bound.error / s.length / math.log(2),
+    }  # fmt: skip
+    save_pretrained(folder, trainer.average, *what[1:], dtype=torch.float16, info=record)
+    return record
+
+
 def choose_precision(precision: str, device: str) -> torch.dtype:
     """ "auto" → bfloat16 where the hardware multiplies it fast."""
     if precision != "auto":
@@ -432,6 +462,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--preset", default="docs", choices=PRESETS, help="where the defaults are from"
     )
     parser.add_argument("--out", help="folder of the run (default: runs/PRESET-GRAPH)")
+    parser.add_argument("--export", help="at the end, write the network here, small, to be shipped")
     for f in dataclasses.fields(Settings):
         kind = {bool: lambda v: v.lower() in ("1", "true", "yes")}.get(f.type, f.type)
         text = f"{f.metadata['help']} (default: {f.default})"
@@ -444,7 +475,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     given = vars(parse(arguments))
-    name, out = given.pop("preset"), given.pop("out")
+    name, out, shipped = given.pop("preset"), given.pop("out"), given.pop("export")
     try:
         settings = preset(name, **{k: v for k, v in given.items() if v is not None})
         out = out or f"runs/{name}-{settings.graph}"
@@ -455,6 +486,10 @@ def main(arguments: list[str] | None = None) -> None:
               f"{info['train_tokens']:,} training tokens of {info['source']}, vocabulary "
               f"{trainer.graph.num_tokens}; step {trainer.step} to {settings.steps}")  # fmt: skip
         trainer.run()
+        if shipped:
+            words = arguments if arguments is not None else sys.argv[1:]
+            record = export(trainer, shipped, "python -m sedd_mini.train " + shlex.join(words))
+            print(f"{shipped}: bound {record['bound_bits_per_token']:.4f} bits a token")
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

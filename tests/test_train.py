@@ -169,6 +169,23 @@ def test_resuming_another_run_is_refused(text, tmp_path):
         Trainer(settings(text), out=tmp_path)
 
 
+def test_what_is_shipped_says_how_it_was_made(text, tmp_path, capsys):
+    from sedd_mini.train import main
+
+    options = ["--data", text, "--steps", "3", "--out", str(tmp_path / "run")]
+    for name, value in TINY.items():
+        options += [f"--{name.replace('_', '-')}", str(value)]
+    main([*options, "--export", str(tmp_path / "net")])
+    model, _, _ = checkpoint.load_pretrained(tmp_path / "net")
+    record = json.loads((tmp_path / "net" / "training.json").read_text())
+    assert record["command"].startswith("python -m sedd_mini.train --data ")
+    assert (record["steps"], record["tokens_seen"], record["seed"]) == (3, 3 * 4 * 16, 0)
+    trainer = Trainer(settings(text))
+    trainer.average = model
+    again = trainer.validate(trainer.corpus.valid[:], seed=1)
+    assert again.bits_per_token == pytest.approx(record["bound_bits_per_token"], rel=1e-6)
+
+
 def test_every_preset_makes_settings_and_help_explains_each(capsys):
     from sedd_mini.train import main
 
