@@ -59,6 +59,10 @@ def likelihood_bound(
     """
     if repeats < 2:
         raise ValueError(f"an error bar needs at least 2 repeats, got {repeats}")
+    if x0.ndim != 2 or x0.numel() == 0:
+        raise ValueError(f"x0 must be (M, L), at least one sequence, got shape {tuple(x0.shape)}")
+    if not 0 < eps < 1:
+        raise ValueError(f"eps must lie in (0, 1), got {eps}")
     data, estimates = x0.repeat_interleave(times_each, 0), []
     for _ in range(repeats):
         sigma, weight = sample_sigma(noise, times(len(data), generator, stratified), eps)
@@ -69,6 +73,8 @@ def likelihood_bound(
             x = graph.sample_transition(x0_part, level[:, None], device_generator(x0, generator))
             loss = diffusion_weighted(model, graph, x, level, x0=x0_part).double().cpu()
             total += (weight[part] * loss).sum().item()
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss is {total}: does the model give finite log-scores?")
         estimates.append(total / len(data))
     values = torch.tensor(estimates, dtype=torch.float64)
     sigma_max = noise.total(torch.tensor(1.0, dtype=torch.float64))
