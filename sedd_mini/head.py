@@ -56,8 +56,7 @@ def score_entropy_at(
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     losses = _ScoreEntropy.apply(hidden, weight, bias, x, offset, sigma, x0, graph, chunk)  # (M,)
-    rows = at.flatten().nonzero()[:, 0]
-    return losses.new_zeros(at.numel()).index_add(0, rows, losses).view(at.shape)  # (B, L)
+    return losses.new_zeros(at.shape).masked_scatter(at, losses)  # (B, L)
 
 
 class _ScoreEntropy(torch.autograd.Function):

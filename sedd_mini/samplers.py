@@ -146,7 +146,7 @@ def move_weights(
         else:
             moves = graph.tweedie_probs(x, score, dsigma)
             stay = moves.gather(-1, here)[:, 0].double()
-        moves = moves.scatter(-1, here, 0.0).clamp_(min=0)
+        moves = moves.scatter(-1, here, 0.0)
         total = moves.sum(-1, dtype=torch.float64)
     stay = stay.clamp(min=0)
     if method == "denoise" and graph.mask_id is not None:

@@ -17,6 +17,15 @@ GRAPHS = [UniformGraph(4), AbsorbingGraph(4)]
 NOISE = GeometricNoise(0.05, 5)  # with log-linear noise, absorbing Euler and Tweedie are the same
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many small tensors: a second thread only waits, and for long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
