@@ -48,6 +48,7 @@ def times(num: int, generator: torch.Generator | None = None, stratified: bool =
 def likelihood_bound(
     model, graph, noise, x0: Tensor, repeats: int = 8, times_each: int = 1, batch_size: int = 64,
     generator: torch.Generator | None = None, stratified: bool = True, eps: float = 1e-3,
+    loss=diffusion_weighted,
 ) -> Bound:  # fmt: skip
     """The whole bound of theorem 3.6 on sequences x0 (M, L), by Monte Carlo.
 
@@ -55,7 +56,8 @@ def likelihood_bound(
     Most draws are uniform in t ∈ [eps, 1], as in training; a share, uniform in log σ̄, covers the
     end [1e-9, σ̄(eps)] that training leaves out (below 1e-9 lie less than 1e-7 nats a token). Each
     of the `repeats` is one estimate over all sequences with `times_each` draws a sequence, strata
-    shared by all; the error bar is the spread of the repeats.
+    shared by all; the error bar is the spread of the repeats. For a DiffusionTransformer,
+    `loss=diffusion_weighted_in_head` is the same with less memory.
     """
     if repeats < 2:
         raise ValueError(f"an error bar needs at least 2 repeats, got {repeats}")
@@ -71,8 +73,8 @@ def likelihood_bound(
             part = slice(start, start + batch_size)
             x0_part, level = data[part], sigma[part].to(data.device, torch.float32)
             x = graph.sample_transition(x0_part, level[:, None], device_generator(x0, generator))
-            loss = diffusion_weighted(model, graph, x, level, x0=x0_part).double().cpu()
-            total += (weight[part] * loss).sum().item()
+            values = loss(model, graph, x, level, x0=x0_part).double().cpu()
+            total += (weight[part] * values).sum().item()
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total}: does the model give finite log-scores?")
         estimates.append(total / len(data))

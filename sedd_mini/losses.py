@@ -53,6 +53,12 @@ def diffusion_weighted(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
     return graph.score_entropy(model(x, sigma), sigma[:, None], x, x0).sum(-1)
 
 
+def diffusion_weighted_in_head(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
+    """`diffusion_weighted` of a DiffusionTransformer, in its head, (B,): no (B, L, S) tensor."""
+    x0 = require(x0, "x0", "diffusion_weighted_in_head")
+    return model(x, sigma, x0=x0, graph=graph).sum(-1)
+
+
 def training_loss(model, graph, noise, x0, t, generator=None, loss=diffusion_weighted) -> Tensor:
     """σ(t) · loss at x ~ p_{t|0}(·|x0), for data x0 (B, L) and times t (B,); (B,).
 

@@ -37,6 +37,7 @@ from sedd_mini.data import BlockLoader, Corpus, load_corpus
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.evaluate import Bound, likelihood_bound, times
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+from sedd_mini.losses import diffusion_weighted_in_head
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 
 
@@ -301,7 +302,7 @@ class Trainer:
             blocks = self.corpus.valid[: min(s.valid_blocks, len(self.corpus.valid))]
         return likelihood_bound(
             self.average, self.graph, self.noise, blocks.to(self.device), repeats=s.valid_repeats,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed), loss=diffusion_weighted_in_head,
         )  # fmt: skip
 
     def snapshot(self, num: int = 2, steps: int = 64) -> str:
