@@ -34,6 +34,7 @@ from sedd_mini.documents import corpus_hash, load_documents
 from sedd_mini.ngram import KneserNey, ngram_bits
 from sedd_mini.python_docs import clean, docstrings, python_docs
 from sedd_mini.shards import choose_threshold, load_shards, prepare_shards
+from sedd_mini.shards import main as shards_main
 from sedd_mini.synthetic import HiddenMarkovChain, SyntheticLanguage, next_states, words_of
 from sedd_mini.tokenizers import (
     END_OF_TEXT,
@@ -137,7 +138,7 @@ def test_language_is_a_distribution_with_full_support(language):
         log_prob = language.log_prob(all_strings(language.vocab_size, length))
         assert torch.isfinite(log_prob).all()
         assert math.isclose(log_prob.exp().sum().item(), 1, rel_tol=1e-10)
-    pair = [language.words.index("the"), language.words.index("cats")]
+    pair = [language.words.index("some"), language.words.index("cats")]
     expected = path_sum(language, pair)
     assert math.isclose(language.log_prob(torch.tensor([pair])).exp().item(), expected)
 
@@ -156,12 +157,12 @@ def test_grammar_agrees_over_distance():
     def possible(sentence: str) -> bool:
         return torch.isfinite(strict.log_prob(torch.tensor([tokenizer.encode(sentence)]))).item()
 
-    assert possible(". today the small cats near the old river sleep and sing .")
-    assert not possible(". today the small cats near the old river sleeps and sing .")
-    assert not possible(". today the small cats near the old river sleep and sings .")
-    assert not possible(". yesterday the small cats near the old river sleep .")
-    assert possible(". every dog that the birds follow sees some children again .")
-    assert not possible(". every dog that the birds follows sees some children again .")
+    assert possible(". some small cats near a river sleep and sing .")
+    assert not possible(". some small cats near a river sleeps and sing .")
+    assert not possible(". some small cats near a river sleep and sings .")
+    assert possible(". every dog behind many houses follows these birds .")
+    assert not possible(". every dog behind many houses follow these birds .")
+    assert not possible(". many dog sleeps .")
     assert torch.isfinite(strict.log_prob(strict.sample(200, 30, seeded()))).all()
     for state in strict.states:  # the grammar itself: probabilities, and words everywhere
         assert math.isclose(sum(p for p, _ in next_states(state)), 1)
@@ -217,12 +218,12 @@ def test_entropy_rate_of_the_language(language):
     bits = (language.log_prob(x[:, :32]) - language.log_prob(x)) / 64 / math.log(2)
     error = math.hypot(rate.std_error, bits.std().item() / 512**0.5)
     assert abs(bits.mean().item() - rate.bits) < 5 * error
-    assert 2.4 < rate.bits < 2.56  # as the documentation says
+    assert abs(rate.bits - 2.28) < 5 * rate.std_error  # as the documentation says
 
 
 def test_language_errors(language):
-    with pytest.raises(ValueError, match="must lie in 0 … 48"):
-        language.log_prob(torch.tensor([[0, 49]]))
+    with pytest.raises(ValueError, match="must lie in 0 … 39"):
+        language.log_prob(torch.tensor([[0, 40]]))
     with pytest.raises(ValueError, match=r"shape \(B, L\)"):
         language.log_prob(torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="at least one block"):
@@ -680,11 +681,13 @@ def test_load_corpus_from_one_text_file(tmp_path):
 
 def test_synthetic_corpus(language):
     corpus = load_corpus("synthetic", 48)
-    assert corpus.tokenizer.vocab_size == language.vocab_size == 49
+    assert corpus.tokenizer.vocab_size == language.vocab_size == 40
     assert corpus.tokenizer.eot_id is None
     assert len(corpus.train) == 2**21 // 48
     log_prob = language.log_prob(corpus.valid[:256])
-    assert 2.4 < -log_prob.mean().item() / 48 / math.log(2) < 2.7  # bits; the first words cost more
+    assert (
+        2.28 < -log_prob.mean().item() / 48 / math.log(2) < 2.5
+    )  # bits; the first words cost more
     assert not torch.equal(corpus.train[:100], corpus.valid[:100])
     assert corpus.info["hash"] == load_corpus("synthetic", 48).info["hash"]
 
@@ -780,12 +783,12 @@ def test_shards_of_many_documents_are_split_by_their_hash():
     assert abs(share - 0.1) < 5 * (0.1 * 0.9 / 4000) ** 0.5  # five standard deviations
 
 
-def test_shards_command(tmp_path):
+def test_shards_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text(book(0, 3000))
-    command = [sys.executable, "-m", "sedd_mini.shards", "--data", str(tmp_path / "text.txt")]
-    command += ["--out", str(tmp_path / "out"), "--tokenizer", "bpe", "--vocab-size", "270"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "train:" in result.stdout
+    command = ["shards", "--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*command, "--tokenizer", "bpe", "--vocab-size", "270"])
+    shards_main()
+    assert "train:" in capsys.readouterr().out
     assert load_corpus(tmp_path / "out", 32).tokenizer.vocab_size == 270
 
 
@@ -836,7 +839,7 @@ def test_ngrams_approach_the_truth_from_above(language):
     truth = -language.log_prob(valid).mean().item() / 32 / math.log(2)
     bits = [ngram_bits(train, valid, n, corpus.tokenizer.vocab_size) for n in (1, 2, 5)]
     assert bits[0] > bits[1] > bits[2] > truth
-    assert ngram_bits(train.numpy(), Blocks(valid.flatten().numpy(), 32), 2, 49) == bits[1]
+    assert ngram_bits(train.numpy(), Blocks(valid.flatten().numpy(), 32), 2, 40) == bits[1]
 
 
 def test_ngram_large_vocabulary_and_errors():
