@@ -209,10 +209,10 @@ def sample_path(A, T, generator):
         jumps.append((now, x, y))
         x = y
 
-sample_path(A, 2.0, torch.Generator().manual_seed(4))
+sample_path(A, 2.0, torch.Generator().manual_seed(5))
 
 # %% [markdown]
-# The evidence of a path is then a sum that can be read off it.
+# Three jumps, $0\to1\to2\to0$, with their times. The evidence of a path is a sum that can be read off it.
 
 # %%
 def path_log_ratio(jumps, end, A, B, T):
