@@ -1,14 +1,17 @@
-"""The two-token worlds of chapters 01 to 04, and the small network that learns them.
+"""The two-token worlds of chapters 01 to 04, the small network that learns them, and how well.
 
 A world is a joint distribution over two tokens of N values: a picture of N × N pixels, in which
 tokens are coordinates. It is small enough to know everything about it (`ctmc.Chain`).
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sedd_mini import baselines
 from sedd_mini.evaluate import times
 
 
@@ -64,26 +67,55 @@ class PairNet(nn.Module):
         return self.layers(torch.cat(inputs, -1)).unflatten(-1, self.shape)
 
 
+class Method(NamedTuple):
+    """A way to learn ratios: its loss, and how the network's output becomes a score.
+
+    start: the network's first output; weighted: whether the loss is multiplied by σ(t).
+    """
+
+    loss: Callable
+    to_score: Callable
+    start: float = 0.0
+    weighted: bool = True
+
+
+PREDECESSORS = {
+    "mean prediction": Method(
+        baselines.mean_prediction_cross_entropy, baselines.score_of_mean, weighted=False
+    ),
+    "ratio matching": Method(
+        baselines.ratio_matching, baselines.score_of_conditionals, weighted=False
+    ),
+    "concrete score matching": Method(
+        baselines.denoising_concrete_score_matching, baselines.score_of_ratios, start=1.0
+    ),
+}
+
+
+def noisy_batch(graph, noise, p0: Tensor, size: int, generator: torch.Generator):
+    """x0 ~ p0 (B, L), stratified t in [1e-3, 1] (B,), and x ~ p_t(·|x0) (B, L)."""
+    place = torch.multinomial(p0.flatten(), size, True, generator=generator)
+    x0 = torch.stack(torch.unravel_index(place, p0.shape), -1)
+    t = (1e-3 + (1 - 1e-3) * times(size, generator)).float()
+    return x0, t, graph.sample_transition(x0, noise.total(t)[:, None], generator)
+
+
 def fit(
-    loss, net: nn.Module, graph, noise, p0: Tensor, steps: int = 2000, lr: float = 3e-3,
-    batch_size: int = 512, weighted: bool = True, seed: int = 0,
+    loss, net: nn.Module, graph, noise, p0: Tensor, steps: int = 800, lr: float = 5e-3,
+    batch_size: int = 256, weighted: bool = True, seed: int = 0,
 ) -> list[float]:  # fmt: skip
     """Train `net` on the world p0 (N,)*L by a loss of losses.py or baselines.py; its loss curve.
 
-    Each step draws fresh data and stratified t in [1e-3, 1]; the loss is multiplied by σ(t) if
-    `weighted`. Adam, the learning rate falling to 0 along a cosine. Raises if the loss is NaN.
+    Each step draws a fresh `noisy_batch`; the loss is multiplied by σ(t) if `weighted`. Adam, the
+    learning rate falling to 0 along a cosine. Raises if the loss is NaN.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    flat, history = p0.flatten(), []
+    history = []
     for step in range(steps):
-        place = torch.multinomial(flat, batch_size, True, generator=generator)
-        x0 = torch.stack(torch.unravel_index(place, p0.shape), -1)  # (B, L)
-        t = (1e-3 + (1 - 1e-3) * times(batch_size, generator)).float()
-        sigma = noise.total(t)
-        x = graph.sample_transition(x0, sigma[:, None], generator)
-        value = loss(net, graph, x, sigma, x0=x0)
+        x0, t, x = noisy_batch(graph, noise, p0, batch_size, generator)
+        value = loss(net, graph, x, noise.total(t), x0=x0)
         value = (noise.rate(t) * value if weighted else value).mean()
         if not value.isfinite():
             raise FloatingPointError(f"the loss is {value.item()} at step {step}; try a smaller lr")
@@ -93,3 +125,35 @@ def fit(
         schedule.step()
         history.append(value.item())
     return history
+
+
+def ratio_error(score: Callable, chain, sigma: float) -> tuple[float, float]:
+    """How wrong score(x, sigma) (B, L, S) is at σ̄, over all x weighted by p_σ̄(x), all y ≠ x.
+
+    Returns the root mean square of log(score / true ratio) over the positive scores, and the share
+    of scores that are not positive, which have no logarithm.
+    """
+    x = chain.states
+    with torch.no_grad():
+        found = score(x, torch.full((len(x),), sigma)).double()  # (n, L, S)
+    weight = chain.marginal(sigma).flatten()[:, None, None].expand_as(found)
+    weight = weight.scatter(-1, x[..., None], 0)  # not y = x
+    weight = weight / weight.sum()
+    error = torch.where(found > 0, found, 1).log() - chain.scores(sigma).log()
+    positive = weight * (found > 0)
+    mean_square = (positive * error**2).sum() / positive.sum()
+    return mean_square.sqrt().item(), (weight * (found <= 0)).sum().item()
+
+
+def law_of_samples(score: Callable, chain, noise, steps: int = 100) -> Tensor:
+    """The exact distribution at σ̄(0) of the reverse process with these scores, from pure noise.
+
+    Scores that are not positive count as 0. For graphs with a uniform limit; shape (N,)*L.
+    """
+
+    def model(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.no_grad():
+            return score(x, sigma).double().clamp(min=0).log()
+
+    base = torch.full_like(chain.p0, 1 / chain.p0.numel())
+    return chain.reverse_marginal(model, noise.sigma_max, base, steps, noise.sigma_min)
