@@ -192,7 +192,7 @@ class AbsorbingGraph:
         log_score = check_scores(x, log_score, self.num_states)
         sigma = check_sigma(sigma, x, positive=True).double()
         masked = x == self.mask_id
-        if (masked & (x0 == self.mask_id)).any():
+        if x.device.type == "cpu" and (masked & (x0 == self.mask_id)).any():
             raise ValueError("x0 holds MASK where x is MASK: x0 must be data, tokens below mask_id")
         log_r = -sigma - torch.log(-torch.expm1(-sigma))  # S
         target = torch.where(masked, x0, 0)[..., None]
@@ -234,8 +234,8 @@ class _RelativeExcess(torch.autograd.Function):
     def forward(ctx, delta: Tensor) -> Tensor:
         ctx.save_for_backward(delta)
         series = torch.ones_like(delta)
-        for k in range(10, 2, -1):  # δ²/2 (1 + δ/3 (1 + δ/4 (…))), to 1e-16 below 1/16
-            series = 1 + series * delta / k
+        for k in range(10 if delta.dtype == torch.float64 else 5, 2, -1):
+            series.mul_(delta / k).add_(1)  # 1 + δ/3 (1 + δ/4 (…)), to rounding below 1/16
         return torch.where(delta.abs() < 1 / 16, delta**2 / 2 * series, delta.expm1() - delta)
 
     @staticmethod
