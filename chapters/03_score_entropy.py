@@ -50,7 +50,7 @@ s = 2 * r
 axes[1].loglog(r, (s - r) ** 2 / 2, color=plots.GREEN)
 axes[1].loglog(r, s - r * (s / r).log() - r, color=plots.PURPLE)
 axes[1].set(xlabel="true ratio r", ylabel="loss", title="the estimate is twice the truth")
-axes[0].legend();
+axes[0].legend(loc="upper center");
 
 # %% [markdown]
 # *What to see.* Left: least squares lets an estimate slide through zero as if nothing were there. Score entropy has a wall at zero. Right: both charge for an estimate of $2r$ instead of $r$. For
@@ -213,16 +213,16 @@ for name, fitted in (("least squares", squares), ("score entropy", entropy)):
     print(f"{name}: {(fitted < 0).sum()} negative ratios of 32")
 
 # %%
-fig, ax = plots.plt.subplots(figsize=(7, 3.4))
+fig, ax = plots.plt.subplots(figsize=(8.5, 3.4))
 ax.plot(line, "o", color="#333333", ms=5, label="true ratio")
 ax.plot(squares, color=plots.GREEN, label="least squares")
-ax.plot(entropy, color=plots.PURPLE, label="score entropy, exponential output")
+ax.plot(entropy, color=plots.PURPLE, label="score entropy,\nexponential output")
 ax.set_yscale("symlog", linthresh=0.01)
 ax.axhline(0, color="#999999", lw=1)
 ax.set(xlabel="new value y of the first token", ylabel="p(y) / p(x)")
 ax.set_yticks([-10, -1, -0.1, 0, 0.1, 1, 10, 100])
 ax.set_title("Nine waves for 32 ratios")
-ax.legend(fontsize=10);
+ax.legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5));
 
 # %% [markdown]
 # *What to see.* Both fits have too few parameters, and both get the large ratios roughly right. Least squares swings around zero to do so, and doesn't care. Score entropy swings as well, but around the small ratios, on the positive side.
