@@ -43,12 +43,24 @@ wait = -torch.rand(30, generator=torch.Generator().manual_seed(1), dtype=torch.f
 fig, ax = plt.subplots()
 for i, s in enumerate(wait):
     evidence = (clock >= s) * math.log(lam / mu) - (lam - mu) * clock.clamp(max=s)
-    ax.plot(clock, evidence, color=plots.BLUE if i == 14 else "#c5ccd6", lw=2 if i == 14 else 0.8, zorder=3 if i == 14 else 1)
+    ax.plot(
+        clock,
+        evidence,
+        color=plots.BLUE if i == 14 else "#c5ccd6",
+        lw=2 if i == 14 else 0.8,
+        zorder=3 if i == 14 else 1,
+    )
 mean = (1 - torch.exp(-lam * clock)) * (math.log(lam / mu) + mu / lam - 1)
 ax.plot(clock, mean, color=plots.ORANGE, lw=3, zorder=4)
 ax.text(1.46, 0.7, "mean of all evenings", color=plots.ORANGE, backgroundcolor="white", zorder=2)
-ax.text(0.04, -2.1, "going down: the lamp is still dark\njump upward: it lights up", color="#555555")
-ax.set(xlabel="seconds watched", ylabel="evidence for A (nats)", title="What a path says about the machine that made it");
+ax.text(
+    0.04, -2.1, "going down: the lamp is still dark\njump upward: it lights up", color="#555555"
+)
+ax.set(
+    xlabel="seconds watched",
+    ylabel="evidence for A (nats)",
+    title="What a path says about the machine that made it",
+);
 
 # %% [markdown]
 # *Each grey line is one evening, the blue one among them; the jump upward is the lamp. On some evenings the
@@ -69,7 +81,8 @@ def density(s, rate):
     """Density of a path with its one jump at time s."""
     return rate * torch.exp(-rate * s)
 
-s = (torch.arange(4000, dtype=torch.float64) + 0.5) * T / 4000  # the middles of 4000 short stretches
+
+s = (torch.arange(4000, dtype=torch.float64) + 0.5) * T / 4000  # middles of 4000 short stretches
 ds = T / 4000
 total = (density(s, lam) * ds).sum() + math.exp(-lam * T)
 assert abs(total - 1) < 1e-6
@@ -83,7 +96,7 @@ assert abs(total - 1) < 1e-6
 
 # %%
 def log_ratio(s):
-    """log of (probability of this path under A / under B); s >= T means: no jump while we watched."""
+    """log of (probability of this path under A / under B); s >= T: no jump while we watched."""
     at_the_jump = torch.where(s < T, math.log(lam / mu), 0.0)
     while_waiting = -(lam - mu) * s.clamp(max=T)
     return at_the_jump + while_waiting
@@ -154,7 +167,10 @@ assert D(a, b).min() >= 0 and D(a, b)[2] == 0  # never negative, 0 where the rat
 rates = torch.tensor([lam, mu], dtype=torch.float64)
 by_moments = (torch.exp(-lam * s) * D(*rates) * ds).sum()
 assert abs(by_moments - by_quadrature) < 1e-6
-print(f"simulation {by_simulation:.2f}, quadrature {by_quadrature:.3f}, moment by moment {by_moments:.3f} nats")
+print(
+    f"simulation {by_simulation:.2f}, quadrature {by_quadrature:.3f}, "
+    f"moment by moment {by_moments:.3f} nats"
+)
 
 # %% [markdown]
 # ## 2. Rates that change with time
@@ -168,7 +184,8 @@ print(f"simulation {by_simulation:.2f}, quadrature {by_quadrature:.3f}, moment b
 # $$\log\frac{2s}{1}-\int_0^s(2u-1)\,du=\log 2s-s^2+s .$$
 
 # %%
-jump = (-torch.rand(400_000, generator=g, dtype=torch.float64).log()).sqrt()  # P(jump > s) = exp(-s²)
+U = torch.rand(400_000, generator=g, dtype=torch.float64)
+jump = (-U.log()).sqrt()  # P(jump > s) = exp(-s²)
 until = jump.clamp(max=T)
 evidence = torch.where(jump < T, (2 * until).log(), 0.0) - (until**2 - until)
 by_moments = (torch.exp(-(s**2)) * D(2 * s, torch.ones_like(s)) * ds).sum()
@@ -236,7 +253,8 @@ evidence = torch.tensor([path_log_ratio(*sample_path(A, 2.0, g), A, B, 2.0) for 
 
 # %%
 off = ~torch.eye(3, dtype=torch.bool)
-evidence_rate = torch.where(off, D(A, torch.where(off, B, 1)), 0).sum(0)  # of each state x, in nats a second
+evidence_rate = torch.where(off, D(A, torch.where(off, B, 1)), 0).sum(0)  # (3,): of each state x
+
 
 def path_kl(T, n=400):
     """Moment by moment: the middles of n short stretches of [0, T]."""
@@ -247,7 +265,10 @@ def path_kl(T, n=400):
 # %% tags=["nbval-check-output"]
 error = evidence.std().item() / math.sqrt(len(evidence))
 assert abs(evidence.mean() - path_kl(2.0)) < 4 * error
-print(f"3000 paths agree with the integral, {path_kl(2.0):.3f} nats: {abs(evidence.mean() - path_kl(2.0)) < 4 * error}")
+print(
+    f"3000 paths agree with the integral, {path_kl(2.0):.3f} nats: "
+    f"{abs(evidence.mean() - path_kl(2.0)) < 4 * error}"
+)
 
 # %% [markdown]
 # ## 4. Seeing only the end
@@ -267,7 +288,7 @@ print(f"3000 paths agree with the integral, {path_kl(2.0):.3f} nats: {abs(eviden
 on_A, on_B = 1 - math.exp(-lam * T), 1 - math.exp(-mu * T)
 ends = on_A * math.log(on_A / on_B) + (1 - on_A) * math.log((1 - on_A) / (1 - on_B))
 when_A, when_B = density(s, lam) / on_A, density(s, mu) / on_B  # when, given that it came on
-way = on_A * (when_A * (when_A / when_B).log() * ds).sum().item()  # a lamp still dark came by one way only
+way = on_A * (when_A * (when_A / when_B).log() * ds).sum().item()  # still dark: one way only
 
 # %% tags=["nbval-check-output"]
 assert abs(ends + way - by_quadrature) < 1e-6
@@ -291,7 +312,12 @@ ax.fill_between(times_T, kl_ends, kl_paths, color="#eeeeee")
 ax.text(2.3, 1.5, "whole paths", color=plots.ORANGE, ha="right")
 ax.text(3.0, 0.20, "ends only", color=plots.BLUE)
 ax.text(2.3, 0.65, "the way, given the end", color="#666666")
-ax.set(xlabel="length T of the paths", ylabel="KL(A ‖ B), nats", ylim=(0, None), title="Whoever sees only the end can tell less");
+ax.set(
+    xlabel="length T of the paths",
+    ylabel="KL(A ‖ B), nats",
+    ylim=(0, None),
+    title="Whoever sees only the end can tell less",
+);
 
 # %% [markdown]
 # *The blue curve never crosses the orange one. The grey gap between them is what was lost by looking at the
@@ -341,7 +367,9 @@ from sedd_mini.ctmc import Chain, log_quadrature
 graph = AbsorbingGraph(3)
 pi = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 sigma_max = 4.0
-sigma, weight = (torch.tensor(v, dtype=torch.float64) for v in log_quadrature(1e-12, sigma_max, 100))
+sigma, weight = (
+    torch.tensor(v, dtype=torch.float64) for v in log_quadrature(1e-12, sigma_max, 100)
+)
 log_score = torch.cat([pi.log(), torch.zeros(1)]) - sigma.expm1().log()[:, None]  # (100, 4)
 mask, x0 = torch.full((100,), graph.mask_id), torch.zeros(100, dtype=torch.int64)
 integrand = -torch.expm1(-sigma) * graph.score_entropy(log_score, sigma, mask, x0)
@@ -367,7 +395,10 @@ way_A = torch.tensor([1 - delta, delta], dtype=torch.float64)
 way_B = torch.stack([(1 - delta) * pi[0], torch.tensor(delta / 3)]) / p_model
 gap = (way_A * (way_A / way_B).log()).sum()
 assert abs(bound + p_model.log() - gap) < 1e-6
-print(f"-log p = {-p_model.log():.4f}, bound = {bound:.4f}, gap = {bound + p_model.log():.4f}; KL of the ways = {gap:.4f}")
+print(
+    f"-log p = {-p_model.log():.4f}, bound = {bound:.4f}, "
+    f"gap = {bound + p_model.log():.4f}; KL of the ways = {gap:.4f}"
+)
 
 # %% [markdown]
 # ## 6. The same sum, for sequences
@@ -404,9 +435,13 @@ p0 = torch.rand(3, 3, generator=g, dtype=torch.float64) + 0.1
 p0 /= p0.sum()
 nine = torch.cartesian_prod(torch.arange(3), torch.arange(3))  # every x0, (9, 2)
 
+
 def spoilt(chain):
     """A model of this chain that is wrong on purpose."""
-    return lambda x, sigma: chain.log_score(x, sigma) + 0.3 * torch.sin(torch.arange(chain.num_states))
+    return lambda x, sigma: (
+        chain.log_score(x, sigma) + 0.3 * torch.sin(torch.arange(chain.num_states))
+    )
+
 
 for chain in (Chain(UniformGraph(3), p0), Chain(AbsorbingGraph(3), p0)):
     for level in (0.01, 0.5, 3.0):
@@ -422,7 +457,9 @@ for chain in (Chain(UniformGraph(3), p0), Chain(AbsorbingGraph(3), p0)):
 chain, x0, sigma_max = Chain(UniformGraph(3), p0), torch.tensor([2, 0]), 5.0
 log_base = chain.marginal(sigma_max).log()  # some p_base: the noised data
 levels, weights = log_quadrature(1e-12, sigma_max, 100)
-integral = sum(w * dwdse_naive(chain, spoilt(chain), x0, level) for level, w in zip(levels, weights))
+integral = sum(
+    w * dwdse_naive(chain, spoilt(chain), x0, level) for level, w in zip(levels, weights)
+)
 p_T = chain.kernel(sigma_max)[chain.states, x0].prod(-1)  # p(x | x0) for each of the nine x
 prior = (p_T * (p_T.log() - log_base.flatten())).sum()
 library = chain.bound(spoilt(chain), sigma_max, log_base=log_base)
@@ -478,10 +515,15 @@ from sedd_mini.toys import PairNet, fit, two_token_world
 
 N = 8
 p0 = two_token_world("rings", N, floor=0.1)
-setups = {"uniform": (UniformGraph(N), GeometricNoise()), "absorbing": (AbsorbingGraph(N), LogLinearNoise())}
+setups = {
+    "uniform": (UniformGraph(N), GeometricNoise()),
+    "absorbing": (AbsorbingGraph(N), LogLinearNoise()),
+}
+
 
 def plain(net):
     return net
+
 
 def scaled(net):
     """The model whose log-score is the network's output minus log(e^σ̄ - 1)."""
@@ -490,14 +532,20 @@ def scaled(net):
 # %%
 def train(graph, noise, dress):
     """A PairNet, dressed as a model (plain or scaled), trained on the two rings by DWDSE."""
+
     def loss(net, *args, **kwargs):
         return diffusion_weighted(dress(net), *args, **kwargs)
+
     torch.manual_seed(0)
     net = PairNet(graph.num_states, width=64)
     fit(loss, net, graph, noise, p0, steps=400, batch_size=256, lr=5e-3)
     return dress(net)
 
-models = {"uniform": train(*setups["uniform"], plain), "absorbing": train(*setups["absorbing"], scaled)}
+
+models = {
+    "uniform": train(*setups["uniform"], plain),
+    "absorbing": train(*setups["absorbing"], scaled),
+}
 
 # %% [markdown]
 # What is $p_\theta(x_0)$ exactly? Usually nobody knows; here we do. `Chain.reverse_marginal` takes the whole
@@ -535,7 +583,9 @@ fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True)
 for ax, name in zip(axes, setups):
     gap = bound[name] - exact[name]
     ax.axhline(0, color="#444444", lw=1)
-    ax.scatter(exact[name], gap, s=26, color=plots.BLUE if name == "uniform" else plots.ORANGE, alpha=0.8)
+    ax.scatter(
+        exact[name], gap, s=26, color=plots.BLUE if name == "uniform" else plots.ORANGE, alpha=0.8
+    )
     ax.set(title=f"{name} graph", xlabel="exact $-\\log p_\\theta(x_0)$, nats", ylim=(-0.01, None))
 axes[0].set_ylabel("bound − exact, nats");
 
@@ -551,7 +601,10 @@ axes[0].set_ylabel("bound − exact, nats");
 entropy = -(p0 * p0.log()).sum().item()
 for name in setups:
     mean_exact, mean_bound = ((p0 * v[name]).sum().item() for v in (exact, bound))
-    print(f"{name:9}: entropy {entropy:.3f} < exact {mean_exact:.3f} < bound {mean_bound:.3f}; nothing learned: {2 * math.log(N):.3f}")
+    print(
+        f"{name:9}: entropy {entropy:.3f} < exact {mean_exact:.3f} < bound {mean_bound:.3f}; "
+        f"nothing learned: {2 * math.log(N):.3f}"
+    )
     assert entropy < mean_exact < mean_bound < entropy + 0.15
 
 # %% [markdown]
@@ -576,7 +629,9 @@ def model_rates(chain, model, sigma):
     rates = chain.graph.reverse_rates(chain.states, score)  # (n, d, S)
     target = chain.neighbours(chain.states)  # (n, d, S): the place of x with token i replaced by y
     source = torch.arange(n)[:, None, None].expand_as(target)
-    return torch.zeros(n, n, dtype=torch.float64).index_put((target, source), rates, accumulate=True)
+    return torch.zeros(n, n, dtype=torch.float64).index_put(
+        (target, source), rates, accumulate=True
+    )
 
 # %% [markdown]
 # Then $h$. At $\bar\sigma=0$ it is 1 at $x_0$ and 0 elsewhere. Standing at $x$ a little earlier, the chain will
@@ -599,7 +654,9 @@ def divergence_of_the_ways(chain, model, x0, sigma_max, p_base, steps=300):
         now = torch.matrix_exp(B.T * (middle - low)) @ h
         a, b = Q.T * p[:, None] / p, B * now[:, None] / now  # (y, x)
         jumps = (Q.T > 0).fill_diagonal_(False)
-        total += (high - low) * (torch.where(jumps, D(a.clamp(min=0), torch.where(jumps, b, 1)), 0) @ p).sum()
+        total += (high - low) * (
+            torch.where(jumps, D(a.clamp(min=0), torch.where(jumps, b, 1)), 0) @ p
+        ).sum()
         h = torch.matrix_exp(B.T * (high - low)) @ h
     p = chain.kernel(sigma_max)[chain.states, x0].prod(-1)
     p_x0 = (p_base * h).sum()
@@ -649,8 +706,9 @@ for name, log_base in {
 }.items():
     prior = torch.where(p_T > 0, p_T * (p_T.log() - log_base), 0).sum()
     print(f"{name:16}: {prior:.4f} nats a token, {1024 * prior:.2f} nats for 1024 tokens")
-assert abs(prior - graph.prior_kl(sigma_max)) < 1e-9  # the library's closed form, with the second one
-print(f"uniform graph   : below 1e-12 nats a token: {UniformGraph(50257).prior_kl(torch.tensor(20.0).double()).item() < 1e-12}")
+assert abs(prior - graph.prior_kl(sigma_max)) < 1e-9  # the library's closed form of the second
+prior = UniformGraph(50257).prior_kl(torch.tensor(20.0).double()).item()
+print(f"uniform graph   : below 1e-12 nats a token: {prior < 1e-12}")
 
 # %% [markdown]
 # Eleven nats in a text of 1024 tokens: one per cent of a nat a token, or one per cent of the perplexity. That
@@ -668,16 +726,24 @@ print(f"uniform graph   : below 1e-12 nats a token: {UniformGraph(50257).prior_k
 # %%
 def piece(chain, model, low, high, nodes=100):
     """The part of the integral between two noise levels, for every x0."""
-    return sum(w * chain.loss_by_data(model, level) for level, w in zip(*log_quadrature(low, high, nodes)))
+    return sum(
+        w * chain.loss_by_data(model, level) for level, w in zip(*log_quadrature(low, high, nodes))
+    )
 
-starts = {name: [noise.total(torch.tensor(t, dtype=torch.float64)).item() for t in (0, 1e-3, 1)] for name, (_, noise) in setups.items()}
+
+starts = {
+    name: [noise.total(torch.tensor(t, dtype=torch.float64)).item() for t in (0, 1e-3, 1)]
+    for name, (_, noise) in setups.items()
+}
 ends, main = {}, {}
 for name, chain in chains.items():
     first, trained_from, sigma_max = starts[name]
     ends[name] = piece(chain, chain.log_score, 1e-12, trained_from)
     main[name] = piece(chain, chain.log_score, trained_from, sigma_max, 200)
     prior = chain.prior_kl(sigma_max, log_base=chain.marginal(sigma_max).log())
-    assert torch.allclose(main[name] + ends[name] + prior, -p0.log(), atol=1e-6)  # whole: an equality
+    assert torch.allclose(
+        main[name] + ends[name] + prior, -p0.log(), atol=1e-6
+    )  # whole: an equality
     assert (main[name] + prior < -p0.log()).all()  # without its end: below the truth, for every x0
 
 # %% [markdown]
@@ -689,7 +755,9 @@ for name, chain in chains.items():
 levels = torch.logspace(-5, 1.3, 90, dtype=torch.float64).tolist()
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.5), sharey=True)
 for ax, name in zip(axes, chains):
-    curve = [s * (p0 * chains[name].loss_by_data(chains[name].log_score, s)).sum().item() for s in levels]
+    curve = [
+        s * (p0 * chains[name].loss_by_data(chains[name].log_score, s)).sum().item() for s in levels
+    ]
     ax.semilogx(levels, curve, color=plots.BLUE if name == "uniform" else plots.ORANGE)
     ax.axvspan(levels[0], starts[name][1], color="#eeeeee")
     left_out = (p0 * ends[name]).sum().item()
@@ -708,10 +776,17 @@ axes[0].set(ylabel="nats for each factor e of noise", ylim=(0, 1.5));
 
 # %% tags=["nbval-check-output"]
 first, trained_from, _ = starts["uniform"]
-below_sigma_min = (p0 * piece(chains["uniform"], chains["uniform"].log_score, 1e-12, first)).sum().item()
-below_t = (p0 * piece(chains["uniform"], chains["uniform"].log_score, first, trained_from)).sum().item()
+below_sigma_min = (
+    (p0 * piece(chains["uniform"], chains["uniform"].log_score, 1e-12, first)).sum().item()
+)
+below_t = (
+    (p0 * piece(chains["uniform"], chains["uniform"].log_score, first, trained_from)).sum().item()
+)
 assert 50 < below_sigma_min / below_t < 150
-print(f"[0, σ_min]: {1000 * below_sigma_min:.2f} thousandths of a nat; t in [0, 0.001]: {1000 * below_t:.2f}")
+print(
+    f"[0, σ_min]: {1000 * below_sigma_min:.2f} thousandths of a nat; "
+    f"t in [0, 0.001]: {1000 * below_t:.2f}"
+)
 
 # %% [markdown]
 # And at real size? Take GPT-2's vocabulary and text of the plainest kind: tokens drawn evenly and
@@ -722,12 +797,17 @@ print(f"[0, σ_min]: {1000 * below_sigma_min:.2f} thousandths of a nat; t in [0,
 graph = UniformGraph(50257)
 nodes, weight = (torch.tensor(v, dtype=torch.float64) for v in log_quadrature(1e-12, 20.0, 100))
 log_score, zero = torch.zeros(100, 50257), torch.zeros(100, dtype=torch.int64)
-unmoved, moved = (graph.score_entropy(log_score, nodes, zero, x0).double() for x0 in (zero, zero + 1))
+unmoved, moved = (
+    graph.score_entropy(log_score, nodes, zero, x0).double() for x0 in (zero, zero + 1)
+)
 p_moved = -torch.expm1(-nodes) * (1 - 1 / 50257)
 parts = weight * ((1 - p_moved) * unmoved + p_moved * moved)
 assert abs(parts.sum() - math.log(50257)) < 1e-3
 end = parts[nodes < 1e-4].sum().item()
-print(f"whole {parts.sum():.3f}, of which below 1e-4: about {end:.3f} nats a token, {1024 * end:.0f} nats for 1024 tokens")
+print(
+    f"whole {parts.sum():.3f}, of which below 1e-4: about {end:.3f} nats a token, "
+    f"{1024 * end:.0f} nats for 1024 tokens"
+)
 
 # %% [markdown]
 # ## 11. Estimating it
@@ -761,7 +841,10 @@ assert abs(values.mean() - truth) < 4 * error
 
 # %%
 share = (values > 30).float().mean().item()
-print(f"mean {values.mean():.3f} ± {error:.3f}; deviation of one draw {values.std():.1f}; {100 * share:.1f} % of the draws exceed 30")
+print(
+    f"mean {values.mean():.3f} ± {error:.3f}; deviation of one draw {values.std():.1f}; "
+    f"{100 * share:.1f} % of the draws exceed 30"
+)
 assert values.std() > 2 * values.mean()
 
 # %% [markdown]
@@ -779,9 +862,12 @@ graph, noise = setups["absorbing"]
 for lowest in (1e-3, 1e-6, 1e-9):
     t, weight = (torch.tensor(v, dtype=torch.float64) for v in log_quadrature(lowest, 1.0, 200))
     sigma, zero = noise.total(t), torch.zeros(200, dtype=torch.int64)
-    log_score = -(sigma.expm1().log()[:, None] + math.log(N)).expand(-1, N + 1)  # guess all N tokens evenly
+    even = -(sigma.expm1().log()[:, None] + math.log(N))  # (M, 1): a guess, the same for all tokens
+    log_score = even.expand(-1, N + 1)
     draw = noise.rate(t) * graph.score_entropy(log_score, sigma, zero + graph.mask_id, zero)
-    print(f"t from {lowest:.0e}: second moment {(weight * -torch.expm1(-sigma) * draw**2).sum():.1f}")
+    print(
+        f"t from {lowest:.0e}: second moment {(weight * -torch.expm1(-sigma) * draw**2).sum():.1f}"
+    )
 
 # %% [markdown]
 # This, and no trouble with floating-point numbers, is a good reason to train on $[10^{-3},1]$. For the bound
@@ -821,12 +907,17 @@ print(report)
 hits = torch.zeros(2)
 for seed in range(200):
     g = torch.Generator().manual_seed(seed)
-    report = likelihood_bound(model, graph, noise, every_x0, repeats=8, times_each=4, batch_size=256, generator=g)
+    report = likelihood_bound(
+        model, graph, noise, every_x0, repeats=8, times_each=4, batch_size=256, generator=g
+    )
     distance = abs(report.nats - truth) / report.error
     hits += torch.tensor([distance < 1, distance < 2])
 inside = hits / 200
-print(f"of 200 error bars, {100 * inside[0]:.0f} % reach the truth once, {100 * inside[1]:.0f} % twice (65 % and 91 % promised)")
-assert abs(inside[0] - 0.649) < 0.13 and abs(inside[1] - 0.914) < 0.08  # 4 standard errors of a count
+print(
+    f"of 200 error bars, {100 * inside[0]:.0f} % reach the truth once, "
+    f"{100 * inside[1]:.0f} % twice (65 % and 91 % promised)"
+)
+assert abs(inside[0] - 0.649) < 0.13 and abs(inside[1] - 0.914) < 0.08  # 4 standard errors
 
 # %% [markdown]
 # The bar covers what it promises. It speaks of chance in $t$ and $x$ only: which sequences were put into the
@@ -865,6 +956,7 @@ from sedd_mini.losses import training_loss
 
 p, lengths = torch.softmax(torch.arange(N) / 2.0, 0), [8, 32, 128]
 
+
 def standard_error(graph, noise, L, stratified, groups=50):
     """Of the mean over 64 sequences of L tokens: the spread of 400 estimates."""
     g, model, estimates = torch.Generator().manual_seed(L), independent_tokens(graph, p), []
@@ -875,8 +967,11 @@ def standard_error(graph, noise, L, stratified, groups=50):
         estimates.append(draws.reshape(groups, 64).mean(1))
     return torch.cat(estimates).std().item()
 
-narrower = {name: [standard_error(*setup, L, False) / standard_error(*setup, L, True) for L in lengths]
-            for name, setup in setups.items()}  # fmt: skip
+
+narrower = {
+    name: [standard_error(*setup, L, False) / standard_error(*setup, L, True) for L in lengths]
+    for name, setup in setups.items()
+}
 print({name: [round(v, 2) for v in values] for name, values in narrower.items()})
 
 # %% [markdown]
@@ -891,10 +986,14 @@ def predicted(graph, noise, L):
     t = 1e-3 + (1 - 1e-3) * (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
     sigma, S = noise.total(t), graph.num_states
     x, x0 = (v.expand(len(t), S, N) for v in (torch.arange(S)[:, None], torch.arange(N)))
-    log_score = independent_tokens(graph, p.double())(x[:, :, 0], sigma)[:, :, None].expand(-1, -1, N, -1)
+    log_score = independent_tokens(graph, p.double())(x[:, :, 0], sigma)[:, :, None].expand(
+        -1, -1, N, -1
+    )
     probs = graph.transition_probs(x0[:, 0], sigma[:, None]).mT * p  # (2000, S, N): p(x, x0) at t
     safe_x = torch.where(probs > 0, x, x0)  # where the pair cannot occur its value does not count
-    draws = noise.rate(t)[:, None, None] * graph.score_entropy(log_score, sigma[:, None, None], safe_x, x0)
+    draws = noise.rate(t)[:, None, None] * graph.score_entropy(
+        log_score, sigma[:, None, None], safe_x, x0
+    )
     m, square = (probs * draws).sum((1, 2)), (probs * draws**2).sum((1, 2))
     return math.sqrt(1 + L * m.var().item() / (square - m**2).mean().item())
 
@@ -908,11 +1007,19 @@ axes[0].text(0, 0.76, "16 stratified values", color=plots.GREEN)
 axes[0].set(xlabel="t", yticks=[], ylim=(0, 2), title="Holes and clusters, or none")
 axes[0].grid(False)
 for name, marker in (("uniform", "o"), ("absorbing", "s")):
-    colour, expected = plots.BLUE if name == "uniform" else plots.ORANGE, [predicted(*setups[name], L) for L in lengths]
+    colour, expected = (
+        plots.BLUE if name == "uniform" else plots.ORANGE,
+        [predicted(*setups[name], L) for L in lengths],
+    )
     axes[1].plot(lengths, expected, color=colour, lw=1)
     axes[1].plot(lengths, narrower[name], marker, color=colour, label=f"{name} graph")
     assert abs(narrower[name][-1] / expected[-1] - 1) < 0.3
-axes[1].set(xscale="log", xlabel="tokens in a sequence", title="Error bar: independent / stratified", ylim=(0, None))
+axes[1].set(
+    xscale="log",
+    xlabel="tokens in a sequence",
+    title="Error bar: independent / stratified",
+    ylim=(0, None),
+)
 axes[1].set_xticks(lengths, lengths)
 axes[1].minorticks_off()
 axes[1].legend();
@@ -946,8 +1053,12 @@ def sampler_law(chain, levels):
     p = chain.marginal(levels[0]).flatten()
     for high, low in zip(levels, levels[1:]):
         score = chain.scores(high)  # (n, 2, S)
-        probs = chain.graph.tweedie_probs(chain.states, score, torch.tensor(high - low, dtype=torch.float64))
-        p = torch.einsum("n,na,nb->ab", p, probs[:, 0], probs[:, 1]).flatten()  # tokens on their own
+        probs = chain.graph.tweedie_probs(
+            chain.states, score, torch.tensor(high - low, dtype=torch.float64)
+        )
+        p = torch.einsum(
+            "n,na,nb->ab", p, probs[:, 0], probs[:, 1]
+        ).flatten()  # tokens on their own
     return p.reshape(N, N)
 
 # %% tags=["nbval-check-output"]
@@ -982,7 +1093,9 @@ for K in (1, 4, 16, 64):
 answer = None  # KL(B || A) in nats, as a number
 if answer is not None:
     check = (density(s, mu) * -log_ratio(s) * ds).sum() + math.exp(-mu * T) * (lam - mu) * T
-    assert abs(answer - check) < 1e-3, "mean of -log_ratio under B: mind which rate stands where in D"
+    assert abs(answer - check) < 1e-3, (
+        "mean of -log_ratio under B: mind which rate stands where in D"
+    )
 
 # %% [markdown]
 # **2. An untrained network** (easy, 15 minutes). On the absorbing graph, let the model guess every token
@@ -995,8 +1108,13 @@ def guess_evenly(x, sigma):
     """Log-scores (B, 2, N + 1)."""
     return None
 
+
 if guess_evenly(every_x0, torch.ones(64)) is not None:
-    assert torch.allclose(chains["absorbing"].bound(guess_evenly, 6.0), torch.tensor(2 * math.log(N)).double(), atol=1e-5)
+    assert torch.allclose(
+        chains["absorbing"].bound(guess_evenly, 6.0),
+        torch.tensor(2 * math.log(N)).double(),
+        atol=1e-5,
+    )
 
 # %% [markdown]
 # **3. Leave the known part to the network** (easy, 15 minutes). Train the absorbing model of section 8 once
@@ -1008,7 +1126,10 @@ if guess_evenly(every_x0, torch.ones(64)) is not None:
 plain_model = None  # train(...)
 if plain_model is not None:
     nll = exact_nll(chains["absorbing"], plain_model, starts["absorbing"][2])
-    print(f"mean {(p0 * nll).sum():.3f} nats; evenly spread it would be {2 * math.log(N):.3f}; sum {torch.exp(-nll).sum():.3f}")
+    print(
+        f"mean {(p0 * nll).sum():.3f} nats; evenly spread it would be {2 * math.log(N):.3f}; "
+        f"sum {torch.exp(-nll).sum():.3f}"
+    )
     assert torch.exp(-nll).sum() < 0.995, "did you pass plain?"
 
 # %% [markdown]
