@@ -232,9 +232,13 @@ class Chain:
         x = self.states.repeat(len(data), 1)
         weight = self.kernel(sigma)[x, x0].prod(-1) * self.p0.flatten()[self.index(x0)]
         x, x0, weight = x[weight > 0], x0[weight > 0], weight[weight > 0]
-        levels = torch.full((len(x),), sigma, dtype=torch.float64)
-        true = self.scores(sigma)[self.index(x)]
-        return weight @ loss(model, self.graph, x, levels, x0=x0, ratio=true)
+        true, total = self.scores(sigma), torch.zeros((), dtype=torch.float64)
+        for part in torch.arange(len(x)).split(2**15):  # a bounded share of the memory at a time
+            levels = torch.full((len(part),), sigma, dtype=torch.float64)
+            ratio = true[self.index(x[part])]
+            values = loss(model, self.graph, x[part], levels, x0=x0[part], ratio=ratio)
+            total = total + weight[part] @ values.double()
+        return total
 
     def loss_by_data(self, model: Callable, sigma: float) -> Tensor:
         """E_{x|x0} Σ_{y≠x} Q(x, y) (s − r log s + K(r)) for every x0 at once, shape (N,)*d."""
