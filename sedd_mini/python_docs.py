@@ -79,12 +79,12 @@ def docstrings(source: bytes) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old sources hold invalid escapes
-            todo, found = [ast.parse(source)], []
-        while todo:
-            node = todo.pop()
+            waiting, found = [ast.parse(source)], []
+        while waiting:
+            node = waiting.pop()
             found.append(ast.get_docstring(node) or "")
             definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-            todo += [child for child in reversed(node.body) if isinstance(child, definitions)]
+            waiting += [child for child in reversed(node.body) if isinstance(child, definitions)]
         return found
     except (SyntaxError, ValueError):
         return []

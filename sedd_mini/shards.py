@@ -83,12 +83,12 @@ def prepare_shards(
         return index
 
     waiting = {"train": [], "valid": []}
-    todo = islice(read(), index["documents"], None)
+    rest = islice(read(), index["documents"], None)
     done = sum(index[part]["characters"] for part in waiting)
     bar = tqdm(
         initial=done, unit="char", unit_scale=True, desc="preparing tokens", disable=not progress
     )
-    for document, ids in encode_documents(todo, tokenizer):
+    for document, ids in encode_documents(rest, tokenizer):
         part = "valid" if split_hash(document, split_seed) < threshold else "train"
         if index[part]["tokens"] and tokenizer.eot_id is not None:
             ids = np.concatenate([np.array([tokenizer.eot_id], dtype=ids.dtype), ids])
