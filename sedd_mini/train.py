@@ -109,8 +109,8 @@ PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023
 }  # fmt: skip
 PRESETS = {
     "synthetic": {
-        "data": "synthetic", "length": 32, "width": 128, "num_blocks": 3, "batch_size": 128,
-        "steps": 2000, "lr": 3e-3, "valid_blocks": 1024,
+        "data": "synthetic", "length": 32, "width": 96, "num_heads": 3, "cond_dim": 64,
+        "batch_size": 32, "steps": 2500, "valid_blocks": 1024,
     },
     "docs": {},
     "small": PUBLISHED | {"width": 768, "num_blocks": 12, "num_heads": 12},
