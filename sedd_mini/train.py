@@ -14,7 +14,9 @@ import json
 import math
 import platform
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -240,13 +242,17 @@ class Trainer:
     def run(self, steps: int | None = None, callback: Callable[[dict], None] | None = None) -> list:
         """Train to `steps` (default: all of the settings); the log as a list of dicts.
 
-        `callback` gets each log record. When interrupted by Ctrl-C, saves and raises.
+        `callback` gets each log record. Ctrl-C and SIGTERM let the step at hand end, so that what
+        is saved is whole, and then raise KeyboardInterrupt.
         """
         s, last = self.settings, steps or self.settings.steps
         start, mean, tokens = time.time(), [], s.batch_size * s.length
         bar = tqdm(total=last, initial=self.step, unit="step", desc="training")
+        arrived, restore = hold_signals()
         try:
             while self.step < last:
+                if arrived:
+                    raise KeyboardInterrupt
                 mean.append(self.train_step())
                 bar.update()
                 finished = self.step == last
@@ -277,6 +283,7 @@ class Trainer:
                 bar.write(f"interrupted: step {self.step} is saved in {self.out}")
             raise
         finally:
+            restore()
             bar.close()
         if self.out:
             plot_log(self.out)
@@ -413,6 +420,24 @@ def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
     }  # fmt: skip
     save_pretrained(folder, trainer.average, *what[1:], dtype=torch.float16, info=record)
     return record
+
+
+def hold_signals() -> tuple[list[int], Callable[[], None]]:
+    """Collect SIGINT and SIGTERM in a list, to be read between two steps; and how to stop that.
+
+    Outside the main thread, where Python allows no handlers, the list stays empty.
+    """
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        return arrived, lambda: None
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    old = {kind: signal.signal(kind, lambda number, _: arrived.append(number)) for kind in kinds}
+
+    def restore() -> None:
+        for kind, handler in old.items():
+            signal.signal(kind, handler)
+
+    return arrived, restore
 
 
 def choose_precision(precision: str, device: str) -> torch.dtype:

@@ -6,6 +6,7 @@ The corpora are a few hundred words long, the networks tiny.
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,29 @@ def test_kill_and_resume_at_20_random_moments(text, tmp_path):
     end = Trainer(kill_and_resume.settings(text), out=tmp_path / "run")
     assert end.step == kill_and_resume.STEPS
     assert torch.equal(weights(whole), weights(end))
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_the_middle_of_a_step_saves_a_whole_one(text, tmp_path, monkeypatch, kind):
+    """The signal comes when the batch has been drawn and no step been made: nothing is skipped."""
+    whole = Trainer(settings(text))
+    whole.run()
+    first, calls = Trainer(settings(text), out=tmp_path), []
+    real = first.noisy_batch
+
+    def interrupted():
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), kind)
+        return real()
+
+    monkeypatch.setattr(first, "noisy_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = Trainer(settings(text), out=tmp_path)
+    assert second.step == 5
+    second.run()
+    assert torch.equal(weights(whole), weights(second))
 
 
 def test_a_write_that_dies_leaves_the_last_checkpoint(text, tmp_path, monkeypatch):
