@@ -112,6 +112,9 @@ def test_a_biased_loss_is_caught(name):
     ids=lambda f: f.__name__,
 )  # fmt: skip
 def test_mean_prediction_finds_the_posterior(chain, loss):
+    known = isinstance(chain.graph, UniformGraph | AbsorbingGraph)
+    if loss is baselines.mean_prediction_elbo and not known:
+        pytest.skip("few jumps lead into some states: several posteriors give the same ratios")
     table = minimise(chain, loss, seed=1)
     x = chain.states[chain.marginal(SIGMA).flatten() > 0]
     levels = torch.full((len(x),), SIGMA, dtype=torch.float64)
@@ -120,8 +123,6 @@ def test_mean_prediction_finds_the_posterior(chain, loss):
     if loss is baselines.mean_prediction_elbo:  # only weighted ratios determine it
         seen = (chain.graph.rates_into(x) > 0).any(-1)
         found, true = found[seen], true[seen]
-        if not isinstance(chain.graph, (UniformGraph, AbsorbingGraph)):
-            return  # too few jumps lead into some states: several posteriors give the same ratios
     torch.testing.assert_close(found, true, rtol=1e-5, atol=1e-12)
 
 
