@@ -7,7 +7,6 @@ carry the names of the released checkpoints, so that these load without a transl
 In shape comments: B sequences, L positions, D width, H heads, C = cond_dim, M selected positions.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sedd_mini.attention import RotaryEmbedding, attention, no_autocast, rotate
 from sedd_mini.graphs import check_sigma, check_tokens
 from sedd_mini.head import log_scores, log_scores_at, score_entropy_at
 
@@ -124,27 +124,6 @@ class SigmaEmbedding(nn.Module):
             return self.mlp(features.to(self.mlp[0].weight.dtype))  # (B, C)
 
 
-class RotaryEmbedding(nn.Module):
-    """Cosine and sine of position × frequency: what turns queries and keys (Su et al. 2021)."""
-
-    def __init__(self, head_dim: int, base: float = 10_000.0):
-        super().__init__()
-        frequencies = 1 / base ** (torch.arange(0, head_dim, 2) / head_dim)
-        self.register_buffer("inv_freq", frequencies)  # (D/H/2,)
-
-    def forward(self, length: int) -> tuple[Tensor, Tensor]:
-        positions = torch.arange(length, device=self.inv_freq.device)
-        angles = positions[:, None] * self.inv_freq  # (L, D/H/2)
-        angles = torch.cat([angles, angles], dim=-1)  # (L, D/H)
-        return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i + half}) by its position's angle; x (B, H, L, D/H), same type."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
-
-
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
@@ -176,7 +155,7 @@ class Block(nn.Module):
         qkv = self.attn_qkv(h).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, H, D/H)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        h = F.scaled_dot_product_attention(q, k, v)  # (B, H, L, D/H)
+        h = attention(q, k, v)  # (B, H, L, D/H)
         h = self.attn_out(h.transpose(1, 2).flatten(2))  # (B, L, D)
         x = x + gate1 * self.dropout(h)
 
@@ -221,13 +200,6 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-def no_autocast(x: Tensor):
-    """A context in which autocast leaves float32 alone on the device of x."""
-    if x.device.type == "meta":  # has no autocast, and would say so
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def check_input(config: DiTConfig, x: Tensor, sigma: Tensor, at, x0, graph) -> None:

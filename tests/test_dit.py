@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, LogLinearNoise, UniformGraph
+from sedd_mini.attention import attention
 from sedd_mini.dit import Block, DiffusionTransformer, DiTConfig, rotate
 
 TINY = {"num_tokens": 11, "length": 16, "width": 32, "num_blocks": 2, "num_heads": 2}
@@ -133,6 +134,21 @@ def test_every_position_sees_every_other_and_the_noise():
     changed[:, -1] = (changed[:, -1] + 1) % 12
     assert ((model(changed, SIGMA)[:, 0] - first).abs().amax(1) > 1e-4).all()
     assert ((model(x, 2 * SIGMA)[:, 0] - first).abs().amax(1) > 1e-4).all()
+
+
+def test_attention_in_bfloat16_is_that_of_float32():
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(2, 3, 17, 8, generator=generator).bfloat16().float() for _ in range(3)]
+    grad = torch.randn(2, 3, 17, 8, generator=generator).bfloat16()
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        leaves = [v.to(dtype).requires_grad_() for v in exact]
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = attention(*leaves)
+        assert out.dtype == dtype
+        results.append([out, *torch.autograd.grad(out, leaves, grad.to(dtype))])
+    for wide, narrow in zip(*results, strict=True):  # bfloat16 rounds by up to 2⁻⁹ an operation
+        assert (narrow.float() - wide).norm() < 0.01 * wide.norm()
 
 
 def test_autocast_leaves_float32_where_it_matters():
