@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sedd_mini.attention import RotaryEmbedding, attention, no_autocast, rotate
+from sedd_mini.dropout import dropout, layer_keys
 from sedd_mini.graphs import check_sigma, check_tokens
 from sedd_mini.head import log_scores, log_scores_at, score_entropy_at
 
@@ -71,7 +72,7 @@ class DiffusionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.output_layer = OutputLayer(config)
 
-    def forward(self, x: Tensor, sigma: Tensor, at=None, x0=None, graph=None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, at=None, x0=None, graph=None, key=None) -> Tensor:
         """Log-scores of x at total noise σ̄, or, given x0 and graph, the score entropy itself.
 
         x is (B, L) int64, sigma (B,) > 0. Returns float32 (also under autocast; float64 if the
@@ -84,19 +85,35 @@ class DiffusionTransformer(nn.Module):
           value and gradient, without the (B, L, num_states) tensor (see head.py). Absorbing: the
           head runs on masked positions alone, as the others count 0.
 
-        Raises ValueError or TypeError for input of another shape, type or range (what only the data
-        tell, token ids and the sign of sigma, is looked at on the CPU alone: a GPU would wait).
+        In training, `key`, (B,) integers, decides the masks of dropout sample by sample; None: they
+        are drawn. Raises ValueError or TypeError for input of another shape, type or range (what
+        only the data tell, token ids and the sign of sigma, is looked at on the CPU alone: a GPU
+        would wait).
         """
         check_input(self.config, x, sigma, at, x0, graph)
         cond = F.silu(self.sigma_map(sigma))  # (B, C)
         hidden = self.vocab_embed(x)  # (B, L, D)
         cos, sin = self.rotary_emb(x.shape[1])  # (L, D/H) each
-        for block in self.blocks:
+        keys = self.dropout_keys(x, key)  # (2 num_blocks, B), or Nones
+        for i, block in enumerate(self.blocks):
+            inputs = hidden, cond, cos, sin, *keys[2 * i : 2 * i + 2]
             if self.config.checkpoint_activations and self.training:
-                hidden = checkpoint(block, hidden, cond, cos, sin, use_reentrant=False)
+                hidden = checkpoint(block, *inputs, use_reentrant=False)
             else:
-                hidden = block(hidden, cond, cos, sin)
+                hidden = block(*inputs)
         return self.output_layer(hidden, cond, x, sigma, at, x0, graph)
+
+    def dropout_keys(self, x: Tensor, key: Tensor | None) -> list:
+        """A key for each of the two dropouts of every block, (B,) each; None where there is none.
+
+        They decide the masks: the same ones in whatever batch, on whatever device the sample is.
+        """
+        num = 2 * self.config.num_blocks
+        if not (self.training and self.config.dropout):
+            return [None] * num
+        if key is None:
+            key = torch.randint(2**62, x.shape[:1], device=x.device)
+        return list(layer_keys(key, num))
 
 
 class VocabEmbedding(nn.Module):
@@ -143,10 +160,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self.adaLN_modulation = zero_linear(config.cond_dim, 6 * width)
 
-    def forward(self, x: Tensor, cond: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cond: Tensor, cos, sin, key1=None, key2=None) -> Tensor:
         with no_autocast(x):
             modulation = self.adaLN_modulation(cond)[:, None]  # (B, 1, 6 D)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, D)
@@ -157,10 +174,12 @@ class Block(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         h = attention(q, k, v)  # (B, H, L, D/H)
         h = self.attn_out(h.transpose(1, 2).flatten(2))  # (B, L, D)
-        x = x + gate1 * self.dropout(h)
+        h = h if key1 is None else dropout(h, self.dropout, key1)
+        x = x + gate1 * h
 
         h = self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, L, D)
-        return x + gate2 * self.dropout(h)
+        h = h if key2 is None else dropout(h, self.dropout, key2)
+        return x + gate2 * h
 
 
 class OutputLayer(nn.Module):
