@@ -31,7 +31,7 @@ def dropout(x: Tensor, p: float, key: Tensor) -> Tensor:
 
 
 def scramble(h: Tensor) -> Tensor:
-    """A one-to-one map of int32 on which every bit of h has its effect, most of all on the high ones.
+    """A one-to-one map of int32; every bit of h has its effect, most of all on the high ones.
 
     Twice: fold the high bits onto the low ones, and multiply by an odd number, which carries the
     low ones up (int32 wraps around). `&` takes away the copies of the sign that `>>` shifts in.

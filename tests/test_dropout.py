@@ -45,9 +45,13 @@ def test_kept_entries_are_scaled_and_carry_the_gradient():
 
 def test_a_sample_meets_the_same_masks_in_any_batch():
     torch.manual_seed(0)
-    model = DiffusionTransformer(
-        DiTConfig(num_tokens=11, length=6, width=8, num_blocks=2, num_heads=2, dropout=0.5)
-    ).train()
+    model = (
+        DiffusionTransformer(
+            DiTConfig(num_tokens=11, length=6, width=8, num_blocks=2, num_heads=2, dropout=0.5)
+        )
+        .double()
+        .train()
+    )
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     x, sigma = torch.randint(11, (6, 6)), torch.linspace(0.1, 2, 6)
