@@ -3,7 +3,9 @@
 At N = 50 257 the last matrix product and what follows it take most of a training step's memory, and
 on a CPU much of its time. Two things are saved here. The head runs on the rows that count: for an
 absorbing graph, the masked positions. And log-scores live in chunks of rows, each of which is
-reduced to its losses and dropped; the backward pass computes it once more.
+reduced to its losses. The slopes (derivatives of a row's loss by its log-scores) of the first
+chunks are kept for the backward pass, up to a fixed amount of memory, which is all of a small
+batch; the other chunks are dropped, and the backward pass computes them once more.
 
 Letters in shape comments: B, L, D as in dit.py; M rows (positions) that count; V = num_states.
 """
@@ -49,29 +51,38 @@ def score_entropy_at(
     """graph.score_entropy(log_scores, sigma, x, x0) where `at` is True, 0 elsewhere; (B, L).
 
     hidden is (B, L, D), x, x0, offset and sigma (B, L). `chunk` rows are done at a time (None: see
-    `chunk_size`). Differentiable once, in hidden, weight and bias.
+    `chunk_size`); `kept_size` bounds what waits for the backward pass. Differentiable once, in
+    hidden, weight and bias.
     """
     chunk = chunk or chunk_size(weight)
+    keep = kept_size(weight) if torch.is_grad_enabled() else 0
     hidden, x, offset, sigma, x0 = select(at, hidden, x, offset, sigma, x0)
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    losses = _ScoreEntropy.apply(hidden, weight, bias, x, offset, sigma, x0, graph, chunk)  # (M,)
+    rest = x, offset, sigma, x0, graph, chunk, keep
+    losses = _ScoreEntropy.apply(hidden, weight, bias, *rest)  # (M,)
     return losses.new_zeros(at.shape).masked_scatter(at, losses)  # (B, L)
 
 
 class _ScoreEntropy(torch.autograd.Function):
-    """(M, D) hidden states → (M,) losses; keeps no (M, V) tensor for the backward pass."""
+    """(M, D) hidden states → (M,) losses; slopes of at most `keep` rows wait for backward."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, x, offset, sigma, x0, graph, chunk):
+    def forward(ctx, hidden, weight, bias, x, offset, sigma, x0, graph, chunk, keep):
         ctx.save_for_backward(hidden, weight, bias, x, offset, sigma, x0)
-        ctx.graph, ctx.chunk = graph, chunk
+        ctx.graph, ctx.chunk, ctx.kept = graph, chunk, []
         weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
         losses = []
         for h, x_, offset_, *rest in chunks(chunk, hidden, x, offset, sigma, x, x0):
             log_score = log_scores(h, weight, bias, x_, offset_)  # (chunk, V)
+            keep -= len(h)
             for piece in chunks(piece_size(log_score), log_score, *rest):
-                losses.append(graph.score_entropy(*piece))  # (piece,)
+                if keep >= 0:
+                    losses.append(overwrite_by_slope(graph, *piece))  # (piece,)
+                else:
+                    losses.append(graph.score_entropy(*piece))
+            if keep >= 0:
+                ctx.kept.append(log_score)  # slopes by now
         return torch.cat(losses)  # (M,)
 
     @staticmethod
@@ -81,31 +92,45 @@ class _ScoreEntropy(torch.autograd.Function):
         weight, bias = full_weight.to(hidden.dtype), full_bias.to(hidden.dtype)
         grad_hidden = []
         grad_weight, grad_bias = torch.zeros_like(full_weight), torch.zeros_like(full_bias)
-        for h, x_, offset_, *rest in chunks(ctx.chunk, hidden, x, offset, sigma, x, x0, grad):
-            log_score = log_scores(h, weight, bias, x_, offset_)  # (chunk, V)
-            for piece in chunks(piece_size(log_score), log_score, *rest):
-                overwrite_by_gradient(ctx.graph, *piece)
-            grad_bias += log_score.sum(0)
-            grad_logit = log_score.to(h.dtype)  # (chunk, V)
+        for h, g, x_, offset_, *rest in chunks(ctx.chunk, hidden, grad, x, offset, sigma, x, x0):
+            if ctx.kept:
+                slope = ctx.kept.pop(0)  # (chunk, V)
+            else:
+                slope = log_scores(h, weight, bias, x_, offset_)
+                for piece in chunks(piece_size(slope), slope, *rest):
+                    overwrite_by_slope(ctx.graph, *piece)
+            slope *= g[:, None].to(slope.dtype)
+            grad_bias += slope.sum(0)
+            grad_logit = slope.to(h.dtype)  # (chunk, V)
             grad_hidden.append(grad_logit @ weight)  # (chunk, D)
             if h.dtype == grad_weight.dtype:
                 grad_weight.addmm_(grad_logit.T, h)  # (V, D)
             else:
                 grad_weight += grad_logit.T @ h
-        return torch.cat(grad_hidden), grad_weight, grad_bias, *[None] * 6
+        return torch.cat(grad_hidden), grad_weight, grad_bias, *[None] * 7
 
 
-def overwrite_by_gradient(graph, log_score, sigma, x, x0, grad) -> None:
-    """log_score (M, V) ← its gradient, for the gradient `grad` (M,) of the row's score entropy."""
+def overwrite_by_slope(graph, log_score, sigma, x, x0) -> Tensor:
+    """Returns the score entropies (M,); log_score (M, V) ← their slopes, 0 at x."""
     with torch.enable_grad():
         leaf = log_score.detach().requires_grad_()
         loss = graph.score_entropy(leaf, sigma, x, x0)
-    log_score.copy_(torch.autograd.grad(loss, leaf, grad)[0]).scatter_(-1, x[:, None], 0.0)
+        slope = torch.autograd.grad(loss.sum(), leaf)[0]
+    log_score.copy_(slope).scatter_(-1, x[:, None], 0.0)
+    return loss.detach()
 
 
 def chunk_size(weight: Tensor) -> int:
     """Rows of log-scores to hold at once: 32 MB of float32 on a CPU, 1 GB elsewhere."""
     return max(1, 2 ** (23 if weight.device.type == "cpu" else 28) // len(weight))
+
+
+def kept_size(weight: Tensor) -> int:
+    """Rows of slopes to keep for the backward pass: 256 MB of float32 on a CPU, 1 GB elsewhere.
+
+    Each saves a matrix product; a CPU spends a quarter of its time in the head on that one.
+    """
+    return 2 ** (26 if weight.device.type == "cpu" else 28) // len(weight)
 
 
 def piece_size(log_score: Tensor) -> int:

@@ -8,7 +8,7 @@ from worlds import random_graph
 
 from sedd_mini import AbsorbingGraph, UniformGraph
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.head import chunk_size, log_scores, score_entropy_at
+from sedd_mini.head import chunk_size, kept_size, log_scores, score_entropy_at
 
 CASES = [
     (AbsorbingGraph(11), True),
@@ -75,6 +75,38 @@ def test_chunks_of_any_size(graph, chunk, monkeypatch):
     ):
         results.append([losses, *torch.autograd.grad(losses.sum(), (hidden, weight, bias))])
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(11), UniformGraph(11)])
+@pytest.mark.parametrize("keep", [0, 6, 12, 1000])
+def test_slopes_kept_or_computed_again_and_twice(graph, keep, monkeypatch):
+    monkeypatch.setattr("sedd_mini.head.chunk_size", lambda weight: 5)
+    model, x, sigma, x0, upstream = problem(graph, torch.float64)
+    parameters = list(model.parameters())
+    plain = torch.autograd.grad(
+        graph.score_entropy(model(x, sigma), sigma[:, None], x, x0), parameters, upstream
+    )
+    monkeypatch.setattr("sedd_mini.head.kept_size", lambda weight: keep)
+    losses = model(x, sigma, x0=x0, graph=graph)
+    first = torch.autograd.grad(losses, parameters, upstream, retain_graph=True)
+    second = torch.autograd.grad(losses, parameters, upstream)  # what was kept is used up
+    torch.testing.assert_close(first, plain, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(second, plain, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("keep", "again"), [(0, 10), (12, 8), (48, 0)])
+def test_no_more_is_kept_than_allowed(keep, again, monkeypatch):
+    """48 rows in chunks of 5: those which were not kept are computed again, and no others."""
+    assert kept_size(torch.empty(50257, 1)) * 50257 <= 2**26
+    calls = []
+    monkeypatch.setattr("sedd_mini.head.log_scores", lambda *a: calls.append(0) or log_scores(*a))
+    monkeypatch.setattr("sedd_mini.head.chunk_size", lambda weight: 5)
+    monkeypatch.setattr("sedd_mini.head.kept_size", lambda weight: keep)
+    model, x, sigma, x0, _ = problem(UniformGraph(11), torch.float32)
+    losses = model(x, sigma, x0=x0, graph=UniformGraph(11))
+    calls.clear()
+    losses.sum().backward()
+    assert len(calls) == again
 
 
 def test_nothing_masked_gives_zero_and_zero_gradients_for_all():

@@ -3,6 +3,7 @@
 The oracle is `ctmc.MatrixGraph`, which knows nothing but the rate matrix Q itself.
 """
 
+import decimal
 import math
 
 import pytest
@@ -190,14 +191,23 @@ def test_near_the_optimum_the_loss_keeps_its_relative_accuracy(make, delta):
 
 @given(delta=st.floats(-30, 3), log_r=st.floats(-20, 20))
 def test_relative_excess_in_float32_is_that_of_exact_arithmetic(delta, log_r):
-    import decimal
-
     log_score = torch.tensor([log_r + delta]).float()
     out = relative_excess(log_score, torch.tensor([log_r], dtype=torch.float64)).item()
     with decimal.localcontext(prec=60):
         d = decimal.Decimal(log_score.item()) - decimal.Decimal(log_r)
         exact = float(d.exp() - 1 - d)
     assert out == pytest.approx(exact, rel=1e-5, abs=1e-30)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 1e-14)])
+def test_relative_excess_on_both_sides_of_where_its_series_ends(dtype, tolerance):
+    """At 1/16; and far from it, a score of 0 costs ∞, not NaN."""
+    delta, zero = torch.linspace(-0.07, 0.07, 701, dtype=dtype), torch.zeros(()).double()
+    for d, out in zip(delta.tolist(), relative_excess(delta, zero).tolist(), strict=True):
+        with decimal.localcontext(prec=60):
+            exact = float(decimal.Decimal(d).exp() - 1 - decimal.Decimal(d))
+        assert out == pytest.approx(exact, rel=tolerance, abs=1e-30)
+    assert relative_excess(torch.tensor(-math.inf, dtype=dtype), zero) == math.inf
 
 
 # ---- the limit ----------------------------------------------------------------------------------

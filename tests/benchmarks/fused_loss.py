@@ -7,8 +7,8 @@ What is timed is everything after the transformer blocks, forward and backward: 
 and the head. Plain computes `graph.score_entropy` of all log-scores at once. Time t is stratified
 over [0.001, 1], new for every repeat, the same for both. With --threads 1 it is processor time that
 is measured, which other programs on the machine hardly disturb. Memory is measured in a process of
-its own for each way: the peak of resident memory above what there was before (Linux). Goals,
-absorbing: at least 1.35 times as fast, less than 40 % of the extra memory.
+its own for each way: the peak of resident memory above what there was before (Linux). Goals, for
+both graphs: at least 1.35 times as fast, less than 40 % of the extra memory.
 """
 
 import argparse
