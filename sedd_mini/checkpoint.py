@@ -221,6 +221,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
+    path.chmod(0o644)  # save_file leaves it to its owner alone
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
