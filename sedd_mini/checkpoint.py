@@ -6,6 +6,7 @@ folder too, of the averaged weights, with the rest of the state beside it. A fol
 a temporary name and then renamed: one that is there is whole. Nothing is unpickled.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sedd_mini.distributed import barrier, is_sharded, rank, write_shards
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
@@ -148,27 +150,36 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source) -> 
 
 def save_checkpoint(
     out: Path, step: int, tensors: dict[str, Tensor], state: dict, model, graph, noise, tokenizer
-) -> Path:
-    """Write out/step-XXXXXXXX, then remove the older ones.
+) -> Path:  # fmt: skip
+    """Write out/step-XXXXXXXX, then remove the older ones; all processes call it together.
 
-    It holds the network with the averaged weights (`model`), state.safetensors (`tensors`) and
-    state.json (`state`).
+    It holds the network with the averaged weights (`model`), state.safetensors (`tensors`; if they
+    are in shares, one file of each process instead) and state.json (`state`).
     """
-    folder = out / f"step-{step:08d}"
-    with whole_folder(folder) as new:
-        write_network(new, model, graph, noise, tokenizer)
-        save_tensors(new / "state.safetensors", tensors)
-        write_json(new / "state.json", {"step": step, **state})
-    for old in out.glob("step-*"):
-        if old != folder:
-            shutil.rmtree(old)
+    folder, first = out / f"step-{step:08d}", rank() == 0
+    sharded = any(map(is_sharded, tensors.values()))
+    new = whole_folder(folder)
+    with new if first else contextlib.nullcontext(new.new) as new:
+        barrier()  # the folder is there
+        if sharded:
+            write_shards(new, tensors)
+        if first:
+            write_network(new, model, graph, noise, tokenizer)
+            if not sharded:
+                save_tensors(new / "state.safetensors", tensors)
+            write_json(new / "state.json", {"step": step, **state})
+        barrier()  # all have written
+    if first:
+        for old in out.glob("step-*"):
+            if old != folder:
+                shutil.rmtree(old)
+    barrier()
     return folder
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict]:
-    """(tensors, state) of a training checkpoint."""
-    tensors = load_tensors(folder / "state.safetensors")
-    return tensors, json.loads((folder / "state.json").read_text())
+def load_state(folder: Path) -> dict:
+    """state.json of a training checkpoint; its tensors are for `distributed.read_into`."""
+    return json.loads((folder / "state.json").read_text())
 
 
 def newest_checkpoint(out: Path) -> Path | None:

@@ -2,8 +2,11 @@
 
     python -m sedd_mini.train --preset docs --out runs/docs
 
+    torchrun --nproc_per_node=8 -m sedd_mini.train --preset small
+
 Everything random in step n comes from (seed, n) alone, and the data position is one number. So a
-run that was killed goes on from its last checkpoint to the same weights, bit for bit on a CPU.
+run that was killed goes on from its last checkpoint to the same weights, bit for bit on a CPU; and
+any number of processes makes the same steps, up to the rounding of sums in another order.
 """
 
 import argparse
@@ -14,9 +17,7 @@ import json
 import math
 import platform
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,10 +27,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sedd_mini import distributed
 from sedd_mini.checkpoint import (
-    load_checkpoint,
     load_pretrained,
-    load_weights,
+    load_state,
     newest_checkpoint,
     save_checkpoint,
     save_pretrained,
@@ -39,6 +40,7 @@ from sedd_mini.data import BlockLoader, Corpus, load_corpus
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.evaluate import Bound, likelihood_bound, times
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+from sedd_mini.hardware import autocast, choose_precision
 from sedd_mini.losses import diffusion_weighted_in_head
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 
@@ -65,8 +67,8 @@ class Settings:
     cond_dim: int = setting(128, "width of the noise level's embedding")
     dropout: float = setting(0.0, "dropout, from 0 to 1")
     steps: int = setting(3000, "optimiser steps of the whole run")
-    batch_size: int = setting(64, "blocks a step, of all accumulated parts together")
-    accumulate: int = setting(1, "parts a batch is worked through in, to save memory")
+    batch_size: int = setting(64, "blocks a step, of all processes and parts together")
+    accumulate: int = setting(1, "parts a process works its batch through in, to save memory")
     lr: float = setting(2e-3, "highest learning rate")
     warmup: int = setting(100, "steps over which it rises to there")
     decay: str = setting("cosine", '"cosine" (to 0 at the last step) or "none"')
@@ -75,8 +77,11 @@ class Settings:
     clip: float = setting(1.0, "largest norm of the gradient")
     ema: float = setting(0.999, "decay of the averaged weights, reached as (1 + n) / (10 + n)")
     seed: int = setting(0, "of weights, data order, times and noise")
-    precision: str = setting("auto", '"float32", "bfloat16", or "auto": bfloat16 if that is fast')
+    precision: str = setting("auto", '"float32", "bfloat16", or "auto": bfloat16 if that is fast '
+                                     '(or "float64", for checking)')  # fmt: skip
     device: str = setting("auto", '"cpu", "cuda", or "auto"')
+    parallel: str = setting("ddp", 'with torchrun: "ddp" (weights whole on each process) or "fsdp" '
+                                   "(in shares, for what does not fit)")  # fmt: skip
     compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on a CPU)")
     checkpoint_activations: bool = setting(False, "recompute blocks in backward: less memory")
     valid_every: int = setting(1000, "steps between two validations; 0: at the end only")
@@ -89,7 +94,7 @@ class Settings:
     def __post_init__(self):
         choices = {
             "graph": ("absorb", "uniform"), "decay": ("cosine", "none"),
-            "precision": ("auto", "float32", "bfloat16"),
+            "precision": ("auto", "float32", "bfloat16", "float64"), "parallel": ("ddp", "fsdp"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -111,8 +116,8 @@ PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023
 }  # fmt: skip
 PRESETS = {
     "synthetic": {
-        "data": "synthetic", "length": 32, "width": 96, "num_heads": 3, "cond_dim": 64,
-        "batch_size": 32, "steps": 2500, "valid_blocks": 1024,
+        "data": "synthetic", "length": 32, "width": 96, "num_heads": 8, "cond_dim": 64,
+        "batch_size": 32, "steps": 3500, "lr": 4e-3, "valid_blocks": 1024,
     },
     "docs": {},
     "small": PUBLISHED | {"width": 768, "num_blocks": 12, "num_heads": 12},
@@ -136,9 +141,11 @@ class Trainer:
     def __init__(self, settings: Settings, corpus: Corpus | None = None, out: str | None = None):
         """`corpus` is loaded from the settings unless given; without `out` nothing is written."""
         self.settings, s = settings, settings
-        self.device = s.device
-        if s.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = distributed.start(s.device)
+        self.rank, self.world_size = distributed.rank(), distributed.world_size()
+        if s.batch_size % (s.accumulate * self.world_size):
+            raise ValueError(f"{self.world_size} processes of accumulate={s.accumulate} parts each "
+                             f"do not divide batch_size={s.batch_size}")  # fmt: skip
         self.corpus = corpus or load_corpus(
             s.data, s.length, tokenizer=s.tokenizer, vocab_size=s.vocab_size
         )
@@ -154,19 +161,40 @@ class Trainer:
             num_blocks=s.num_blocks, num_heads=s.num_heads, cond_dim=s.cond_dim, dropout=s.dropout,
             checkpoint_activations=s.checkpoint_activations,
         )).to(self.device)  # fmt: skip
+        self.dtype = choose_precision(s.precision, self.device)
+        if self.dtype == torch.float64:
+            self.model.double()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.network = torch.compile(self.model) if s.compile else self.model
+        self.network = self.prepare(self.model)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=s.lr, betas=(0.9, s.beta2), weight_decay=s.weight_decay,
-            fused=self.device == "cuda",
+            fused=True,
         )  # fmt: skip
-        self.loader = BlockLoader(self.corpus.train, s.batch_size, s.seed)
-        self.dtype = choose_precision(s.precision, self.device)
+        self.loader = BlockLoader(
+            self.corpus.train, s.batch_size, s.seed, self.rank, self.world_size
+        )
         self.step, self.history, self.seconds = 0, [], 0.0
         self.out = None if out is None else Path(out)
         if self.out:
             self.out.mkdir(parents=True, exist_ok=True)
             self.resume()
+
+    def prepare(self, model: DiffusionTransformer) -> torch.nn.Module:
+        """What training calls: the model, compiled and spread over processes if so set.
+
+        Compiled block by block: fast to start, and the head, whose number of rows changes from step
+        to step, stays out of it.
+        """
+        if self.settings.compile:
+            for block in model.blocks:
+                block.compile()
+        if self.world_size == 1:
+            return model
+        if self.settings.parallel == "ddp":
+            return distributed.replicate(model, self.device)
+        distributed.shard(model, self.device)
+        distributed.shard(self.average, self.device)  # never called so: see `whole_average`
+        return model
 
     # ---- one step ------------------------------------------------------------------------------
 
@@ -176,40 +204,48 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = s.lr * self.lr_factor(self.step)
         self.model.train()
-        x0, (t, x) = next(self.loader), self.noisy_batch()
-        x = x(x0)
+        batch = self.noisy_batch()
         self.optimizer.zero_grad(set_to_none=True)
+        parts = list(zip(*(v.to(self.device).chunk(s.accumulate) for v in batch), strict=True))
         loss = 0.0
-        parts = (v.to(self.device).chunk(s.accumulate) for v in (x0, x, t))
-        for x0_part, x_part, t_part in zip(*parts, strict=True):
-            part = self.loss(x0_part, x_part, t_part) / s.accumulate
-            part.backward()
-            loss += part.item()
+        for i, part in enumerate(parts):
+            with distributed.exchange(self.network, last=i == s.accumulate - 1):
+                part_loss = self.loss(*part) / s.accumulate
+                part_loss.backward()
+            loss += part_loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
-        if not (math.isfinite(loss) and norm.isfinite()):
-            self.stop_at_nan(loss, norm.item(), x0, x, t)
+        loss, norm = distributed.mean(loss.item()), distributed.whole(norm).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.stop_at_nan(loss, norm, *batch)
         self.optimizer.step()
         self.step += 1
         self.update_average()
         return loss
 
-    def noisy_batch(self) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The times of this step, stratified over the batch, (B,); and x0 (B, L) → noisy x (B, L).
+    def noisy_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Data x0 and noisy x, both (B, L), times t (B,) stratified, and keys of dropout (B,).
 
-        Drawn from (seed, step), for the whole batch at once, on the CPU: the same however the batch
-        is divided. Dropout follows the same seed.
+        These are this process's rows of the batch of all. Times and noise are drawn for the whole
+        batch at once, on the CPU, from (seed, step), and a key is the sample's number in the
+        stream: each sample meets the same ones however the batch is divided.
         """
-        generator = torch.Generator().manual_seed(self.settings.seed + 7_919 * (self.step + 1))
-        torch.manual_seed(self.settings.seed + 7_919 * (self.step + 1))
-        t = (1e-3 + (1 - 1e-3) * times(self.settings.batch_size, generator)).float()
-        sigma = self.noise.total(t)[:, None]  # (B, 1)
-        return t, lambda x0: self.graph.sample_transition(x0, sigma, generator)
+        s = self.settings
+        seed = s.seed + 7_919 * (self.step + 1)
+        torch.manual_seed(seed)  # for what draws elsewhere, as a validation on a GPU does
+        generator = torch.Generator().manual_seed(seed)
+        t = (1e-3 + (1 - 1e-3) * times(s.batch_size, generator)).float()
+        share = s.batch_size // self.world_size
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        data = torch.zeros(s.batch_size, s.length, dtype=torch.int64)  # others' rows do not matter
+        data[mine] = next(self.loader)
+        x = self.graph.sample_transition(data, self.noise.total(t)[:, None], generator)
+        return data[mine], x[mine], t[mine], self.loader.sample_ids + (s.seed << 40)
 
-    def loss(self, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    def loss(self, x0: Tensor, x: Tensor, t: Tensor, key: Tensor) -> Tensor:
         """Diffusion-weighted denoising score entropy in nats a token, averaged; a scalar."""
         with autocast(self.device, self.dtype):
-            entropy = self.network(x, self.noise.total(t), x0=x0, graph=self.graph)  # (B, L)
-        return (self.noise.rate(t)[:, None] * entropy).mean()
+            entropy = self.network(x, self.noise.total(t), x0=x0, graph=self.graph, key=key)
+        return (self.noise.rate(t)[:, None] * entropy).mean()  # (B, L) → ()
 
     def lr_factor(self, step: int) -> float:
         """Share of the highest learning rate: a line up over `warmup` steps, then the decay."""
@@ -226,11 +262,27 @@ class Trainer:
         pairs = list(self.average.parameters()), list(self.model.parameters())
         torch._foreach_lerp_(*pairs, 1 - decay)
 
-    def stop_at_nan(self, loss: float, norm: float, x0: Tensor, x: Tensor, t: Tensor) -> None:
+    def whole_average(self) -> DiffusionTransformer:
+        """The averaged network, to be called; where it lies in shares, a copy put together.
+
+        Every process has to ask for it at the same time. Without gradients and moments it takes a
+        fifth of what training takes, so a network that needs shares in training fits here.
+        """
+        weights = self.average.state_dict()
+        if not any(map(distributed.is_sharded, weights.values())):
+            return self.average
+        with torch.device("meta"):
+            network = DiffusionTransformer(self.model.config).eval().requires_grad_(False)
+        whole = {name: distributed.whole(weight) for name, weight in weights.items()}
+        network.load_state_dict(whole, assign=True)
+        return network
+
+    def stop_at_nan(self, loss: float, norm: float, *batch: Tensor) -> None:
         where = "nothing was written, as the run has no folder"
         if self.out:
-            path = self.out / f"not-finite-{self.step:08d}.safetensors"
-            save_tensors(path, {"x0": x0, "x": x, "t": t})
+            part = f"-rank-{self.rank}" if self.world_size > 1 else ""
+            path = self.out / f"not-finite-{self.step:08d}{part}.safetensors"
+            save_tensors(path, dict(zip(("x0", "x", "t", "key"), batch, strict=True)))
             where = f"its batch is in {path}, and the last checkpoint is untouched"
         raise FloatingPointError(
             f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. Often a lower --lr, "
@@ -247,11 +299,13 @@ class Trainer:
         """
         s, last = self.settings, steps or self.settings.steps
         start, mean, tokens = time.time(), [], s.batch_size * s.length
-        bar = tqdm(total=last, initial=self.step, unit="step", desc="training")
-        arrived, restore = hold_signals()
+        first = self.rank == 0  # the one that tells
+        bar = tqdm(total=last, initial=self.step, unit="step", desc="training", disable=not first)
+        tell = bar.write if first else lambda text: None
+        arrived, restore = distributed.hold_signals()
         try:
             while self.step < last:
-                if arrived:
+                if distributed.any_of(bool(arrived)):  # all of them stop at the same step
                     raise KeyboardInterrupt
                 mean.append(self.train_step())
                 bar.update()
@@ -270,22 +324,26 @@ class Trainer:
                     bound = self.validate()
                     self.log({"step": self.step, "valid": bound.nats / s.length,
                               "valid_error": bound.error / s.length}, callback)  # fmt: skip
-                    bar.write(f"step {self.step}: validation {bound}")
+                    tell(f"step {self.step}: validation {bound}")
                     start = time.time()
                 if self.out and s.sample_every and (self.step % s.sample_every == 0):
-                    bar.write(self.snapshot())
+                    tell(self.snapshot())
                     start = time.time()
                 if self.out and (finished or self.step % s.save_every == 0):
                     self.save()
         except KeyboardInterrupt:
             if self.out:
                 self.save()
-                bar.write(f"interrupted: step {self.step} is saved in {self.out}")
+                tell(f"interrupted: step {self.step} is saved in {self.out}")
             raise
+        except RuntimeError as error:
+            if self.world_size == 1:
+                raise
+            raise RuntimeError(self.last_words(error)) from error
         finally:
             restore()
             bar.close()
-        if self.out:
+        if self.out and first:
             plot_log(self.out)
         return self.history
 
@@ -294,31 +352,47 @@ class Trainer:
         bits = f", {loss / math.log(2) / per_token:.3f} bits/char" if per_token else ""
         return f"{loss:.4f} nats/token{bits}, {tokens_per_s:,.0f} tokens/s"
 
+    def last_words(self, error: RuntimeError) -> str:
+        saved = newest_checkpoint(self.out) if self.out else None
+        return (
+            f"process {self.rank} of {self.world_size} ends at step {self.step}: {error}. If that "
+            "speaks of a connection, another process died before, and its own words say why. "
+            + (f"{saved} is whole: the same command goes on from there" if saved else
+               "There is no checkpoint yet")
+        )  # fmt: skip
+
     def log(self, record: dict, callback=None) -> None:
         self.history.append(record)
-        if self.out:
+        if self.out and self.rank == 0:
             with (self.out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
         if callback:
             callback(record)
 
     def validate(self, blocks: Tensor | None = None, seed: int = 0) -> Bound:
-        """The likelihood bound of the averaged network on validation blocks (M, L)."""
+        """The likelihood bound of the averaged network on validation blocks (M, L).
+
+        Every process computes all of it: nobody waits, and all know the same number.
+        """
         s = self.settings
         if blocks is None:
             blocks = self.corpus.valid[: min(s.valid_blocks, len(self.corpus.valid))]
         return likelihood_bound(
-            self.average, self.graph, self.noise, blocks.to(self.device), repeats=s.valid_repeats,
-            generator=torch.Generator().manual_seed(seed), loss=diffusion_weighted_in_head,
+            self.whole_average(), self.graph, self.noise, blocks.to(self.device),
+            repeats=s.valid_repeats, generator=torch.Generator().manual_seed(seed),
+            loss=diffusion_weighted_in_head,
         )  # fmt: skip
 
     def snapshot(self, num: int = 2, steps: int = 64) -> str:
-        """Samples of the averaged network as text; kept in samples/ of the run."""
+        """Samples of the averaged network as text, by process 0; kept in samples/ of the run."""
         from sedd_mini.samplers import sample
 
+        network = self.whole_average()
+        if self.rank > 0:
+            return ""
         generator = torch.Generator(self.device).manual_seed(0)
         shape = (num, self.settings.length)
-        x = sample(self.average, self.graph, self.noise, shape, steps, generator=generator)
+        x = sample(network, self.graph, self.noise, shape, steps, generator=generator)
         text = "\n---\n".join(self.corpus.tokenizer.decode(row) for row in x.tolist())
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
@@ -328,60 +402,57 @@ class Trainer:
     # ---- saving --------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """A checkpoint of everything that the rest of the run depends on."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        names = [name for name, _ in self.model.named_parameters()]
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"adam.{kind}.{names[i]}": torch.as_tensor(v) for kind, v in moments.items()
-            }
+        """A checkpoint of everything that the rest of the run depends on; all processes call it."""
         state = {
             "settings": dataclasses.asdict(self.settings), "loader": self.loader.state_dict(),
             "corpus": self.corpus.info, "seconds": self.seconds,
         }  # fmt: skip
         return save_checkpoint(
-            self.out, self.step, tensors, state, self.average, self.graph, self.noise,
-            self.corpus.tokenizer,
+            self.out, self.step, self.state_tensors(), state, self.whole_average(), self.graph,
+            self.noise, self.corpus.tokenizer,
         )  # fmt: skip
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside the averaged network, by name: the tensors themselves."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for name, p in self.model.named_parameters():
+            state = self.optimizer.state[p]
+            if not state:  # before the first step
+                state["step"] = torch.zeros((), device=p.device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+            tensors |= {f"adam.{kind}.{name}": v for kind, v in state.items()}
+        return tensors
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the folder, if there is one.
 
-        Raises ValueError if it belongs to a run with other settings (`steps` may be raised where
-        nothing decays) or other data.
+        However many processes wrote it, and however many there are now. Raises ValueError if it
+        belongs to a run with other settings (`steps` may be raised where nothing decays) or other
+        data.
         """
-        folder = newest_checkpoint(self.out)
-        if folder is None:
-            (self.out / "log.jsonl").unlink(missing_ok=True)
-            return
-        tensors, state = load_checkpoint(folder)
-        self.check_same_run(folder, state)
-        part = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        load_weights(self.model, part, folder)
-        from sedd_mini.checkpoint import load_tensors
-
-        load_weights(self.average, load_tensors(folder / "model.safetensors"), folder)
-        names = [name for name, _ in self.model.named_parameters()]
-        moments = {
-            i: {kind: tensors[f"adam.{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
-            for i, name in enumerate(names)
-        }
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.loader.load_state_dict(state["loader"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        log = self.out / "log.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
-        for line in lines:  # the last one may be torn, and those after the checkpoint come again
-            with contextlib.suppress(json.JSONDecodeError):
-                record = json.loads(line)
-                if record["step"] <= self.step:
-                    self.history.append(record)
-        log.write_text("".join(json.dumps(record) + "\n" for record in self.history))
+        folder, log = newest_checkpoint(self.out), self.out / "log.jsonl"
+        if folder:
+            state = load_state(folder)
+            self.check_same_run(folder, state)
+            distributed.read_into(folder, self.state_tensors() | self.average.state_dict())
+            self.loader.load_state_dict(state["loader"])
+            self.step, self.seconds = state["step"], state["seconds"]
+        if distributed.mean(self.step) != self.step:
+            raise ValueError(f"not all processes see the same checkpoint in {self.out}: it must be "
+                             "in a folder that all machines share")  # fmt: skip
+        if self.rank == 0 and log.exists():
+            for line in log.read_text().splitlines():  # the last one may be torn,
+                with contextlib.suppress(json.JSONDecodeError):
+                    record = json.loads(line)
+                    if record["step"] <= self.step:  # those after the checkpoint come again
+                        self.history.append(record)
+            log.write_text("".join(json.dumps(record) + "\n" for record in self.history))
 
     def check_same_run(self, folder: Path, state: dict) -> None:
-        harmless = {"device", "compile", "checkpoint_activations", "valid_every", "valid_blocks",
-                    "valid_repeats", "save_every", "sample_every", "log_every"}  # fmt: skip
+        harmless = {
+            "device", "parallel", "accumulate", "compile", "checkpoint_activations", "valid_every",
+            "valid_blocks", "valid_repeats", "save_every", "sample_every", "log_every",
+        }  # fmt: skip
         if self.settings.decay == "none":
             harmless.add("steps")
         now = dataclasses.asdict(self.settings)
@@ -420,39 +491,6 @@ def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
     }  # fmt: skip
     save_pretrained(folder, trainer.average, *what[1:], dtype=torch.float16, info=record)
     return record
-
-
-def hold_signals() -> tuple[list[int], Callable[[], None]]:
-    """Collect SIGINT and SIGTERM in a list, to be read between two steps; and how to stop that.
-
-    Outside the main thread, where Python allows no handlers, the list stays empty.
-    """
-    arrived: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        return arrived, lambda: None
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    old = {kind: signal.signal(kind, lambda number, _: arrived.append(number)) for kind in kinds}
-
-    def restore() -> None:
-        for kind, handler in old.items():
-            signal.signal(kind, handler)
-
-    return arrived, restore
-
-
-def choose_precision(precision: str, device: str) -> torch.dtype:
-    """ "auto" → bfloat16 where the hardware multiplies it fast."""
-    if precision != "auto":
-        return getattr(torch, precision)
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = any(getattr(torch.cpu, name, lambda: False)() for name in features)
-    return torch.bfloat16 if fast and device == "cpu" else torch.float32
-
-
-def autocast(device: str, dtype: torch.dtype):
-    return torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def plot_log(out: Path) -> Path:
@@ -507,12 +545,14 @@ def main(arguments: list[str] | None = None) -> None:
         out = out or f"runs/{name}-{settings.graph}"
         trainer = Trainer(settings, out=out)
         size = sum(p.numel() for p in trainer.model.parameters())
-        info = trainer.corpus.info
-        print(f"{size:,} parameters on {trainer.device} in {trainer.dtype}; "
+        info, processes = trainer.corpus.info, trainer.world_size
+        spread = f" × {processes} processes ({settings.parallel})" if processes > 1 else ""
+        tell = print if trainer.rank == 0 else lambda text: None
+        tell(f"{size:,} parameters on {trainer.device}{spread} in {trainer.dtype}; "
               f"{info['train_tokens']:,} training tokens of {info['source']}, vocabulary "
               f"{trainer.graph.num_tokens}; step {trainer.step} to {settings.steps}")  # fmt: skip
         trainer.run()
-        if shipped:
+        if shipped and trainer.rank == 0:
             words = arguments if arguments is not None else sys.argv[1:]
             record = export(trainer, shipped, "python -m sedd_mini.train " + shlex.join(words))
             print(f"{shipped}: bound {record['bound_bits_per_token']:.4f} bits a token")
@@ -520,7 +560,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    print(f"done: {out}. Now: python -m sedd_mini.sample --checkpoint {out}")
+    distributed.stop()
+    tell(f"done: {out}. Now: python -m sedd_mini.sample --checkpoint {out}")
 
 
 if __name__ == "__main__":
