@@ -82,7 +82,7 @@ def replicate(model: nn.Module, device: str) -> nn.Module:
     """The model, as a network whose backward pass averages the gradients over the processes."""
     ids = [torch.cuda.current_device()] if device == "cuda" else None
     return nn.parallel.DistributedDataParallel(
-        model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        model, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
 
 

@@ -42,7 +42,7 @@ def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats
 
 
 def peak_memory(device: str) -> int | None:
-    """The most bytes taken so far: by tensors on a GPU, by the process on a CPU (not on Windows)."""
+    """The most bytes taken so far: by tensors on a GPU, by the process on a CPU; None: unknown."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     try:

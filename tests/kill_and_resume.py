@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint.hf_storage  # here, so that not every child has to  # noqa: F401
+import torch.distributed.checkpoint.hf_storage  # here, so that not every child has to
 
 from sedd_mini.train import Settings, Trainer
 
