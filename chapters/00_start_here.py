@@ -191,10 +191,10 @@ low, model, high = shares.values()
 assert low < 0.58 and 0.66 < model < 0.84 and high > 0.93
 
 # %% [markdown]
-# About three words in four. So the network has learned to spell most of what it says, since half of
-# the distance from chance to real text is behind it; and it has not learned all, since every fourth
-# word is its own invention. Keep the number in mind as a picture of scale. The small one of the
-# two published models is eighty times larger and has read four thousand times as much. Chapter 04 replaces this crude measure by
+# About three words in four. Half of the distance from chance to real text is behind it; every fourth
+# word is still its own invention. Keep the number in mind as a picture of scale. The small one of the
+# two published models is some eighty times larger and has read
+# thousands of times as much. Chapter 04 replaces this crude measure by
 # a proper one.
 #
 # ## 2. It fills gaps
@@ -225,7 +225,9 @@ for i, ax in enumerate(axes[1:]):
 axes[1].set_title("filled four times")
 # %% [markdown]
 # *What to see.* Blue is the network's. Each filling is different, and each bends itself to both of its
-# sides, more or less: nouns where nouns belong, an end before the full stop. Some pieces are not words. These
+# sides, more or less: mostly nouns where nouns belong,
+# mostly an end before the full stop. Some of it is not words. (The blocks above are as wide as the first filling;
+# the number of tokens is all that the network was told.) These
 # are the first four that came, not the best four.
 #
 # ## 3. What left-to-right cannot do
