@@ -134,8 +134,8 @@ for ax, since, now in zip(axes.flat, [0, *moments], moments):
 # And the same as a moving picture. In JupyterLab and in the HTML book it plays by itself, again and again.
 
 # %%
+import base64
 import tempfile
-from IPython.display import Image, display
 from matplotlib.animation import FuncAnimation, PillowWriter
 
 fig, ax = plots.plt.subplots(figsize=(5, 2.2))
@@ -152,7 +152,7 @@ with tempfile.TemporaryDirectory() as scratch:
     gif = Path(f"{scratch}/film.gif").read_bytes()
 plots.plt.close(fig)
 assert len(gif) < 150_000
-display(Image(gif, format="gif"))
+display({"image/gif": base64.b64encode(gif).decode()}, raw=True)  # noqa: F821, a notebook has it
 
 # %% [markdown]
 # ## 1. How good is that?
