@@ -1,0 +1,69 @@
+"""What tests/test_distributed.py starts with torchrun: `two_ranks.py TEXT OUT PART`.
+
+Every case trains the tiny network with all processes together; process 0 writes what came out
+(losses, and all weights) to OUT/NAME.pt. Part 2 goes on with the runs that part 1 has left.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from kill_and_resume import TINY
+
+from sedd_mini import distributed
+from sedd_mini.train import Settings, Trainer
+
+STEPS, STOP1, STOP2 = 9, 3, 6
+SMALL = TINY | {"width": 24, "num_blocks": 2, "batch_size": 8, "save_every": 1, "lr": 1e-2}
+CASES = {
+    "plain": {},
+    "parts": {"accumulate": 2},
+    "dropout": {"dropout": 0.2, "accumulate": 2},
+    "recomputed": {"dropout": 0.2, "checkpoint_activations": True},
+    "uniform": {"graph": "uniform"},
+    "clipped": {"clip": 0.01},
+    "float32": {"precision": "float32", "dropout": 0.2},
+}
+RESUMED = ("plain", "dropout")
+
+
+def settings(text: str, **changes) -> Settings:
+    return Settings(**SMALL | {"data": text, "steps": STEPS, "precision": "float64"} | changes)
+
+
+def result(trainer: Trainer) -> dict:
+    """Losses, the validation bound, and all weights put together."""
+    networks = trainer.model, trainer.average
+    weights = [distributed.whole(p.detach()) for net in networks for p in net.parameters()]
+    return {
+        "losses": [r["loss"] for r in trainer.history if "loss" in r],
+        "valid": [r["valid"] for r in trainer.history if "valid" in r],
+        "weights": torch.cat([w.flatten().double() for w in weights]),
+    }
+
+
+def main(text: str, out: str, part: str) -> None:
+    torch.set_num_threads(1)
+    distributed.start("cpu")
+    for parallel in ("ddp", "fsdp"):
+        for name, changes in CASES.items() if part == "1" else ():
+            trainer = Trainer(settings(text, parallel=parallel, **changes))
+            trainer.run()
+            keep(trainer, Path(out) / f"{parallel}-{name}.pt")
+        for name in RESUMED:
+            folder = Path(out) / f"{parallel}-{name}-resumed"
+            trainer = Trainer(settings(text, parallel=parallel, **CASES[name]), out=folder)
+            assert trainer.step == (0 if part == "1" else STOP2)
+            trainer.run(STOP1 if part == "1" else STEPS)
+            keep(trainer, folder / f"part-{part}.pt")
+    distributed.stop()
+
+
+def keep(trainer: Trainer, path: Path) -> None:
+    content = result(trainer)
+    if distributed.rank() == 0:
+        torch.save(content, path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
