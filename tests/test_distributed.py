@@ -1,11 +1,11 @@
 """Two processes make the steps of one; any number goes on from what they save; a death is no loss.
 
 The processes exchange by gloo on the CPU, on one thread each. In float64 the results of one and of
-two processes may differ by the rounding of sums in another order alone: 1e-6 is far above it (1e-14 is
-seen). In float32 sums of another order differ by 1e-7 of their largest term. A loss does so too; but
-where terms of a gradient cancel, that is more of what is left, and Adam, which divides by the size
-of the gradient, moves the weight by another share of the learning rate, here 1e-2: 1e-4 is allowed
-for weights (4e-6 is seen).
+two processes may differ by the rounding of sums in another order alone: 1e-6 is far above it (1e-14
+is seen). In float32 sums of another order differ by 1e-7 of their largest term. A loss does so too;
+but where terms of a gradient cancel, that is more of what is left, and Adam, which divides by the
+size of the gradient, moves the weight by another share of the learning rate, here 1e-2: 1e-4 is
+allowed for weights (4e-6 is seen).
 """
 
 import json
