@@ -1,0 +1,167 @@
+"""What a run costs, before it is started: arithmetic, memory, hours, money.
+
+    python -m sedd_mini.planner --preset small --gpus 8 --kind h100 --price 2.50
+
+Counted by hand, as chapter 06 does: matrix products alone, 2 m n p FLOPs each. The counts are
+checked against PyTorch's own counter, and the bytes, to a tenth, against what a step takes.
+"""
+
+import argparse
+import sys
+
+from sedd_mini.dit import DiTConfig
+
+# GPU → (bfloat16 FLOPs a second of the data sheet, without sparsity; bytes of memory)
+KINDS = {
+    "rtx4090": (165e12, 24e9), "l40s": (362e12, 48e9), "a100": (312e12, 80e9),
+    "h100": (989e12, 80e9), "h200": (989e12, 141e9), "b200": (2250e12, 180e9),
+}  # fmt: skip
+
+
+def parameters(c: DiTConfig) -> int:
+    """P: the embedding, the blocks, the layers of the noise level, the head."""
+    width, cond, modulated = c.width, c.cond_dim, 6 * c.num_blocks + 2
+    blocks = c.num_blocks * (12 * width**2 + 5 * width + 2 * width) + width
+    noise = modulated * width * (cond + 1) + (256 + 1) * cond + (cond + 1) * cond
+    return c.num_states * (2 * width + 1) + blocks + noise
+
+
+def forward_flops(c: DiTConfig, length: int, masked: float = 1.0) -> dict[str, float]:
+    """FLOPs of one sequence by part; the head works on a share `masked` of the positions."""
+    width, blocks = c.width, c.num_blocks
+    return {
+        "attention": length * blocks * 2 * 4 * width**2,  # q, k, v; out
+        "q · k and a · v": blocks * 2 * 2 * length**2 * width,
+        "MLP": length * blocks * 2 * 8 * width**2,
+        "noise": 2 * ((6 * blocks + 2) * width * c.cond_dim + 256 * c.cond_dim + c.cond_dim**2),
+        "head": masked * length * 2 * c.num_states * width,
+    }
+
+
+def training_flops(c: DiTConfig, length: int, masked: float | None = None) -> float:
+    """FLOPs that one sequence needs in training: forward, and twice that backward.
+
+    `masked`: None is what training meets on average, half of the positions if absorbing and else
+    all. What is computed twice to save memory does not count: time spent on that is not used.
+    """
+    masked = masked if masked is not None else (0.5 if c.absorbing else 1.0)
+    return 3 * sum(forward_flops(c, length, masked).values())
+
+
+def memory(
+    c: DiTConfig, length: int, batch: int, precision: str = "bfloat16", shares: int = 1,
+    device: str = "cuda",
+) -> dict[str, float]:  # fmt: skip
+    """Bytes by part where `batch` sequences are worked on at a time, without a compiler.
+
+    `shares`: processes over which "fsdp" spreads the weights; 1 with "ddp". The sum is the peak,
+    where the backward pass begins, with room for all gradients. (One process that accumulates
+    nothing has those only after the activations are gone, and stays below.)
+    """
+    total, width, tokens = parameters(c), c.width, batch * length
+    word = {"bfloat16": 2, "float32": 4}[precision]
+    products = c.num_blocks * 12 * width**2 + c.num_states * width
+    # A block keeps, in float32, what comes into its two norms and out of them (4); in the precision
+    # of products q, k, v together and q, k turned (5), the inputs of three products (3) and of the
+    # last (4), what comes into GELU (4) and what the gates multiply (2). Dropout keeps two masks.
+    block = tokens * width * (16 + 18 * word + 2 * bool(c.dropout))
+    if device == "cpu" and word == 2:  # attention is written out there: its weights are kept
+        block += tokens * c.num_heads * length * word
+    one_float = tokens * width * 4
+    # The head keeps slopes, then works in chunks, and in pieces of these: the sizes in head.py.
+    kept, chunk, piece = (2**26, 2**23, 2**19) if device == "cpu" else (2**28, 2**28, 2**28)
+    scores = tokens * c.num_states * (0.5 if c.absorbing else 1)
+    head = 4 * min(scores, kept) + 4 * min(max(scores - kept, 0), chunk) + 12 * min(scores, piece)
+    recomputed = c.checkpoint_activations
+    return {
+        "weights": 4 * total / shares,
+        "gradients": 4 * total / shares,
+        "Adam's moments": 8 * total / shares,
+        "averaged weights": 4 * total / shares,
+        "copies in bfloat16": (word == 2) * 2 * products,
+        "activations": c.num_blocks * (one_float if recomputed else block) + 2 * one_float,
+        "head" + recomputed * ", or a block": max(head, recomputed * block),
+    }
+
+
+def smallest_accumulate(c: DiTConfig, length: int, batch: int, room: float, **options) -> int:
+    """Parts in which a process works through `batch` sequences so as to need less than `room`."""
+    for k in (k for k in range(1, batch + 1) if batch % k == 0):
+        if sum(memory(c, length, batch // k, **options).values()) < room:
+            return k
+    raise ValueError("not even one sequence at a time fits: more GPUs and --parallel fsdp, or "
+                     "--checkpoint-activations, or a GPU with more memory")  # fmt: skip
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sedd_mini.planner", description=__doc__.splitlines()[0],
+        epilog=f"kinds: {', '.join(KINDS)}",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--preset", default="small", help="settings of the run (default: small)")
+    add("--gpus", type=int, default=8, help="number of GPUs (default: 8)")
+    add("--kind", default="h100", choices=KINDS, metavar="KIND", help="of GPU (default: h100)")
+    add("--steps", type=int, help="optimiser steps (default: the preset's)")
+    add("--batch-size", type=int, help="sequences a step, of all GPUs (default: the preset's)")
+    add("--length", type=int, help="tokens a sequence (default: the preset's)")
+    add("--num-tokens", type=int, default=50_257, help="vocabulary (default: GPT-2's, 50257)")
+    add("--parallel", default="ddp", choices=("ddp", "fsdp"), help="weights whole, or in shares")
+    add("--checkpoint-activations", action="store_true", help="recompute blocks in backward")
+    add(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        help="share of the data sheet's FLOPs that the run reaches (default: 0.4)",
+    )
+    add("--price", type=float, help="of one GPU for one hour, in any currency")
+    return parser.parse_args(arguments)
+
+
+def plan(args: argparse.Namespace) -> str:
+    """The table that the command prints; raises ValueError where the run does not fit."""
+    from sedd_mini.train import preset
+
+    names = ("steps", "batch_size", "length")
+    s = preset(args.preset, **{n: getattr(args, n) for n in names if getattr(args, n)})
+    if s.batch_size % args.gpus:
+        raise ValueError(f"{args.gpus} GPUs do not divide a batch of {s.batch_size}")
+    c = DiTConfig(
+        num_tokens=args.num_tokens, absorbing=s.graph == "absorb", length=s.length, width=s.width,
+        num_blocks=s.num_blocks, num_heads=s.num_heads, cond_dim=s.cond_dim, dropout=s.dropout,
+        checkpoint_activations=args.checkpoint_activations,
+    )  # fmt: skip
+    (speed, room), each = KINDS[args.kind], s.batch_size // args.gpus
+    shares = args.gpus if args.parallel == "fsdp" else 1
+    accumulate = smallest_accumulate(c, s.length, each, 0.9 * room, shares=shares)
+    parts = memory(c, s.length, each // accumulate, shares=shares)
+    flops = training_flops(c, s.length) * s.batch_size * s.steps
+    blocks = sum(forward_flops(c, s.length, masked=0).values())
+    extra = 1 + args.checkpoint_activations * blocks / training_flops(c, s.length)
+    hours = extra * flops / (args.gpus * speed * args.utilisation) / 3600
+    lines = [
+        f"{args.preset}: {parameters(c) / 1e6:.1f} M parameters, {s.steps:,} steps of "
+        f"{s.batch_size} × {s.length} tokens ({s.steps * s.batch_size * s.length / 1e9:,.1f} G)",
+        f"arithmetic: {flops:.2e} FLOPs",
+        f"memory of a GPU, {each // accumulate} sequences at a time (--accumulate {accumulate}):",
+        *(f"  {name:22s}{size / 1e9:8.2f} GB" for name, size in parts.items()),
+        f"  {'together':22s}{sum(parts.values()) / 1e9:8.2f} GB of {room / 1e9:.0f}",
+        f"time: {hours:,.1f} hours on {args.gpus} × {args.kind} at {args.utilisation:.0%} of "
+        f"{speed / 1e12:.0f} TFLOP/s each",
+    ]
+    if args.price is not None:
+        lines.append(
+            f"cost: {hours * args.gpus * args.price:,.0f} at {args.price:g} a GPU and hour"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    try:
+        print(plan(parse(arguments)))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

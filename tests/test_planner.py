@@ -1,0 +1,89 @@
+"""The planner's figures against what PyTorch counts and what a step takes."""
+
+import copy
+
+import pytest
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.flop_counter import FlopCounterMode
+
+from sedd_mini import planner
+from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+
+SMALL = {"num_tokens": 2000, "length": 64, "width": 64, "num_blocks": 3, "num_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("width", "num_blocks", "num_heads", "millions"), [(768, 12, 12, 169.6), (1024, 24, 16, 424.5)]
+)
+def test_parameters_and_forward_flops_of_the_published_sizes(
+    width, num_blocks, num_heads, millions
+):
+    c = DiTConfig(width=width, num_blocks=num_blocks, num_heads=num_heads)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = DiffusionTransformer(c)
+        model(torch.zeros(1, 1024, dtype=torch.int64), torch.ones(1))
+    assert planner.parameters(c) == sum(p.numel() for p in model.parameters())
+    assert planner.parameters(c) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert counter.get_total_flops() == sum(planner.forward_flops(c, 1024).values())
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(2000), UniformGraph(2000)])
+def test_training_flops_are_those_of_a_step(graph):
+    """To 0.1 %: the first layer of all needs no gradient for its input. In bfloat16, as the counter
+    does not know the fused attention of CPUs."""
+    c = DiTConfig(**SMALL, absorbing=graph.mask_id is not None)
+    model, x0 = DiffusionTransformer(c), torch.randint(2000, (4, 64))
+    x = x0 if graph.mask_id is None else torch.where(torch.arange(64) % 2 == 0, 2000, x0)
+    with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
+        model(x, torch.ones(4), x0=x0, graph=graph).mean().backward()
+    assert counter.get_total_flops() == pytest.approx(4 * planner.training_flops(c, 64), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch", "precision"),
+    [
+        ({}, 32, "float32"), ({"dropout": 0.0}, 16, "float32"), ({}, 32, "bfloat16"),
+        ({"checkpoint_activations": True}, 32, "float32"),
+        ({"num_tokens": 20_000, "width": 192}, 16, "float32"),
+    ],
+)  # fmt: skip
+def test_memory_is_that_of_a_step(changes, batch, precision):
+    """To 10 %, on a CPU, with Adam and the average, and gradients that stay, as with DDP."""
+    c = DiTConfig(**SMALL | changes)
+    model, graph = DiffusionTransformer(c), AbsorbingGraph(c.num_tokens)
+    average, optimizer = copy.deepcopy(model), torch.optim.AdamW(model.parameters(), fused=True)
+    x0 = torch.randint(c.num_tokens, (batch, c.length))
+    x = torch.where(torch.arange(c.length) % 2 == 0, graph.mask_id, x0)
+
+    def step():
+        optimizer.zero_grad(set_to_none=False)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = model(x, torch.ones(batch), x0=x0, graph=graph).mean()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    tracker = MemTracker()
+    tracker.track_external(model, average, optimizer)
+    with tracker:
+        step()
+    (peak,) = tracker.get_tracker_snapshot("peak").values()
+    planned = planner.memory(c, c.length, batch, precision, device="cpu")
+    assert sum(planned.values()) == pytest.approx(peak["Total"], rel=0.1)
+
+
+def test_command_line(capsys):
+    planner.main(["--gpus", "8", "--kind", "h100", "--price", "2.5", "--steps", "1300000"])
+    out = capsys.readouterr().out
+    assert "169.6 M parameters, 1,300,000 steps of 512 × 1024 tokens" in out
+    assert "arithmetic: 5.03e+20 FLOPs" in out  # 6e20 if the head worked on all positions
+    hours = 5.034e20 / (8 * 989e12 * 0.4) / 3600
+    assert f"time: {hours:.1f} hours" in out
+    assert "cost: 88" in out
+    planner.main(["--preset", "medium", "--kind", "rtx4090", "--gpus", "4", "--parallel", "fsdp",
+                  "--checkpoint-activations"])  # fmt: skip
+    assert "--accumulate 2" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="3 GPUs do not divide"):
+        planner.main(["--gpus", "3"])
