@@ -95,8 +95,8 @@ show_rows(rows[:, :n], given[:n] < 0, [*range(1, 7), "original"], "Five gaps, fi
 # %% [markdown]
 # *What to see.* Each row is one filling, with what was given in grey. Where the rest of the passage
 # leaves little choice (*If*, the comma), most rows agree. Where it leaves some, they differ, and
-# not all of them are English: the network is small. The *If* could be guessed only by who sees what
-# comes *after* it: *the list is empty, a "ValueError"*.
+# not all of them are English: the network is small. The *If* is easy because of what comes *after*
+# it: *the list is empty, a "ValueError"*. Section 8 measures how much that helps.
 #
 # ## 1. Two words, counted
 #
@@ -282,7 +282,7 @@ for ax, name, colour in zip(axes, chains, (plots.BLUE, plots.ORANGE)):
     ax.minorticks_off()
     ax.set(xlabel="leaps K", title=f"{name} noise", ylim=(1e-4, 1))
 axes[0].set_ylabel("TV from p(rest | given)")
-axes[0].text(2.1, 4e-3, "mean of all choices", color=plots.BLUE);
+axes[0].text(2.1, 1.1e-3, "mean of all choices", color=plots.BLUE);
 
 # %% tags=["nbval-check-output"]
 for name in chains:
@@ -899,10 +899,11 @@ from sedd_mini.synthetic import AGREEING
 given = template(words, text=before + "____ ____ near a river ____ quietly" + after)
 gap = given < 0
 slots = [AGREEING["det"], AGREEING["actor"], AGREEING["rests"] + AGREEING["acts"]]
-fitting = torch.cat([
-    torch.cartesian_prod(*[torch.tensor([words.ids[pair[number]] for pair in slot]) for slot in slots])
+fitting = torch.tensor([
+    words.encode(" ".join(three))
     for number in (0, 1)
-])  # (120, 3): (determiner, noun, verb) of one number  # fmt: skip
+    for three in product(*[[pair[number] for pair in slot] for slot in slots])
+])  # (120, 3): determiner, noun and verb of one number  # fmt: skip
 
 
 def agreement(x):
@@ -939,7 +940,7 @@ for ax, ticks in ((left, leap_counts), (right, list(by_exact))):
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, ticks)
     ax.set(xlabel="leaps K")
-    ax.legend();
+    ax.legend(loc="upper right" if ax is left else "lower right");
 
 # %% [markdown]
 # *What to see.* Left: a long gap needs many leaps, whichever side is given, for its words have a
@@ -1002,9 +1003,10 @@ ax.legend();
 
 # %% [markdown]
 # *What to see.* Short bars are tokens that the network expects. The right side helps nearly
-# everywhere, and most where a phrase begins: *If*, the quotation mark, the *e* of *empty*. (The
-# tokens are pieces of words, chapter 05.) A fair warning: this is one network that was trained to
-# use both sides. A network of this size that only ever saw the left side would use it better.
+# everywhere, and most where the left side leaves everything open: the *e* of *empty*, the opening
+# quotation mark, the *V* after it. (The tokens are pieces of words, chapter 05.) A fair warning:
+# this is one network that was trained to use both sides. A network of this size that only ever saw
+# the left side would use it better.
 #
 # **Four patterns.** We mask twelve tokens in each of the patterns of section 6, fill them eight
 # times, and count how many tokens come back as they were.
@@ -1025,7 +1027,7 @@ for name, free in docs_patterns.items():
                generator=torch.Generator().manual_seed(0))  # fmt: skip
     back[name] = (x == original)[:, free].double().mean().item()
     print(f"{name:13} {100 * back[name]:2.0f} % of the tokens as they were")
-assert back["scattered"] > 0.3 and back["scattered"] > 3 * max(back[p] for p in list(back)[:3])
+assert back["scattered"] > 0.3 and back["scattered"] > 2 * max(back[p] for p in list(back)[:3])
 
 # %% [markdown]
 # Every second of the scattered tokens comes back as it was; of the phrases of twelve tokens hardly
@@ -1069,8 +1071,7 @@ for seed in range(5):
 #
 # The same from a terminal, in the folder of this chapter:
 #
-#     python -m sedd_mini.sample --checkpoint checkpoints/docs-absorb --steps 64 --num 4
-#         --text 'The ____ statement ____ an exception.'
+#     python -m sedd_mini.sample --checkpoint checkpoints/docs-absorb --num 4 --text "The ____ statement"
 #
 # There, `--gap` sets the tokens of a gap, `--prompt` and `--suffix` fix the two ends of a text of
 # `--length` tokens, and `--show` lets you watch the text form. The command does what we did, and
