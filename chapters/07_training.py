@@ -22,8 +22,8 @@
 # After this chapter you will be able to
 #
 # - write the training loop into an empty cell, and know from its first number whether it is right;
-# - measure how far a model is from the truth, a hundred times more sharply than its loss does, on a
-#   language whose truth is known;
+# - measure how far a model is from the truth, far more sharply than its loss does, on a language
+#   whose truth is known;
 # - say what averaged weights, learning-rate schedules and the choice of noise are worth, in bits.
 #
 # *You need* chapters 03 to 06. *Running time:* two to three minutes on two CPU cores.
@@ -64,7 +64,8 @@ ax.plot(range(8, 8 + len(smooth)), smooth, color=plots.BLUE)
 for level, text in ((guess, "guessing: log₂ 40"), (truth, "the truth: −log₂ p")):
     ax.axhline(level, color=plots.ORANGE, ls="--")
     ax.text(200, level + 0.08, text, color=plots.ORANGE, ha="right")
-ax.set(xlabel="step", ylabel="loss (bits a token)", title="The first seconds of training");  # fmt: skip
+ax.set(xlabel="step", ylabel="loss (bits a token)")
+ax.set_title("The first seconds of training");  # fmt: skip
 # %% [markdown]
 # *What to see.* Grey: the loss of each batch. Blue: a running mean. It starts at $\log_2 40$, the price of
 # a uniform guess, and falls towards the true entropy of the language (lower orange line). No model can get below
@@ -327,7 +328,7 @@ def mean_and_error(values):
 exam = Exam(graph, noise)
 assert exam.gaps(lambda x, sigma: exam.log_ratio).abs().max() < 1e-6
 before, error = mean_and_error(exam.gaps(untrained))
-assert abs(before - (guess - truth)) < 5 * error  # a uniform guess: log₂ 40 instead of the entropy
+assert abs(before - (guess - truth)) < 5 * error  # a uniform guess: log₂ 40
 
 # %% [markdown]
 # Both ends are right. The true scores have a gap of 0, and the untrained network has $\log_2 40$ minus
