@@ -134,7 +134,7 @@ class SigmaEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
 
     def forward(self, sigma: Tensor) -> Tensor:
-        steps = torch.arange(128, device=sigma.device) / 128
+        steps = torch.arange(128, device=sigma.device, dtype=sigma.dtype) / 128
         angles = sigma[:, None] * torch.exp(-math.log(10_000) * steps)  # (B, 128)
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (B, 256)
         with no_autocast(sigma):
