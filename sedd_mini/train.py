@@ -43,6 +43,7 @@ from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.hardware import autocast, choose_precision
 from sedd_mini.losses import diffusion_weighted_in_head
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
+from sedd_mini.report import Stopwatch, as_text, report
 
 
 def setting(default, help: str):
@@ -90,6 +91,7 @@ class Settings:
     save_every: int = setting(500, "steps between two checkpoints")
     sample_every: int = setting(1000, "steps between two sample snapshots; 0: none")
     log_every: int = setting(20, "steps between two lines of log.jsonl")
+    tensorboard: bool = setting(False, "write the log for TensorBoard too (needs that package)")
 
     def __post_init__(self):
         choices = {
@@ -135,6 +137,26 @@ def preset(name: str, **changes) -> Settings:
     return Settings(**PRESETS[name] | changes)
 
 
+def corpus_of(s: Settings) -> Corpus:
+    """The text of a run in tokens; also offline for "docs" in GPT-2's (see offline.py)."""
+    if (s.data, s.tokenizer) == ("docs", "gpt2"):
+        from sedd_mini.offline import docs_with_gpt2_tokens
+
+        return docs_with_gpt2_tokens(s.length, s.vocab_size)
+    return load_corpus(s.data, s.length, tokenizer=s.tokenizer, vocab_size=s.vocab_size)
+
+
+def summary_writer(out: Path, step: int):
+    """TensorBoard's writer of a run that goes on after `step`; raises ValueError without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "--tensorboard needs the package tensorboard: pip install tensorboard"
+        ) from error
+    return SummaryWriter(out / "tensorboard", purge_step=step + 1)
+
+
 class Trainer:
     """A run: network, averaged network, optimiser, data position. `run()` does the steps."""
 
@@ -146,9 +168,7 @@ class Trainer:
         if s.batch_size % (s.accumulate * self.world_size):
             raise ValueError(f"{self.world_size} processes of accumulate={s.accumulate} parts each "
                              f"do not divide batch_size={s.batch_size}")  # fmt: skip
-        self.corpus = corpus or load_corpus(
-            s.data, s.length, tokenizer=s.tokenizer, vocab_size=s.vocab_size
-        )
+        self.corpus = corpus or corpus_of(s)
         num_tokens = self.corpus.tokenizer.vocab_size
         if s.graph == "absorb":
             self.graph, self.noise = AbsorbingGraph(num_tokens), LogLinearNoise()
@@ -165,6 +185,8 @@ class Trainer:
         if self.dtype == torch.float64:
             self.model.double()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.watch = Stopwatch(self.device)
+        self.watch.watch_head(self.model)
         self.network = self.prepare(self.model)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=s.lr, betas=(0.9, s.beta2), weight_decay=s.weight_decay,
@@ -178,6 +200,9 @@ class Trainer:
         if self.out:
             self.out.mkdir(parents=True, exist_ok=True)
             self.resume()
+        self.board = None
+        if self.out and s.tensorboard and self.rank == 0:
+            self.board = summary_writer(self.out, self.step)
 
     def prepare(self, model: DiffusionTransformer) -> torch.nn.Module:
         """What training calls: the model, compiled and spread over processes if so set.
@@ -205,13 +230,15 @@ class Trainer:
             group["lr"] = s.lr * self.lr_factor(self.step)
         self.model.train()
         batch = self.noisy_batch()
-        self.optimizer.zero_grad(set_to_none=True)
         parts = list(zip(*(v.to(self.device).chunk(s.accumulate) for v in batch), strict=True))
+        self.watch.mark("data")
+        self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for i, part in enumerate(parts):
             with distributed.exchange(self.network, last=i == s.accumulate - 1):
                 part_loss = self.loss(*part) / s.accumulate
                 part_loss.backward()
+            self.watch.mark("backward")
             loss += part_loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         loss, norm = distributed.mean(loss.item()), distributed.whole(norm).item()
@@ -220,6 +247,7 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self.update_average()
+        self.watch.mark("optimiser")
         return loss
 
     def noisy_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -299,6 +327,8 @@ class Trainer:
         """
         s, last = self.settings, steps or self.settings.steps
         start, mean, tokens = time.time(), [], s.batch_size * s.length
+        self.watch.reset()
+        begun = self.step  # the first step is slower, and the last three are looked at closely
         first = self.rank == 0  # the one that tells
         bar = tqdm(total=last, initial=self.step, unit="step", desc="training", disable=not first)
         tell = bar.write if first else lambda text: None
@@ -307,6 +337,7 @@ class Trainer:
             while self.step < last:
                 if distributed.any_of(bool(arrived)):  # all of them stop at the same step
                     raise KeyboardInterrupt
+                self.watch.start(self.step >= max(last - 3, min(begun + 1, last - 1)))
                 mean.append(self.train_step())
                 bar.update()
                 finished = self.step == last
@@ -320,6 +351,8 @@ class Trainer:
                     self.log(record, callback)
                     bar.set_postfix_str(self.describe(record["loss"], speed))
                     start, mean = time.time(), []
+                if finished:
+                    self.log({"step": self.step, "report": self.report()}, callback)
                 if finished or (s.valid_every and self.step % s.valid_every == 0):
                     bound = self.validate()
                     self.log({"step": self.step, "valid": bound.nats / s.length,
@@ -361,11 +394,19 @@ class Trainer:
                "There is no checkpoint yet")
         )  # fmt: skip
 
+    def report(self) -> dict:
+        """Speed, utilisation, memory and the split of time in the last steps of `run`."""
+        return report(self.watch, self.model.config, self.settings, self.dtype, self.world_size)
+
     def log(self, record: dict, callback=None) -> None:
         self.history.append(record)
         if self.out and self.rank == 0:
             with (self.out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
+        if self.board:
+            for name, value in record.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(name, value, record["step"])
         if callback:
             callback(record)
 
@@ -376,7 +417,8 @@ class Trainer:
         """
         s = self.settings
         if blocks is None:
-            blocks = self.corpus.valid[: min(s.valid_blocks, len(self.corpus.valid))]
+            most = min(s.valid_blocks, s.steps * s.batch_size)  # a try of two steps ends soon
+            blocks = self.corpus.valid[: min(most, len(self.corpus.valid))]
         return likelihood_bound(
             self.whole_average(), self.graph, self.noise, blocks.to(self.device),
             repeats=s.valid_repeats, generator=torch.Generator().manual_seed(seed),
@@ -452,6 +494,7 @@ class Trainer:
         harmless = {
             "device", "parallel", "accumulate", "compile", "checkpoint_activations", "valid_every",
             "valid_blocks", "valid_repeats", "save_every", "sample_every", "log_every",
+            "tensorboard",
         }  # fmt: skip
         if self.settings.decay == "none":
             harmless.add("steps")
@@ -551,7 +594,7 @@ def main(arguments: list[str] | None = None) -> None:
         tell(f"{size:,} parameters on {trainer.device}{spread} in {trainer.dtype}; "
               f"{info['train_tokens']:,} training tokens of {info['source']}, vocabulary "
               f"{trainer.graph.num_tokens}; step {trainer.step} to {settings.steps}")  # fmt: skip
-        trainer.run()
+        trainer.run(callback=lambda record: "report" in record and tell(as_text(record["report"])))
         if shipped and trainer.rank == 0:
             words = arguments if arguments is not None else sys.argv[1:]
             record = export(trainer, shipped, "python -m sedd_mini.train " + shlex.join(words))
