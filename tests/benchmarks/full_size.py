@@ -1,0 +1,90 @@
+"""SEDD small on the machine at hand: what each setting of training is worth, and sampling.
+
+    python tests/benchmarks/full_size.py            # on a GPU: L = 1024, batch 64, bfloat16
+    python tests/benchmarks/full_size.py --quick    # anywhere: the same steps, a tiny network
+
+Prints a line of JSON for each measurement. Training: tokens a second, utilisation of a large matrix
+product's FLOPs (measured beside it), peak memory, the split of a step. Sampling: seconds for a
+whole sample of L tokens, denoising step included. Needs no network: Python's documentation, in a
+small BPE whose vocabulary is filled up to GPT-2's 50 257.
+"""
+
+import argparse
+import gc
+import json
+import time
+
+import torch
+
+from sedd_mini.hardware import synchronize
+from sedd_mini.offline import docs_with_gpt2_tokens
+from sedd_mini.samplers import sample
+from sedd_mini.train import Trainer, preset
+
+VARIANTS = {
+    "bfloat16": {},
+    "float32": {"precision": "float32"},
+    "bfloat16, compiled": {"compile": True},
+    "bfloat16, recomputed": {"checkpoint_activations": True},
+    "bfloat16, compiled, recomputed": {"compile": True, "checkpoint_activations": True},
+}
+QUICK = {"width": 64, "num_blocks": 2, "num_heads": 2, "cond_dim": 16}
+
+
+def tell(**facts) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def train(settings, corpus, steps: int) -> Trainer:
+    """`steps` steps to warm up (and to compile), then as many that are looked at."""
+    trainer = Trainer(settings, corpus)
+    for _ in range(steps):
+        trainer.train_step()
+    for _ in range(steps):
+        trainer.watch.start(True)
+        trainer.train_step()
+    return trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument("--batch-size", type=int, help="sequences (default: 64, quick: 4)")
+    parser.add_argument("--steps", type=int, default=10, help="training steps that are measured")
+    args = parser.parse_args()
+    length, batch = (64, 4) if args.quick else (1024, 64)
+    sizes = QUICK if args.quick else {}
+    batch = args.batch_size or batch
+    corpus = docs_with_gpt2_tokens(length)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    trainer = None
+    for variant, changes in VARIANTS.items():
+        if changes.get("compile") and device == "cpu":
+            continue  # may have no C++ compiler
+        trainer = None
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        s = {"length": length, "batch_size": batch, "device": device, "precision": "bfloat16"}
+        settings = preset("small", data="docs", **sizes | s | changes)
+        trainer = train(settings, corpus, args.steps)
+        tell(training=variant, hardware=name, batch=batch, length=length, **trainer.report())
+    network = trainer.average
+    for num in (1, 2 if args.quick else 32):
+        for steps in (4, 8) if args.quick else (128, 1024):
+            generator = torch.Generator(device).manual_seed(0)
+            with torch.autocast(device, torch.bfloat16):
+                synchronize(device)
+                start = time.perf_counter()
+                sample(
+                    network, trainer.graph, trainer.noise, (num, length), steps, generator=generator
+                )
+                synchronize(device)
+            tell(sampling=f"{steps} Tweedie steps", hardware=name, batch=num, length=length,
+                 seconds=time.perf_counter() - start)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
