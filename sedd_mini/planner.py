@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from sedd_mini.dit import DiTConfig
+from sedd_mini.settings import preset
 
 # GPU → (bfloat16 FLOPs a second of the data sheet, without sparsity; bytes of memory)
 KINDS = {
@@ -120,8 +121,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def plan(args: argparse.Namespace) -> str:
     """The table that the command prints; raises ValueError where the run does not fit."""
-    from sedd_mini.train import preset
-
     names = ("steps", "batch_size", "length")
     s = preset(args.preset, **{n: getattr(args, n) for n in names if getattr(args, n)})
     if s.batch_size % args.gpus:

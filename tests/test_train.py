@@ -16,7 +16,7 @@ import pytest
 import torch
 from kill_and_resume import TINY
 
-from sedd_mini import checkpoint
+from sedd_mini import checkpoint, train
 from sedd_mini.train import PRESETS, Settings, Trainer, preset
 
 WORDS = "the cat sat on the mat and the dog sat on the cat "
@@ -55,6 +55,18 @@ def test_the_first_loss_is_that_of_a_uniform_guess(text):
     trainer = Trainer(settings(text, batch_size=400, length=16))
     expected = (1 - 1e-3) * math.log(trainer.graph.num_tokens)
     assert trainer.train_step() == pytest.approx(expected, rel=0.03)
+
+
+def test_a_short_try_is_validated_on_no_more_than_it_trained_on(text, monkeypatch):
+    """Two steps of the full-size network take seconds; 512 blocks of validation would an hour."""
+    seen = []
+    bound = train.likelihood_bound
+    monkeypatch.setattr(
+        train, "likelihood_bound", lambda *a, **k: seen.append(len(a[3])) or bound(*a, **k)
+    )
+    for steps, expected in ((1, 3), (4, 4)):
+        Trainer(settings(text, steps=steps, batch_size=3, valid_blocks=4)).validate()
+        assert seen.pop() == expected
 
 
 @pytest.mark.parametrize("stop", [3, 6, 9])
