@@ -21,10 +21,14 @@ KINDS = {
 
 def parameters(c: DiTConfig) -> int:
     """P: the embedding, the blocks, the layers of the noise level, the head."""
-    width, cond, modulated = c.width, c.cond_dim, 6 * c.num_blocks + 2
-    blocks = c.num_blocks * (12 * width**2 + 5 * width + 2 * width) + width
-    noise = modulated * width * (cond + 1) + (256 + 1) * cond + (cond + 1) * cond
-    return c.num_states * (2 * width + 1) + blocks + noise
+    width, cond = c.width, c.cond_dim
+    noise = 2 * width * (cond + 1) + (256 + 1) * cond + (cond + 1) * cond
+    return c.num_states * (2 * width + 1) + c.num_blocks * block_parameters(c) + width + noise
+
+
+def block_parameters(c: DiTConfig) -> int:
+    """Those of one block, the layer of its modulation included."""
+    return 12 * c.width**2 + 5 * c.width + 2 * c.width + 6 * c.width * (c.cond_dim + 1)
 
 
 def forward_flops(c: DiTConfig, length: int, masked: float = 1.0) -> dict[str, float]:
@@ -51,13 +55,17 @@ def training_flops(c: DiTConfig, length: int, masked: float | None = None) -> fl
 
 def memory(
     c: DiTConfig, length: int, batch: int, precision: str = "bfloat16", shares: int = 1,
-    device: str = "cuda",
+    device: str = "cuda", accumulate: int = 1,
 ) -> dict[str, float]:  # fmt: skip
     """Bytes by part where `batch` sequences are worked on at a time, without a compiler.
 
-    `shares`: processes over which "fsdp" spreads the weights; 1 with "ddp". The sum is the peak,
-    where the backward pass begins, with room for all gradients. (One process that accumulates
-    nothing has those only after the activations are gone, and stays below.)
+    `shares`: processes over which "fsdp" spreads the weights; 1 with "ddp". Each then puts together
+    what is in no block (embedding and head, mainly) for the whole step, weights and gradients, and
+    the weights of two blocks, of the one at work and the next. `accumulate`: parts of a step;
+    gradients are exchanged in the last part alone, so that with two or more "fsdp" too keeps all of
+    them whole. The sum is the peak, where the backward pass begins, with room for all gradients. (A
+    process that accumulates nothing has those only after the activations are gone, and stays
+    below.)
     """
     total, width, tokens = parameters(c), c.width, batch * length
     word = {"bfloat16": 2, "float32": 4}[precision]
@@ -74,9 +82,12 @@ def memory(
     scores = tokens * c.num_states * (0.5 if c.absorbing else 1)
     head = 4 * min(scores, kept) + 4 * min(max(scores - kept, 0), chunk) + 12 * min(scores, piece)
     recomputed = c.checkpoint_activations
+    apart = total - c.num_blocks * block_parameters(c)  # what is in no block
+    gathered = apart + min(c.num_blocks, 2) * block_parameters(c) if shares > 1 else 0
+    whole = total if accumulate > 1 else apart  # of the gradients
     return {
-        "weights": 4 * total / shares,
-        "gradients": 4 * total / shares,
+        "weights": 4 * (gathered + total / shares),
+        "gradients": 4 * (whole + (total - whole) / shares),
         "Adam's moments": 8 * total / shares,
         "averaged weights": 4 * total / shares,
         "copies in bfloat16": (word == 2) * 2 * products,
@@ -88,7 +99,7 @@ def memory(
 def smallest_accumulate(c: DiTConfig, length: int, batch: int, room: float, **options) -> int:
     """Parts in which a process works through `batch` sequences so as to need less than `room`."""
     for k in (k for k in range(1, batch + 1) if batch % k == 0):
-        if sum(memory(c, length, batch // k, **options).values()) < room:
+        if sum(memory(c, length, batch // k, accumulate=k, **options).values()) < room:
             return k
     raise ValueError("not even one sequence at a time fits: more GPUs and --parallel fsdp, or "
                      "--checkpoint-activations, or a GPU with more memory")  # fmt: skip
@@ -133,7 +144,7 @@ def plan(args: argparse.Namespace) -> str:
     (speed, room), each = KINDS[args.kind], s.batch_size // args.gpus
     shares = args.gpus if args.parallel == "fsdp" else 1
     accumulate = smallest_accumulate(c, s.length, each, 0.9 * room, shares=shares)
-    parts = memory(c, s.length, each // accumulate, shares=shares)
+    parts = memory(c, s.length, each // accumulate, shares=shares, accumulate=accumulate)
     flops = training_flops(c, s.length) * s.batch_size * s.steps
     blocks = sum(forward_flops(c, s.length, masked=0).values())
     extra = 1 + args.checkpoint_activations * blocks / training_flops(c, s.length)
