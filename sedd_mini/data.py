@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +60,7 @@ def split_documents(
     copies = Counter(documents)
     if len(copies) < 2:
         raise ValueError(
-            f"a text of {total} characters is too short to be split for validation: "
-            "give more text, or valid_fraction=0"
+            f"a text of {total} characters is too short to be split for validation: give more text"
         )
     room, chosen = valid_fraction * total, set()
     for document in sorted(copies, key=lambda text: split_hash(text, seed)):
@@ -117,7 +115,9 @@ class Blocks:
         if length < 1 or len(self) < 1:
             raise ValueError(
                 f"{self.offsets[-1]} tokens do not fill one block of length {length}: give more "
-                "text (or, for validation, a larger share of it) or shorter blocks"
+                "text, or shorter blocks (length=…, --length), or, if it is validation that is too "
+                "short, a larger share of the text for it (valid_fraction=…; --valid-fraction of "
+                "python -m sedd_mini.shards)"
             )
 
     def __len__(self) -> int:
@@ -166,13 +166,22 @@ def encode_documents(
     """(document, its ids) one by one; encoded in batches, so that all cores have work. The ids are
     uint16 where the vocabulary allows, else int32."""
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
-    documents = iter(documents)
-    while first := list(islice(documents, 1)):
-        batch, size = first, len(first[0])
-        while size < batch_characters and (more := list(islice(documents, 1))):
-            batch, size = batch + more, size + len(more[0])
+    for batch in batches(documents, batch_characters):
         for document, ids in zip(batch, encode_all(tokenizer, batch), strict=True):
             yield document, np.array(ids, dtype=dtype)
+
+
+def batches(documents: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Lists of successive documents, each ended by the one with which it has `characters`."""
+    batch, size = [], 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class BlockLoader:
@@ -282,10 +291,11 @@ def load_corpus(
     """
     if str(source) == "synthetic":
         return synthetic_corpus(length)
-    if (Path(source) / "shards.json").exists():
+    folder = Path(source).expanduser()
+    if (folder / "shards.json").exists():
         from sedd_mini.shards import load_shards
 
-        return load_shards(source, length)
+        return load_shards(folder, length)
     documents = list(load_documents(source, column=column, split=split, config=config))
     train, valid = split_documents(documents, valid_fraction, split_seed)
     tokenizer = make_tokenizer(tokenizer, train, vocab_size)

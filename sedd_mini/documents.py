@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,8 @@ FOLDER_KINDS = (
     {".json"},
 )
 LONG_FILE = 4_000_000  # characters; a longer text file comes in pieces
+OPENWEBTEXT = "Skylion007/openwebtext"
+PARQUET_COPY = "refs/convert/parquet"  # the branch in which the hub keeps a copy of a data set
 
 
 def load_documents(
@@ -27,13 +30,14 @@ def load_documents(
 
     A source is "docs" (Python's own documentation), a text file, a json, jsonl, parquet or arrow
     file, a folder (of its files, those of one kind are read: data, else .txt, else other text), a
-    folder that `save_to_disk` wrote, or the name of a data set on the Hugging Face hub.
+    folder that `save_to_disk` wrote, or the name of a data set on the Hugging Face hub;
+    "openwebtext" is short for Skylion007/openwebtext.
 
     All is streamed: a corpus need not fit in memory. A text file is one document; one longer than
     4 million characters comes in pieces, cut at line ends. `column` names the text column of a
     data set, `split` and `config` choose among what a hub name offers. Raises FileNotFoundError
-    for what does not exist or cannot be reached, ValueError for a missing column, for what is not
-    text, and (after the last row) when there was no text at all.
+    for what does not exist or cannot be reached, ValueError for a missing column, for what cannot
+    be read or is not text, and (after the last row) when there was no text at all.
     """
     path = Path(source).expanduser()
     if str(source) == "docs":
@@ -98,7 +102,10 @@ def read_saved_dataset(path: Path, column: str, split: str) -> Iterator[str]:
     dataset = load_from_disk(str(path))
     if isinstance(dataset, dict):
         if split not in dataset:
-            raise ValueError(f"{path} has no split '{split}'; it has {', '.join(dataset)}")
+            raise ValueError(
+                f"{path} has no split '{split}'; it has {', '.join(dataset)}: name one of these "
+                "(split=…; --split of python -m sedd_mini.shards)"
+            )
         dataset = dataset[split]
     return texts_of(dataset, column, path)
 
@@ -109,25 +116,60 @@ def read_hub(name: str, column: str, split: str, config: str | None) -> Iterator
     is_path = Path(name).suffix in TEXT_SUFFIXES | DATASET_SUFFIXES.keys()
     if is_path or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise FileNotFoundError(f"{unknown}: check the path")
-    from datasets import load_dataset
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    def unreachable(error: Exception) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{unknown}, and the hub could not be reached ({type(error).__name__}: {error}). "
+            "Check the spelling; or get online; or give files that were downloaded elsewhere; or, "
+            "if it was loaded on this machine before, set HF_HUB_OFFLINE=1"
+        )
+
+    repo = OPENWEBTEXT if name == "openwebtext" else name
     offline = constants.HF_HUB_OFFLINE
     try:
         if not offline:  # answers at once, where load_dataset would try again for half a minute
-            HfApi().dataset_info(name, timeout=10)
-        dataset = load_dataset(name, config, split=split, streaming=not offline)
-        return texts_of(dataset, column, name)
+            HfApi().dataset_info(repo, timeout=10)
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(f"{unknown}, and the hub has no data set of that name") from error
+    except Exception as error:  # without network, each layer fails in its own way
+        raise unreachable(error) from error
+    try:
+        return texts_of(open_hub(repo, config, split, streaming=not offline), column, name)
+    except ConnectionError as error:
+        raise unreachable(error) from error
     except ValueError:  # an unknown split, configuration or column: the message lists the known
         raise
-    except Exception as error:  # without network, each layer fails in its own way
-        raise FileNotFoundError(
-            f"{unknown}, and it could not be had from the hub ({type(error).__name__}: {error}). "
-            "Check the spelling; or get online; or give files that were downloaded elsewhere; or, "
-            "if it was loaded on this machine before, set HF_HUB_OFFLINE=1"
+    except Exception as error:
+        raise ValueError(f"cannot read '{name}' from the hub: {error}") from error
+
+
+def open_hub(repo: str, config: str | None, split: str, streaming: bool):
+    """The split, as `datasets` gives it; raises ValueError for what is made by a script.
+
+    OpenWebText was so for years, and is where it has not been replaced: there the hub's copy of it
+    in parquet files is read.
+    """
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(repo, config, split=split, streaming=streaming)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        if repo == OPENWEBTEXT:
+            warnings.warn(
+                f"{repo} is made by a script there, so the hub's copy in parquet files is read, "
+                "which may hold the first 5 GB alone",
+                stacklevel=2,
+            )
+            return load_dataset(repo, revision=PARQUET_COPY, split=split, streaming=streaming)
+        raise ValueError(
+            f"'{repo}' is made by a script, which the package datasets no longer runs. The hub "
+            "keeps a copy of most such data sets in parquet files (of a large one the first 5 GB); "
+            f"fetch it by: hf download {repo} --repo-type dataset --revision {PARQUET_COPY} "
+            "--local-dir FOLDER, and give that folder, or the one in it that you want"
         ) from error
 
 
@@ -139,7 +181,7 @@ def texts_of(dataset, column: str, source) -> Iterator[str]:
         problem = "has no column" if column not in first else "has no text in column"
         raise ValueError(
             f"{source} {problem} '{column}'; its columns are {', '.join(first)}: "
-            "name the one that holds the text (column=…)"
+            "name the one that holds the text (column=…; --column of python -m sedd_mini.shards)"
         )
     return (row[column] for row in chain([first], rows))
 

@@ -15,8 +15,6 @@ GPT2_TOKENS = 50_257
 
 def docs_with_gpt2_tokens(length: int, vocab_size: int = 1024) -> Corpus:
     """Python's documentation in GPT-2's tokens, or in those of a stand-in, which is then said."""
-    from sedd_mini.documents import load_documents
-
     try:
         return load_corpus("docs", length, tokenizer=gpt2_tokenizer())
     except FileNotFoundError:
@@ -25,8 +23,9 @@ def docs_with_gpt2_tokens(length: int, vocab_size: int = 1024) -> Corpus:
             f"trained on the documentation stand in, and the network keeps its {GPT2_TOKENS}",
             file=sys.stderr,
         )
-    tokenizer = BPETokenizer.train(load_documents("docs"), vocab_size)
-    return load_corpus("docs", length, tokenizer=padded(tokenizer, GPT2_TOKENS))
+    corpus = load_corpus("docs", length, tokenizer="bpe", vocab_size=vocab_size)
+    corpus.tokenizer = padded(corpus.tokenizer, GPT2_TOKENS)
+    return corpus
 
 
 def padded(tokenizer: BPETokenizer, size: int) -> BPETokenizer:

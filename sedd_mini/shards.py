@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -50,9 +51,10 @@ def prepare_shards(
     A document longer than 50 000 characters is first cut at paragraph ends into pieces, each a
     document from then on. One goes to validation if a hash of its text, in [0, 1), lies below
     `valid_fraction`; of fewer than 200 documents, the nearest whole number with the smallest hashes
-    goes, but at least one. So nothing has to be in memory but one shard, whatever the corpus. A
-    tokeniser "bpe" is trained on the first 2 000 training documents. Raises ValueError when the
-    folder holds what was prepared in another way, and when there is no document for both parts.
+    goes, but at least one, and copies of a text go together. So nothing has to be in memory but one
+    shard, whatever the corpus. A tokeniser "bpe" is trained on the first 2 000 training documents.
+    Raises ValueError when the folder holds what was prepared in another way, and when there is no
+    document for one of the parts.
     """
     out = Path(out)
 
@@ -100,22 +102,33 @@ def prepare_shards(
         if sum(map(len, waiting["train"])) + sum(map(len, waiting["valid"])) >= shard_tokens:
             write_shards(out, index, waiting)
     bar.close()
+    for part in waiting:
+        if not index[part]["tokens"]:
+            raise ValueError(
+                f"none of {index['documents']} documents fell to {part}, for valid_fraction="
+                f"{valid_fraction}: give another share (--valid-fraction), and another folder"
+            )
     index["complete"] = True
     write_shards(out, index, waiting)
     return index
 
 
 def choose_threshold(documents: Iterator[str], valid_fraction: float, seed: int) -> float:
-    """The hash below which a document is for validation: exact counts for a small corpus."""
+    """The hash below which a document is for validation: of a small corpus, so that the number of
+    documents below it, copies counted, is as near to the wanted one as their copies allow."""
     if not 0 < valid_fraction < 1:
         raise ValueError(f"valid_fraction must lie strictly between 0 and 1, got {valid_fraction}")
-    hashes = sorted({split_hash(document, seed) for document in islice(documents, 200)})
+    hashes = sorted(split_hash(document, seed) for document in islice(documents, 200))
     if len(hashes) == 200:
         return valid_fraction
-    wanted = max(1, round(valid_fraction * len(hashes)))
-    if wanted >= len(hashes):
-        raise ValueError("a corpus of one document cannot be split: use load_corpus directly")
-    return hashes[wanted]
+    wanted = round(valid_fraction * len(hashes))
+    possible = [n for n in range(1, len(hashes)) if hashes[n - 1] < hashes[n]]
+    if not possible:
+        raise ValueError(
+            "a corpus of one document, or of copies of one, cannot be split: give it as it is to "
+            "load_corpus, or to python -m sedd_mini.train as --data, which cut it finer"
+        )
+    return hashes[min(possible, key=lambda n: abs(n - wanted))]
 
 
 def write_shards(out: Path, index: dict, waiting: dict[str, list[np.ndarray]]) -> None:
@@ -140,7 +153,7 @@ def read_index(folder: Path, settings: dict) -> dict:
         if index["settings"].get(name) != value:
             raise ValueError(
                 f"{folder} was prepared with {name}={index['settings'].get(name)!r}, not "
-                f"{value!r}: give the same settings to go on, or another folder"
+                f"{value!r}: give the same settings to go on, or another folder (out=…, --out)"
             )
     return index
 
@@ -148,7 +161,8 @@ def read_index(folder: Path, settings: dict) -> dict:
 def load_shards(folder: str | Path, length: int) -> Corpus:
     """The prepared tokens as a `Corpus` of blocks; nothing is read before it is asked for.
 
-    Raises ValueError when the preparation is not complete, or a shard is not as it was written.
+    Raises ValueError when the preparation is not complete, or a shard has not the length that was
+    recorded. Nothing more is checked of what the shards hold.
     """
     folder = Path(folder)
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
@@ -177,9 +191,11 @@ def load_shards(folder: str | Path, length: int) -> Corpus:
     return Corpus(blocks["train"], blocks["valid"], load_tokenizer(folder), info)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("sedd_mini.shards", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser(
+        "python -m sedd_mini.shards", description=__doc__, formatter_class=style
+    )
     parser.add_argument("--data", required=True, help="file, folder, hub name, or 'docs'")
     parser.add_argument("--out", required=True, help="the folder to write")
     parser.add_argument("--tokenizer", default="gpt2", help="gpt2, bpe, chars, or a folder")
@@ -189,8 +205,11 @@ def main() -> None:
     parser.add_argument("--column", default="text", help="the column that holds the text")
     parser.add_argument("--split", default="train", help="the split of a hub data set to read")
     parser.add_argument("--config", default=None, help="the configuration of a hub data set")
-    arguments = vars(parser.parse_args())
-    index = prepare_shards(arguments.pop("data"), arguments.pop("out"), **arguments)
+    given = vars(parser.parse_args(arguments))
+    try:
+        index = prepare_shards(given.pop("data"), given.pop("out"), **given)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     for part in ("train", "valid"):
         print(f"{part}: {index[part]['tokens']} tokens in {len(index[part]['shards'])} shards")
 

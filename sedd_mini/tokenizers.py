@@ -55,7 +55,8 @@ class CharTokenizer:
         return [self.ids[character] for character in to_printable(text)]
 
     def decode(self, ids: Iterable[int], mask: str = "_") -> str:
-        return "".join([*PRINTABLE, END_OF_TEXT, mask][i] for i in check_ids(ids, self.vocab_size))
+        shown = [*PRINTABLE, END_OF_TEXT, mask]
+        return "".join(shown[i] for i in check_ids(ids, self.vocab_size))
 
     def as_json(self) -> dict:
         return {"type": "characters", "alphabet": PRINTABLE}
@@ -88,7 +89,8 @@ class WordTokenizer:
         return [self.ids[word] for word in text.split()]
 
     def decode(self, ids: Iterable[int], mask: str = "_") -> str:
-        return " ".join([*self.words, mask][i] for i in check_ids(ids, self.vocab_size))
+        shown = [*self.words, mask]
+        return " ".join(shown[i] for i in check_ids(ids, self.vocab_size))
 
     def as_json(self) -> dict:
         return {"type": "words", "words": self.words}
@@ -208,9 +210,7 @@ def download(repo: str, name: str) -> str:
     except LocalEntryNotFoundError:
         pass
     try:
-        HfApi().model_info(
-            repo, timeout=10
-        )  # without network it fails at once, a download does not
+        HfApi().model_info(repo, timeout=10)  # without network it fails at once, a download not
         return hf_hub_download(repo, name)
     except Exception as error:  # each layer fails in its own way
         raise FileNotFoundError(

@@ -10,6 +10,9 @@ import math
 import string
 import subprocess
 import sys
+import time
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sedd_mini import offline, shards, tokenizers
 from sedd_mini import python_docs as docs_module
 from sedd_mini.data import (
     BlockLoader,
@@ -30,7 +34,7 @@ from sedd_mini.data import (
     split_documents,
     split_hash,
 )
-from sedd_mini.documents import corpus_hash, load_documents
+from sedd_mini.documents import OPENWEBTEXT, corpus_hash, load_documents
 from sedd_mini.ngram import KneserNey, ngram_bits
 from sedd_mini.python_docs import clean, docstrings, python_docs
 from sedd_mini.shards import choose_threshold, load_shards, prepare_shards
@@ -299,6 +303,47 @@ def test_end_of_text_and_mask_are_shown(bpe):
     assert WordTokenizer(["a", "b"]).decode([0, 2, 1]) == "a _ b"
 
 
+class Counted(list):
+    """A list that counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+
+def test_decoding_does_not_list_the_alphabet_for_every_token(monkeypatch):
+    words = WordTokenizer(["a", "b"])
+    words.words = Counted(words.words)
+    assert words.decode([0, 1, 0, 2]) == "a b a _"
+    assert words.words.times <= 1
+    characters, alphabet = CharTokenizer(), Counted(PRINTABLE)
+    monkeypatch.setattr(tokenizers, "PRINTABLE", alphabet)
+    assert characters.decode(characters.encode("a whale")) == "a whale"
+    assert alphabet.times <= 1
+
+
+def test_the_stand_in_for_gpt2_sees_no_validation_text(monkeypatch):
+    seen, train = [], BPETokenizer.train
+
+    def spy(texts, vocab_size):
+        seen.extend(texts)
+        return train(texts, vocab_size)
+
+    def nowhere(source="gpt2"):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(offline, "gpt2_tokenizer", nowhere)
+    monkeypatch.setattr(BPETokenizer, "train", spy)
+    corpus = offline.docs_with_gpt2_tokens(64, 300)
+    train_texts, valid_texts = split_documents(load_documents("docs"))
+    assert valid_texts
+    assert seen == train_texts
+    assert corpus.tokenizer.vocab_size == 50_257
+    assert corpus.tokenizer.decode(corpus.valid[0]) in valid_texts[0]
+
+
 def test_bpe_is_deterministic_and_small():
     first, second = (BPETokenizer.train(TEXTS, 280) for _ in range(2))
     assert first.as_json() == second.as_json()
@@ -430,10 +475,10 @@ def test_streaming_does_not_read_ahead(tmp_path):
 def test_source_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'no/such.txt' is neither a file.*check the path"):
         load_documents("no/such.txt")
-    with pytest.raises(FileNotFoundError, match=r"could not be had from the hub.*get online"):
+    with pytest.raises(FileNotFoundError, match=r"hub could not be reached.*get online"):
         load_documents("no-such-owner/no-such-data")
     (tmp_path / "rows.jsonl").write_text('{"body": "a", "id": 3}\n')
-    with pytest.raises(ValueError, match=r"no column 'text'; its columns are body, id.*column="):
+    with pytest.raises(ValueError, match=r"no column 'text'; its columns are body, id.*--column"):
         load_documents(tmp_path / "rows.jsonl")
     with pytest.raises(ValueError, match="no text in column 'id'"):
         load_documents(tmp_path / "rows.jsonl", column="id")
@@ -453,8 +498,65 @@ def test_source_errors(tmp_path):
     with pytest.raises(ValueError, match=r"no file in it ends in .*\.txt"):
         load_documents(tmp_path / "empty")
     write_source("saved dict", tmp_path)
-    with pytest.raises(ValueError, match="no split 'test'; it has train"):
+    with pytest.raises(ValueError, match=r"no split 'test'; it has train: .*--split"):
         load_documents(tmp_path / "saved", split="test")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub without a network: `answers` by name and revision, and what it was `asked` for."""
+    import datasets
+    import huggingface_hub
+
+    class Hub:
+        answers, asked = {}, []
+
+    def load_dataset(name, config=None, *, split, streaming, revision=None):
+        Hub.asked.append((name, revision, streaming))
+        answer = Hub.answers[name, revision]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    return Hub
+
+
+SCRIPT = RuntimeError("Dataset scripts are no longer supported, but found openwebtext.py")
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_openwebtext_is_streamed_also_where_it_is_a_script(hub, script):
+    endless = ({"text": f"page {i}"} for i in itertools.count())
+    copy = (OPENWEBTEXT, "refs/convert/parquet")
+    if script:
+        hub.answers = {(OPENWEBTEXT, None): SCRIPT, copy: endless}
+        with pytest.warns(UserWarning, match="first 5 GB"):
+            documents = load_documents("openwebtext")
+    else:
+        hub.answers = {(OPENWEBTEXT, None): endless}
+        documents = load_documents("openwebtext")
+    assert list(itertools.islice(documents, 3)) == ["page 0", "page 1", "page 2"]
+    assert hub.asked[-1] == ((*copy, True) if script else (OPENWEBTEXT, None, True))
+
+
+def test_errors_of_the_hub_keep_their_own_words(hub):
+    hub.answers = {
+        ("some/script", None): SCRIPT,
+        ("gated/set", None): FileNotFoundError("Dataset 'gated/set' is a gated dataset."),
+        ("bad/split", None): ValueError("Bad split: train. Available splits: ['test']"),
+        ("far/away", None): ConnectionError("no route"),
+    }
+    with pytest.raises(ValueError, match=r"made by a script.*hf download some/script .*--revision"):
+        load_documents("some/script")
+    with pytest.raises(ValueError, match=r"^cannot read 'gated/set' from the hub: .*gated dataset"):
+        load_documents("gated/set")
+    with pytest.raises(ValueError, match=r"^Bad split: train\. Available splits: \['test'\]$"):
+        load_documents("bad/split")
+    with pytest.raises(FileNotFoundError, match=r"not be reached \(ConnectionError: no route\)"):
+        load_documents("far/away")
 
 
 def test_python_docs():
@@ -543,7 +645,7 @@ def test_split_of_one_long_document():
 
 
 def test_split_errors():
-    with pytest.raises(ValueError, match=r"too short to be split.*valid_fraction=0"):
+    with pytest.raises(ValueError, match=r"too short to be split for validation: give more text$"):
         split_documents(["tiny"], 0.1)
     with pytest.raises(ValueError, match=r"valid_fraction must lie in \[0, 1\)"):
         split_documents(["a", "b"], 1.0)
@@ -576,6 +678,25 @@ def test_batched_encoding_is_the_same(bpe):
     one = [ids.tolist() for _, ids in encode_documents(TEXTS, bpe)]
     many = [ids.tolist() for _, ids in encode_documents(iter(TEXTS), bpe, batch_characters=1)]
     assert one == many == [bpe.encode(text) for text in TEXTS]
+
+
+def test_a_batch_of_many_documents_takes_no_longer_than_many_batches():
+    """100 000 lines: 1 against 100 000 batches. (With the square of their number: 20 times.)"""
+
+    class Nothing:
+        vocab_size = 300
+
+        def encode(self, text):
+            return []
+
+    lines = ["a line of twenty ch."] * 100_000
+
+    def seconds(batch_characters: int) -> float:
+        start = time.process_time()
+        assert sum(1 for _ in encode_documents(lines, Nothing(), batch_characters)) == len(lines)
+        return time.process_time() - start
+
+    assert seconds(2_000_000) < 4 * seconds(20)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(1, 7))
@@ -771,8 +892,11 @@ def test_shards_go_on_after_an_interruption(tmp_path, bpe, monkeypatch):
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         prepare_shards(source, tmp_path / "none", **options, valid_fraction=0)
     (tmp_path / "short.txt").write_text("one short text")
-    with pytest.raises(ValueError, match="one document cannot be split"):
+    with pytest.raises(ValueError, match="one document, or of copies of one, cannot be split"):
         prepare_shards(tmp_path / "short.txt", tmp_path / "none", **options)
+    source.write_text((json.dumps({"text": "always the same"}) + "\n") * 300)
+    with pytest.raises(ValueError, match=r"none of 300 documents fell to valid.*--valid-fraction"):
+        prepare_shards(source, tmp_path / "same", **options)
 
 
 def test_shards_of_many_documents_are_split_by_their_hash():
@@ -783,13 +907,67 @@ def test_shards_of_many_documents_are_split_by_their_hash():
     assert abs(share - 0.1) < 5 * (0.1 * 0.9 / 4000) ** 0.5  # five standard deviations
 
 
+@pytest.mark.parametrize("copies", [2, 198, 200, 300])
+def test_copies_do_not_move_the_threshold(copies):
+    documents = ["the same"] * copies + [f"document {i}" for i in range(4000)]
+    assert choose_threshold(iter(documents), 0.05, seed=0) == 0.05
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=199), st.floats(0.01, 0.99))
+def test_a_small_corpus_is_split_by_the_number_of_documents(numbers, fraction):
+    """As near to the wanted number as is possible where copies stay together."""
+    documents = [f"text {number}" for number in numbers]
+    if len(set(numbers)) < 2:
+        with pytest.raises(ValueError, match="copies of one"):
+            choose_threshold(iter(documents), fraction, seed=0)
+        return
+    threshold = choose_threshold(iter(documents), fraction, seed=0)
+    hashes = [split_hash(document, 0) for document in documents]
+    possible = [sum(h < other for h in hashes) for other in set(hashes)]
+    wanted = round(fraction * len(documents))
+    nearest = min(abs(n - wanted) for n in possible if n)
+    assert abs(sum(h < threshold for h in hashes) - wanted) == nearest
+
+
+def test_memory_of_a_preparation_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
+    """The peak grows by less than a tenth of the text that is added (by the list of shards)."""
+    texts = [book(seed, 25) for seed in range(20)]  # 4 kB each
+
+    def peak(num: int) -> int:
+        documents = (f"{texts[i % 20]} {i}" for i in range(num))
+        monkeypatch.setattr(shards, "load_documents", lambda source, **_: documents)
+        monkeypatch.setattr(shards, "choose_threshold", lambda *_: 0.1)
+        folder = tmp_path / str(num)
+        options = {"shard_tokens": 50_000, "progress": False}
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        index = prepare_shards("endless", folder, CharTokenizer(), **options)
+        assert index["documents"] == num
+        return tracemalloc.get_traced_memory()[1] - before
+
+    small_batches = partial(encode_documents, batch_characters=20_000)
+    monkeypatch.setattr(shards, "encode_documents", small_batches)
+    tracemalloc.start()
+    try:
+        peak(20)  # what happens at the first call alone
+        few, many = peak(100), peak(600)
+        assert many - few < 0.1 * 500 * len(texts[0])
+    finally:
+        tracemalloc.stop()
+
+
 def test_shards_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text(book(0, 3000))
-    command = ["shards", "--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", [*command, "--tokenizer", "bpe", "--vocab-size", "270"])
-    shards_main()
+    command = ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out")]
+    shards_main([*command, "--tokenizer", "bpe", "--vocab-size", "270"])
     assert "train:" in capsys.readouterr().out
     assert load_corpus(tmp_path / "out", 32).tokenizer.vocab_size == 270
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_corpus("~/out", 32).tokenizer.vocab_size == 270
+    with pytest.raises(SystemExit, match=r"^error: 'no/such.txt' is neither a file"):
+        shards_main(["--data", "no/such.txt", "--out", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match=r"^error: .*--out"):
+        shards_main([*command, "--tokenizer", "chars"])
 
 
 # ------------------------------------------------------------------------------ n-grams
