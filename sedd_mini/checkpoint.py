@@ -9,16 +9,18 @@ a temporary name and then renamed: one that is there is whole. Nothing is unpick
 import contextlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sedd_mini.distributed import barrier, is_sharded, rank, write_shards
+from sedd_mini.distributed import any_of, barrier, is_sharded, rank, write_shards
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
+from sedd_mini.tokenizers import write_json
 
 
 def save_pretrained(
@@ -27,13 +29,24 @@ def save_pretrained(
 ) -> Path:  # fmt: skip
     """Write config.json, model.safetensors (in `dtype`), tokenizer.json and training.json (`info`).
 
-    Replaces a folder of that name.
+    Replaces a network of that name; raises ValueError for a folder that holds anything else.
     """
+    check_replaceable(folder)
     with whole_folder(folder) as new:
         write_network(new, model, graph, noise, tokenizer, dtype)
         if info is not None:
             write_json(new / "training.json", info)
     return Path(folder)
+
+
+def check_replaceable(folder: str | Path) -> None:
+    """Raises ValueError unless a folder is absent, empty, or of a network (with config.json)."""
+    folder = Path(folder)
+    if folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise ValueError(f"{folder} is there and no network, and writing one would delete it: "
+                         "name another folder")  # fmt: skip
 
 
 def write_network(folder: Path, model, graph, noise, tokenizer, dtype=torch.float32) -> None:
@@ -52,7 +65,7 @@ def load_pretrained(name_or_folder: str | Path, device: str = "cpu"):
     folder and no such name in reach, ValueError that names what does not fit in config or weights.
     """
     folder = find_folder(name_or_folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model_config, graph, noise = understand(config, folder)
     model = DiffusionTransformer(model_config)
     load_weights(model, load_tensors(folder / "model.safetensors"), folder)
@@ -151,12 +164,15 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source) -> 
 def save_checkpoint(
     out: Path, step: int, tensors: dict[str, Tensor], state: dict, model, graph, noise, tokenizer
 ) -> Path:  # fmt: skip
-    """Write out/step-XXXXXXXX, then remove the older ones; all processes call it together.
+    """Write out/step-XXXXXXXX, then remove the others; all processes call it together.
 
     It holds the network with the averaged weights (`model`), state.safetensors (`tensors`; if they
-    are in shares, one file of each process instead) and state.json (`state`).
+    are in shares, one file of each process instead) and state.json (`state`). One that is there is
+    whole, and is left as it is.
     """
     folder, first = out / f"step-{step:08d}", rank() == 0
+    if any_of(first and folder.exists()):
+        return folder
     sharded = any(map(is_sharded, tensors.values()))
     new = whole_folder(folder)
     with new if first else contextlib.nullcontext(new.new) as new:
@@ -170,22 +186,33 @@ def save_checkpoint(
             write_json(new / "state.json", {"step": step, **state})
         barrier()  # all have written
     if first:
-        for old in out.glob("step-*"):
+        for old in checkpoints(out):
             if old != folder:
-                shutil.rmtree(old)
+                old.rename(old.with_name(old.name + ".tmp"))  # one half deleted is not whole
+        for left in out.glob("step-????????.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
     barrier()
     return folder
 
 
 def load_state(folder: Path) -> dict:
     """state.json of a training checkpoint; its tensors are for `distributed.read_into`."""
-    return json.loads((folder / "state.json").read_text())
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints in a training folder: what is called step- and eight digits, all whole."""
+    return [p for p in Path(out).glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)]
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The whole checkpoint of the most steps in a training folder, if there is one."""
-    whole = [p for p in Path(out).glob("step-*") if p.suffix != ".tmp"]
-    return max(whole, default=None)
+    """The checkpoint of the most steps in a training folder, if there is one."""
+    return max(checkpoints(out), default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The number of steps in a checkpoint's name; −1 for none."""
+    return -1 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
 
 # ---- files -------------------------------------------------------------------------------------
@@ -209,7 +236,7 @@ class whole_folder:  # used like a function, so named like one
             return
         for file in self.new.rglob("*"):
             if file.is_file():
-                with file.open("rb") as handle:
+                with file.open("r+b") as handle:  # Windows flushes only what may be written
                     os.fsync(handle.fileno())
         if self.path.exists():
             old = self.path.with_name(self.path.name + ".old.tmp")
@@ -219,13 +246,6 @@ class whole_folder:  # used like a function, so named like one
             shutil.rmtree(old)
         else:
             self.new.rename(self.path)
-
-
-def write_json(path: Path, value: dict) -> None:
-    """One JSON file, written whole or not at all."""
-    new = path.with_name(path.name + ".tmp")
-    new.write_text(json.dumps(value, indent=2) + "\n")
-    new.replace(path)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

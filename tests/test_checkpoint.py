@@ -1,13 +1,22 @@
 """What checkpoints promise: the released form, whole folders, errors that say what is wrong."""
 
 import json
+import os
 
 import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
-from sedd_mini.checkpoint import load_pretrained, load_tensors, save_pretrained, save_tensors
+from sedd_mini.checkpoint import (
+    load_pretrained,
+    load_tensors,
+    newest_checkpoint,
+    save_checkpoint,
+    save_pretrained,
+    save_tensors,
+)
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.tokenizers import CharTokenizer
 
 CASES = [
     (AbsorbingGraph(11), LogLinearNoise(2e-3), {"absorbing": True}),
@@ -74,6 +83,47 @@ def test_errors_name_what_does_not_fit(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="is missing"):
         load_pretrained(folder)
+
+
+def test_only_a_network_is_replaced(tmp_path):
+    graph, noise, sizes = CASES[0]
+    model, folder = make(graph, sizes), tmp_path / "net"
+    folder.mkdir()
+    for seed in (0, 1):  # into an empty folder, then over a network
+        save_pretrained(folder, model, graph, noise, info={"seed": seed})
+        assert json.loads((folder / "training.json").read_text()) == {"seed": seed}
+    (folder / "config.json").rename(folder / "notes.json")
+    with pytest.raises(ValueError, match="is there and no network"):
+        save_pretrained(folder, model, graph, noise)
+    assert (folder / "notes.json").exists()
+
+
+def save(out, step: int):
+    graph, noise, sizes = CASES[0]
+    state = {"a": torch.full((2,), float(step))}
+    return save_checkpoint(out, step, state, {}, make(graph, sizes), graph, noise, CharTokenizer())
+
+
+def test_a_checkpoint_that_is_there_is_not_written_again(tmp_path):
+    folder = save(tmp_path, 3)
+    before = folder.stat()
+    (folder / "state.json").write_text("{}")
+    assert save(tmp_path, 3) == folder
+    assert folder.stat().st_ino == before.st_ino
+    assert (folder / "state.json").read_text() == "{}"
+    assert newest_checkpoint(tmp_path) == folder
+    assert newest_checkpoint(tmp_path) != save(tmp_path, 4) == newest_checkpoint(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000004"]
+
+
+def test_files_are_open_for_writing_when_they_are_flushed(tmp_path, monkeypatch):
+    """Windows refuses to flush others."""
+    fcntl = pytest.importorskip("fcntl")
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda fd: modes.append(fcntl.fcntl(fd, fcntl.F_GETFL)))
+    save(tmp_path, 1)
+    assert len(modes) == 5
+    assert all(mode & os.O_ACCMODE == os.O_RDWR for mode in modes)
 
 
 def test_names_that_lead_nowhere(tmp_path, monkeypatch):
