@@ -109,7 +109,15 @@ def read_tokenizer(options: argparse.Namespace):
         from sedd_mini.tokenizers import gpt2_tokenizer
 
         return gpt2_tokenizer()
-    return load_tokenizer(options.tokenizer or find_folder(options.checkpoint))
+    if options.tokenizer:
+        return load_tokenizer(options.tokenizer)
+    try:
+        return load_tokenizer(find_folder(options.checkpoint))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}. Say which one the network was trained with: --tokenizer gpt2 for the "
+            "released weights, or a folder"
+        ) from error
 
 
 def main(arguments: list[str] | None = None) -> None:

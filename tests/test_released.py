@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from sedd_mini.checkpoint import load_pretrained
 from sedd_mini.evaluate import likelihood_bound
+from sedd_mini.sample import main
 from sedd_mini.samplers import sample
 
 TOKENS, LENGTH, WIDTH, COND, BLOCKS, HEADS = 13, 10, 24, 8, 2, 3
@@ -186,6 +187,12 @@ def test_what_is_loaded_samples_infills_and_evaluates(tmp_path, case):
     bound = likelihood_bound(model, graph, noise, x, repeats=4, generator=generator)
     assert np.isfinite(bound.nats)
     assert bound.nats > 0
+
+
+def test_sampling_without_a_tokeniser_says_how_to_give_one(tmp_path):
+    folder = released_folder(tmp_path / "net", "absorb", True)
+    with pytest.raises(SystemExit, match=r"no tokeniser in .*net.* --tokenizer gpt2"):
+        main(["--checkpoint", str(folder)])
 
 
 def test_a_hub_name_is_found_in_the_cache(tmp_path, monkeypatch):
