@@ -13,7 +13,6 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,9 +21,14 @@ from torch import Tensor, nn
 
 
 def start(device: str) -> str:
-    """Join the processes that torchrun started, if it did; the device of this process."""
+    """Join the processes that torchrun started, if it did; the device of this process.
+
+    Raises ValueError for "cuda" where PyTorch sees no GPU.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but PyTorch sees no GPU here: choose 'cpu' or 'auto'")
     if "LOCAL_RANK" in os.environ:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -58,6 +62,11 @@ def mean(value: float) -> float:
 
 def any_of(flag: bool) -> bool:
     return mean(float(flag)) > 0
+
+
+def same(value: int) -> bool:
+    """Whether all processes came with one number; all of them get the same answer."""
+    return not any_of(mean(value) != value)
 
 
 def barrier() -> None:
@@ -140,19 +149,37 @@ def read_into(folder: Path, tensors: dict[str, Tensor]) -> None:
 # ---- the end -----------------------------------------------------------------------------------
 
 
-def hold_signals() -> tuple[list[int], Callable[[], None]]:
-    """Collect SIGINT and SIGTERM in a list, to be read between two steps; and how to stop that.
+class Signals:
+    """SIGINT and SIGTERM, held back until `release()`; `arrived` says whether there was one.
 
-    Outside the main thread, where Python allows no handlers, the list stays empty.
+    It is to be read between two steps. Outside the main thread, where Python allows no handlers,
+    nothing is held back.
     """
-    arrived: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        return arrived, lambda: None
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    old = {kind: signal.signal(kind, lambda number, _: arrived.append(number)) for kind in kinds}
 
-    def restore() -> None:
-        for kind, handler in old.items():
+    def __init__(self):
+        self.arrived, self.patient, self.handlers = False, True, {}
+        if threading.current_thread() is threading.main_thread():
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[kind] = signal.signal(kind, self.take)
+
+    def take(self, *_) -> None:
+        if self.arrived and not self.patient:
+            raise KeyboardInterrupt
+        self.arrived = True
+
+    @contextlib.contextmanager
+    def breakable(self):
+        """For long work between two steps: here a second signal raises KeyboardInterrupt at once.
+
+        Not where there are several processes, which have to stop at the same place: torchrun kills
+        those that have not done so half a minute after the first signal.
+        """
+        self.patient = world_size() > 1
+        try:
+            yield
+        finally:
+            self.patient = True
+
+    def release(self) -> None:
+        for kind, handler in self.handlers.items():
             signal.signal(kind, handler)
-
-    return arrived, restore

@@ -3,6 +3,16 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+OPENWEBTEXT = "runs/openwebtext"  # where the shards of --data openwebtext are looked for
+HARMLESS = {  # what may always be another when a run goes on: its steps are the same
+    "device", "parallel", "accumulate", "compile", "checkpoint_activations", "valid_every",
+    "valid_blocks", "valid_repeats", "save_every", "sample_every", "log_every", "tensorboard",
+}  # fmt: skip
+CHANGEABLE = (  # what may be if one says so: the network is the same
+    "lr", "warmup", "decay", "steps", "clip", "ema", "beta2", "weight_decay", "dropout",
+    "precision", "seed",
+)  # fmt: skip
+
 
 def setting(default, help: str):
     return field(default=default, metadata={"help": help})
@@ -12,8 +22,9 @@ def setting(default, help: str):
 class Settings:
     """All settings of a run; each is an option of the command line, with `_` written as `-`."""
 
-    data: str = setting("docs", '"synthetic", "docs", a text file or folder, a folder of shards, '
-                                "or a Hugging Face dataset")  # fmt: skip
+    data: str = setting("docs", '"synthetic", "docs", a text file or folder, a folder of shards, a '
+                                'Hugging Face dataset, or "openwebtext": its shards in '
+                                + OPENWEBTEXT)  # fmt: skip
     tokenizer: str = setting("bpe", '"bpe" (trained on the data), "chars", "gpt2", or a folder')
     vocab_size: int = setting(1024, "size of a BPE that is trained here")
     length: int = setting(128, "tokens a block, L")
@@ -55,14 +66,23 @@ class Settings:
         choices = {
             "graph": ("absorb", "uniform"), "decay": ("cosine", "none"),
             "precision": ("auto", "float32", "bfloat16", "float64"), "parallel": ("ddp", "fsdp"),
+            "device": ("auto", "cpu", "cuda"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
-        for name in ("steps", "batch_size", "accumulate", "length", "valid_blocks", "log_every",
-                     "save_every"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        least = {
+            "steps": 1, "batch_size": 1, "accumulate": 1, "length": 1, "valid_blocks": 1,
+            "valid_repeats": 2, "log_every": 1, "save_every": 1, "valid_every": 0,
+            "sample_every": 0, "warmup": 0, "seed": 0,
+        }  # fmt: skip
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
+        if not self.clip > 0:
+            raise ValueError(f"clip must be above 0, got {self.clip}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
@@ -93,3 +113,19 @@ def preset(name: str, **changes) -> Settings:
     if unknown:
         raise ValueError(f"no setting {', '.join(sorted(unknown))}: see --help for all settings")
     return Settings(**PRESETS[name] | changes)
+
+
+def compare(saved: dict, now: Settings, change: tuple[str, ...] = ()) -> tuple[dict, dict]:
+    """How the settings of a saved run differ from those now: what may, by `change`, and the rest.
+
+    Each as {name: [was, is]}, without what is harmless; `steps` is where nothing decays.
+    """
+    values = dataclasses.asdict(now)
+    harmless = HARMLESS | ({"steps"} if now.decay == "none" else set())
+    other = {
+        name: [was, values[name]]
+        for name, was in saved.items()
+        if name in values and values[name] != was and (name in change or name not in harmless)
+    }
+    changed = {name: both for name, both in other.items() if name in change}
+    return changed, {name: both for name, both in other.items() if name not in change}

@@ -2,6 +2,7 @@
 
     python -m sedd_mini.train --preset docs --out runs/docs
 
+    python -m sedd_mini.shards --data openwebtext --tokenizer gpt2 --out runs/openwebtext
     torchrun --nproc_per_node=8 -m sedd_mini.train --preset small
 
 Everything random in step n comes from (seed, n) alone, and the data position is one number. So a
@@ -15,6 +16,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import platform
 import shlex
 import sys
@@ -28,12 +30,14 @@ from tqdm import tqdm
 
 from sedd_mini import distributed
 from sedd_mini.checkpoint import (
+    check_replaceable,
     load_pretrained,
     load_state,
     newest_checkpoint,
     save_checkpoint,
     save_pretrained,
     save_tensors,
+    step_of,
 )
 from sedd_mini.data import BlockLoader, Corpus, load_corpus
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
@@ -43,11 +47,22 @@ from sedd_mini.hardware import autocast, choose_precision
 from sedd_mini.losses import diffusion_weighted_in_head
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 from sedd_mini.report import Stopwatch, as_text, report
-from sedd_mini.settings import PRESETS, Settings, preset
+from sedd_mini.settings import CHANGEABLE, OPENWEBTEXT, PRESETS, Settings, compare, preset
 
 
 def corpus_of(s: Settings) -> Corpus:
-    """The text of a run in tokens; also offline for "docs" in GPT-2's (see offline.py)."""
+    """The text of a run in tokens; also offline for "docs" in GPT-2's (see offline.py).
+
+    OpenWebText is too large for the memory: raises ValueError where its shards are not prepared.
+    """
+    if s.data == "openwebtext":
+        if not Path(OPENWEBTEXT, "shards.json").exists():
+            raise ValueError(
+                f"there are no shards of OpenWebText in {OPENWEBTEXT}. Prepare them once: python "
+                f"-m sedd_mini.shards --data openwebtext --tokenizer gpt2 --out {OPENWEBTEXT}; or "
+                "choose another --data"
+            )
+        return load_corpus(OPENWEBTEXT, s.length)
     if (s.data, s.tokenizer) == ("docs", "gpt2"):
         from sedd_mini.offline import docs_with_gpt2_tokens
 
@@ -69,9 +84,16 @@ def summary_writer(out: Path, step: int):
 class Trainer:
     """A run: network, averaged network, optimiser, data position. `run()` does the steps."""
 
-    def __init__(self, settings: Settings, corpus: Corpus | None = None, out: str | None = None):
-        """`corpus` is loaded from the settings unless given; without `out` nothing is written."""
+    def __init__(self, settings: Settings, corpus: Corpus | None = None, out: str | None = None,
+                 change: tuple[str, ...] = ()):  # fmt: skip
+        """`corpus` is loaded from the settings unless given; without `out` nothing is written.
+
+        `change` names settings that may differ from those that the run in `out` was saved with.
+        """
         self.settings, s = settings, settings
+        if unknown := sorted(set(change) - set(CHANGEABLE)):
+            raise ValueError(f"no run can go on with another {', '.join(unknown)}: what can be "
+                             f"changed is {', '.join(CHANGEABLE)}")  # fmt: skip
         self.device = distributed.start(s.device)
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         if s.batch_size % (s.accumulate * self.world_size):
@@ -104,12 +126,11 @@ class Trainer:
         self.loader = BlockLoader(
             self.corpus.train, s.batch_size, s.seed, self.rank, self.world_size
         )
-        self.step, self.history, self.seconds = 0, [], 0.0
-        self.out = None if out is None else Path(out)
+        self.step, self.history, self.seconds, self.grad_norm = 0, [], 0.0, 0.0
+        self.out, self.board = None if out is None else Path(out), None
         if self.out:
             self.out.mkdir(parents=True, exist_ok=True)
-            self.resume()
-        self.board = None
+            self.resume(change)
         if self.out and s.tensorboard and self.rank == 0:
             self.board = summary_writer(self.out, self.step)
 
@@ -133,7 +154,10 @@ class Trainer:
     # ---- one step ------------------------------------------------------------------------------
 
     def train_step(self) -> float:
-        """One optimiser step; the loss in nats a token. Raises FloatingPointError if not finite."""
+        """One optimiser step; the loss in nats a token. Raises FloatingPointError if not finite.
+
+        `grad_norm` is then the norm of the gradient as it was before clipping.
+        """
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = s.lr * self.lr_factor(self.step)
@@ -153,6 +177,7 @@ class Trainer:
         loss, norm = distributed.mean(loss.item()), distributed.whole(norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.stop_at_nan(loss, norm, *batch)
+        self.grad_norm = norm
         self.optimizer.step()
         self.step += 1
         self.update_average()
@@ -176,7 +201,8 @@ class Trainer:
         data = torch.zeros(s.batch_size, s.length, dtype=torch.int64)  # others' rows do not matter
         data[mine] = next(self.loader)
         x = self.graph.sample_transition(data, self.noise.total(t)[:, None], generator)
-        return data[mine], x[mine], t[mine], self.loader.sample_ids + (s.seed << 40)
+        key = self.loader.sample_ids + (s.seed % 2**23 << 40)  # below 2⁶³
+        return data[mine], x[mine], t[mine], key
 
     def loss(self, x0: Tensor, x: Tensor, t: Tensor, key: Tensor) -> Tensor:
         """Diffusion-weighted denoising score entropy in nats a token, averaged; a scalar."""
@@ -223,7 +249,8 @@ class Trainer:
             where = f"its batch is in {path}, and the last checkpoint is untouched"
         raise FloatingPointError(
             f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. Often a lower --lr, "
-            "a longer --warmup or --precision float32 helps"
+            "a longer --warmup or --precision float32 helps; with --change lr,warmup,precision the "
+            "run goes on with them from its last checkpoint"
         )
 
     # ---- the run -------------------------------------------------------------------------------
@@ -231,48 +258,43 @@ class Trainer:
     def run(self, steps: int | None = None, callback: Callable[[dict], None] | None = None) -> list:
         """Train to `steps` (default: all of the settings); the log as a list of dicts.
 
-        `callback` gets each log record. Ctrl-C and SIGTERM let the step at hand end, so that what
-        is saved is whole, and then raise KeyboardInterrupt.
+        `callback` gets each log record. Ctrl-C and SIGTERM let the step at hand end, with what is
+        due after it, so that what is saved is whole, and then raise KeyboardInterrupt. A second one
+        breaks a validation or a snapshot off (in a single process).
         """
         s, last = self.settings, steps or self.settings.steps
-        start, mean, tokens = time.time(), [], s.batch_size * s.length
+        losses, norms, tokens = [], [], s.batch_size * s.length  # since the last record
         self.watch.reset()
         begun = self.step  # the first step is slower, and the last three are looked at closely
         first = self.rank == 0  # the one that tells
         bar = tqdm(total=last, initial=self.step, unit="step", desc="training", disable=not first)
         tell = bar.write if first else lambda text: None
-        arrived, restore = distributed.hold_signals()
+        signals = distributed.Signals()
+        start, recorded = time.perf_counter(), self.seconds
         try:
             while self.step < last:
-                if distributed.any_of(bool(arrived)):  # all of them stop at the same step
+                if distributed.any_of(signals.arrived):  # all of them stop at the same step
                     raise KeyboardInterrupt
                 self.watch.start(self.step >= max(last - 3, min(begun + 1, last - 1)))
-                mean.append(self.train_step())
+                losses.append(self.train_step())
+                norms.append(self.grad_norm)
                 bar.update()
-                finished = self.step == last
+                finished, now = self.step == last, time.perf_counter()
+                self.seconds, start = self.seconds + now - start, now
                 if self.step % s.log_every == 0 or finished:
-                    speed = len(mean) * tokens / max(time.time() - start, 1e-9)
-                    self.seconds += time.time() - start
-                    record = {"step": self.step, "loss": sum(mean) / len(mean),
-                              "lr": self.optimizer.param_groups[0]["lr"],
+                    speed = len(losses) * tokens / max(self.seconds - recorded, 1e-9)
+                    record = {"step": self.step, "loss": sum(losses) / len(losses),
+                              "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": max(norms),
                               "tokens": self.step * tokens, "tokens_per_s": round(speed),
                               "seconds": round(self.seconds, 2)}  # fmt: skip
                     self.log(record, callback)
                     bar.set_postfix_str(self.describe(record["loss"], speed))
-                    start, mean = time.time(), []
-                if finished:
-                    self.log({"step": self.step, "report": self.report()}, callback)
-                if finished or (s.valid_every and self.step % s.valid_every == 0):
-                    bound = self.validate()
-                    self.log({"step": self.step, "valid": bound.nats / s.length,
-                              "valid_error": bound.error / s.length}, callback)  # fmt: skip
-                    tell(f"step {self.step}: validation {bound}")
-                    start = time.time()
-                if self.out and s.sample_every and (self.step % s.sample_every == 0):
-                    tell(self.snapshot())
-                    start = time.time()
-                if self.out and (finished or self.step % s.save_every == 0):
-                    self.save()
+                    losses, norms, recorded = [], [], self.seconds
+                aside = time.perf_counter()
+                self.between_steps(finished, signals, tell, callback)
+                start += time.perf_counter() - aside  # which is not the time of a step
+            if distributed.any_of(signals.arrived):
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             if self.out:
                 self.save()
@@ -283,11 +305,29 @@ class Trainer:
                 raise
             raise RuntimeError(self.last_words(error)) from error
         finally:
-            restore()
+            signals.release()
             bar.close()
         if self.out and first:
             plot_log(self.out)
         return self.history
+
+    def between_steps(self, finished: bool, signals, tell: Callable, callback) -> None:
+        """What is due after a step: the last one's report, validation, samples, checkpoint."""
+        s = self.settings
+        if finished:
+            self.log({"step": self.step, "report": self.report()}, callback)
+        if finished or (s.valid_every and self.step % s.valid_every == 0):
+            with signals.breakable():
+                bound = self.validate()
+            self.log({"step": self.step, "valid": bound.nats / s.length,
+                      "valid_error": bound.error / s.length}, callback)  # fmt: skip
+            tell(f"step {self.step}: validation {bound}")
+        if self.out and s.sample_every and self.step % s.sample_every == 0:
+            with signals.breakable():
+                sample = self.snapshot()
+            tell(sample)
+        if self.out and (finished or self.step % s.save_every == 0):
+            self.save()
 
     def describe(self, loss: float, tokens_per_s: float) -> str:
         per_token = self.corpus.info.get("chars_per_token")
@@ -347,13 +387,16 @@ class Trainer:
         text = "\n---\n".join(self.corpus.tokenizer.decode(row) for row in x.tolist())
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
-        (folder / f"step-{self.step:08d}.txt").write_text(text + "\n")
+        (folder / f"step-{self.step:08d}.txt").write_text(text + "\n", encoding="utf-8")
         return f"step {self.step}: {text.splitlines()[0][:100]} …"
 
     # ---- saving --------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """A checkpoint of everything that the rest of the run depends on; all processes call it."""
+        """A checkpoint of everything that the rest of the run depends on; all processes call it.
+
+        One of this step that is there already is left as it is.
+        """
         state = {
             "settings": dataclasses.asdict(self.settings), "loader": self.loader.state_dict(),
             "corpus": self.corpus.info, "seconds": self.seconds,
@@ -374,59 +417,71 @@ class Trainer:
             tensors |= {f"adam.{kind}.{name}": v for kind, v in state.items()}
         return tensors
 
-    def resume(self) -> None:
+    def resume(self, change: tuple[str, ...] = ()) -> None:
         """Go on from the newest checkpoint of the folder, if there is one.
 
         However many processes wrote it, and however many there are now. Raises ValueError if it
-        belongs to a run with other settings (`steps` may be raised where nothing decays) or other
-        data.
+        belongs to a run with other data or other settings, those named in `change` excepted
+        (`steps` may be raised where nothing decays).
         """
-        folder, log = newest_checkpoint(self.out), self.out / "log.jsonl"
-        if folder:
-            state = load_state(folder)
-            self.check_same_run(folder, state)
-            distributed.read_into(folder, self.state_tensors() | self.average.state_dict())
-            self.loader.load_state_dict(state["loader"])
-            self.step, self.seconds = state["step"], state["seconds"]
-        if distributed.mean(self.step) != self.step:
+        folder = newest_checkpoint(self.out)
+        if not distributed.same(step_of(folder)):
             raise ValueError(f"not all processes see the same checkpoint in {self.out}: it must be "
                              "in a folder that all machines share")  # fmt: skip
+        changed = {}
+        if folder:
+            state = load_state(folder)
+            changed = self.check_same_run(folder, state, change)
+            distributed.read_into(folder, self.state_tensors() | self.average.state_dict())
+            self.loader.load_state_dict(state["loader"])
+            self.loader.seed = self.settings.seed  # which may have been changed
+            self.step, self.seconds = state["step"], state["seconds"]
+        log, new = self.out / "log.jsonl", self.out / "log.jsonl.tmp"
         if self.rank == 0 and log.exists():
-            for line in log.read_text().splitlines():  # the last one may be torn,
-                with contextlib.suppress(json.JSONDecodeError):
-                    record = json.loads(line)
-                    if record["step"] <= self.step:  # those after the checkpoint come again
-                        self.history.append(record)
-            log.write_text("".join(json.dumps(record) + "\n" for record in self.history))
+            self.history = read_log(self.out, self.step)
+            new.write_text("".join(json.dumps(record) + "\n" for record in self.history))
+            os.replace(new, log)
+        if changed:
+            self.log({"step": self.step, "changed": changed})
 
-    def check_same_run(self, folder: Path, state: dict) -> None:
-        harmless = {
-            "device", "parallel", "accumulate", "compile", "checkpoint_activations", "valid_every",
-            "valid_blocks", "valid_repeats", "save_every", "sample_every", "log_every",
-            "tensorboard",
-        }  # fmt: skip
-        if self.settings.decay == "none":
-            harmless.add("steps")
-        now = dataclasses.asdict(self.settings)
-        other = [f"{k} was {v!r}, is {now[k]!r}" for k, v in state["settings"].items()
-                 if k in now and k not in harmless and v != now[k]]  # fmt: skip
+    def check_same_run(self, folder: Path, state: dict, change: tuple[str, ...]) -> dict:
+        """What `change` has changed, {name: [was, is]}; raises ValueError if anything else has."""
+        changed, other = compare(state["settings"], self.settings, change)
+        problems = [f"{k} was {was!r}, is {is_!r}" for k, (was, is_) in other.items()]
         if state["corpus"]["hash"] != self.corpus.info["hash"]:
-            other.append("the text is another one")
-        if other:
+            problems.append("the text is another one")
+        if problems:
+            names = ",".join(k for k in other if k in CHANGEABLE)
             raise ValueError(
-                f"{folder} is of a run with other settings ({'; '.join(other)}): resume with the "
-                "same ones, or choose another --out"
+                f"{folder} is of a run with other settings ({'; '.join(problems)}): resume with "
+                "the same ones, or choose another --out"
+                + (f"; --change {names} goes on with what is now given" if names else "")
             )
+        return changed
+
+
+def read_log(out: Path, step: int | None = None) -> list[dict]:
+    """The records of out/log.jsonl, of a checkpoint's `step` those that were logged before it."""
+    path, records = out / "log.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # a death may have torn the last one
+            records.append(json.loads(line))
+    if step is None:
+        return records
+    return [r for r in records if r["step"] < step or (r["step"] == step and "changed" not in r)]
 
 
 def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
     """Write the averaged network, small enough to ship (float16), with how it was made.
 
     training.json then holds the command, the settings' outcome, and the likelihood bound on the
-    whole validation set, measured on what was written. Returns its content.
+    whole validation set, measured on what was written. Returns its content. All processes call it,
+    and the first one writes; the others return {}.
     """
     s, info = trainer.settings, trainer.corpus.info
-    what = trainer.average, trainer.graph, trainer.noise, trainer.corpus.tokenizer
+    what = trainer.whole_average(), trainer.graph, trainer.noise, trainer.corpus.tokenizer
+    if trainer.rank > 0:
+        return {}
     save_pretrained(folder, *what, dtype=torch.float16)
     trainer.average = load_pretrained(folder, trainer.device)[0]
     bound = trainer.validate(trainer.corpus.valid[:], seed=1)
@@ -445,17 +500,19 @@ def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
     return record
 
 
-def plot_log(out: Path) -> Path:
-    """out/loss.png from out/log.jsonl: training loss and validation bound, nats a token."""
+def plot_log(out: Path) -> None:
+    """out/loss.png from out/log.jsonl, if that is there: training loss and validation bound."""
+    records = read_log(out)
+    train = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    valid = [(r["step"], r["valid"], 2 * r["valid_error"]) for r in records if "valid" in r]
+    if not train:
+        return
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    train = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    valid = [(r["step"], r["valid"], 2 * r["valid_error"]) for r in records if "valid" in r]
     ax.plot(*zip(*train, strict=True), lw=1, label="training loss")
     if valid:
         steps, bounds, errors = zip(*valid, strict=True)
@@ -464,7 +521,6 @@ def plot_log(out: Path) -> Path:
     ax.legend()
     fig.savefig(out / "loss.png", dpi=100)
     plt.close(fig)
-    return out / "loss.png"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -479,8 +535,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", help="folder of the run (default: runs/PRESET-GRAPH)")
     parser.add_argument("--export", help="at the end, write the network here, small, to be shipped")
+    parser.add_argument(
+        "--change", default=(), type=lambda text: tuple(text.split(",")), metavar="NAME,NAME",
+        help="settings that may differ from those the run in --out was saved with: "
+             + ", ".join(CHANGEABLE),
+    )  # fmt: skip
     for f in dataclasses.fields(Settings):
-        kind = {bool: lambda v: v.lower() in ("1", "true", "yes")}.get(f.type, f.type)
+        kind = {bool: yes_or_no}.get(f.type, f.type)
         text = f"{f.metadata['help']} (default: {f.default})"
         flag = "--" + f.name.replace("_", "-")
         parser.add_argument(
@@ -489,13 +550,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def yes_or_no(text: str) -> bool:
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise argparse.ArgumentTypeError(f"expected 1, true, yes, 0, false or no, got {text!r}")
+    return text.lower() in ("1", "true", "yes")
+
+
 def main(arguments: list[str] | None = None) -> None:
     given = vars(parse(arguments))
-    name, out, shipped = given.pop("preset"), given.pop("out"), given.pop("export")
+    name, out, shipped, change = map(given.pop, ("preset", "out", "export", "change"))
     try:
         settings = preset(name, **{k: v for k, v in given.items() if v is not None})
         out = out or f"runs/{name}-{settings.graph}"
-        trainer = Trainer(settings, out=out)
+        if shipped:
+            check_replaceable(shipped)
+            if Path(out).resolve().is_relative_to(Path(shipped).resolve()):
+                raise ValueError(f"--export {shipped} would replace the run in {out}")
+        trainer = Trainer(settings, out=out, change=change)
         size = sum(p.numel() for p in trainer.model.parameters())
         info, processes = trainer.corpus.info, trainer.world_size
         spread = f" × {processes} processes ({settings.parallel})" if processes > 1 else ""
@@ -504,10 +575,11 @@ def main(arguments: list[str] | None = None) -> None:
               f"{info['train_tokens']:,} training tokens of {info['source']}, vocabulary "
               f"{trainer.graph.num_tokens}; step {trainer.step} to {settings.steps}")  # fmt: skip
         trainer.run(callback=lambda record: "report" in record and tell(as_text(record["report"])))
-        if shipped and trainer.rank == 0:
+        if shipped:
             words = arguments if arguments is not None else sys.argv[1:]
             record = export(trainer, shipped, "python -m sedd_mini.train " + shlex.join(words))
-            print(f"{shipped}: bound {record['bound_bits_per_token']:.4f} bits a token")
+            if trainer.rank == 0:
+                print(f"{shipped}: bound {record['bound_bits_per_token']:.4f} bits a token")
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

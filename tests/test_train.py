@@ -6,10 +6,13 @@ The corpora are a few hundred words long, the networks tiny.
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import kill_and_resume
 import pytest
@@ -17,7 +20,8 @@ import torch
 from kill_and_resume import TINY
 
 from sedd_mini import checkpoint, train
-from sedd_mini.train import PRESETS, Settings, Trainer, preset
+from sedd_mini.shards import prepare_shards
+from sedd_mini.train import PRESETS, Settings, Trainer, main, preset, read_log
 
 WORDS = "the cat sat on the mat and the dog sat on the cat "
 
@@ -86,14 +90,27 @@ def test_a_stopped_run_goes_on_to_the_same_weights(text, tmp_path, graph, stop):
     assert pick(map(json.loads, lines)) == pick(log)
 
 
+def die(*arguments: str) -> int:
+    """Runs kill_and_resume.py; the number of deaths."""
+    script = str(Path(__file__).with_name("kill_and_resume.py"))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
 def test_kill_and_resume_at_20_random_moments(text, tmp_path):
-    """SIGKILL at any time, the writing of checkpoints included: the same final weights."""
-    script = Path(__file__).with_name("kill_and_resume.py")
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(script), text, str(tmp_path / "run"), "20", "0"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.split()) == (0, ["20"]), done.stderr
+    """SIGKILL at any time, the writing of checkpoints included: the same log and final weights."""
+    assert die("random", text, str(tmp_path / "run"), "20", "0") == 20
+    lines = (tmp_path / "run" / "log.jsonl").read_text()
+    assert lines.endswith("}\n")
+    records = list(map(json.loads, lines.splitlines()))  # none is torn
+    steps = kill_and_resume.STEPS
+    assert [r["step"] for r in records if "loss" in r] == list(range(1, steps + 1))
+    assert [list(r) for r in records[steps:]] == [["step", "report"],
+                                                  ["step", "valid", "valid_error"]]  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the script: sums in another order round otherwise
     try:
@@ -102,8 +119,13 @@ def test_kill_and_resume_at_20_random_moments(text, tmp_path):
     finally:
         torch.set_num_threads(threads)
     end = Trainer(kill_and_resume.settings(text), out=tmp_path / "run")
-    assert end.step == kill_and_resume.STEPS
+    assert end.step == steps
     assert torch.equal(weights(whole), weights(end))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
+def test_a_death_after_any_change_of_the_file_system_leaves_a_whole_checkpoint(text, tmp_path):
+    assert die("each", text, str(tmp_path)) >= 10  # files of the old checkpoint, renamed folders, …
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -130,6 +152,38 @@ def test_an_interrupt_in_the_middle_of_a_step_saves_a_whole_one(text, tmp_path, 
     assert torch.equal(weights(whole), weights(second))
 
 
+@pytest.mark.parametrize("long", ["validate", "snapshot"])
+def test_a_second_interrupt_breaks_off_what_is_long(text, tmp_path, monkeypatch, long):
+    trainer = Trainer(settings(text, valid_every=2, sample_every=2), out=tmp_path)
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(trainer, long, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert Trainer(settings(text), out=tmp_path).step == 2
+
+
+@pytest.mark.parametrize("long", ["train_step", "validate", "save"])
+def test_an_interrupt_in_the_last_step_is_told(text, tmp_path, monkeypatch, long):
+    trainer = Trainer(settings(text, steps=2), out=tmp_path)
+    usual, handler = getattr(trainer, long), signal.getsignal(signal.SIGTERM)
+
+    def interrupted():
+        if trainer.step >= 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return usual()
+
+    monkeypatch.setattr(trainer, long, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert Trainer(settings(text, steps=2), out=tmp_path).step == 2
+
+
 def test_a_write_that_dies_leaves_the_last_checkpoint(text, tmp_path, monkeypatch):
     run = Trainer(settings(text), out=tmp_path)
     run.run(3)
@@ -149,6 +203,80 @@ def test_a_write_that_dies_leaves_the_last_checkpoint(text, tmp_path, monkeypatc
     assert again.step == 3
 
 
+def test_a_death_while_the_log_is_written_again_loses_no_line(text, tmp_path, monkeypatch):
+    Trainer(settings(text), out=tmp_path).run(6)
+    before = (tmp_path / "log.jsonl").read_text()
+    usual = Path.write_text
+
+    def dies(path, data, **options):
+        usual(path, data[:50], **options)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", dies)
+    with pytest.raises(OSError, match="no space"):
+        Trainer(settings(text), out=tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "log.jsonl").read_text() == before
+    assert len(Trainer(settings(text), out=tmp_path).history) == before.count("\n")
+
+
+def test_a_run_without_its_log_ends_well(text, tmp_path):
+    Trainer(settings(text, steps=3), out=tmp_path).run()
+    (tmp_path / "log.jsonl").unlink()
+    assert Trainer(settings(text, steps=3), out=tmp_path).run() == []
+
+
+def test_only_step_and_eight_digits_is_a_checkpoint(text, tmp_path):
+    Trainer(settings(text), out=tmp_path).run(3)
+    kept, torn = tmp_path / "step-00000003-keep", tmp_path / "step-00000009.tmp"
+    (tmp_path / "step-00000003").rename(kept)
+    torn.mkdir()
+    trainer = Trainer(settings(text), out=tmp_path)
+    assert trainer.step == 0
+    trainer.run(3)
+    assert kept.is_dir()
+    assert not torn.exists()
+    assert Trainer(settings(text), out=tmp_path).step == 3
+
+
+def test_time_aside_is_no_training_time(text, tmp_path, monkeypatch):
+    """On a clock that only the trainer's own work moves. What is logged is due out of step."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    often = {"steps": 30, "log_every": 10, "valid_every": 9, "sample_every": 7, "save_every": 4}
+    trainer = Trainer(settings(text, **often), out=tmp_path)
+    lasts = {"train_step": 2, "log": 0.5, "report": 10, "validate": 100, "snapshot": 1e3,
+             "save": 1e4}  # fmt: skip
+
+    def timed(usual, seconds):
+        def work(*args):
+            clock.now += seconds
+            return usual(*args)
+
+        return work
+
+    for name, seconds in lasts.items():
+        monkeypatch.setattr(trainer, name, timed(getattr(trainer, name), seconds))
+    records = [r for r in trainer.run() if "loss" in r]
+    assert [r["seconds"] for r in records] == [20, 40.5, 61]
+    tokens = 10 * 4 * 16
+    assert [r["tokens_per_s"] for r in records] == [round(tokens / t) for t in (20, 20.5, 20.5)]
+    state = checkpoint.load_state(checkpoint.newest_checkpoint(tmp_path))
+    assert state["seconds"] == 61
+
+
+def test_samples_are_utf8_whatever_the_machine_prefers(text, tmp_path, monkeypatch):
+    usual = Path.write_text
+    monkeypatch.setattr(
+        Path, "write_text", lambda *args, encoding="ascii": usual(*args, encoding=encoding)
+    )
+    trainer = Trainer(settings(text), out=tmp_path)
+    monkeypatch.setattr(trainer.corpus.tokenizer, "decode", lambda ids: "naïve ∫")
+    trainer.snapshot()
+    (file,) = (tmp_path / "samples").iterdir()
+    assert file.read_text(encoding="utf-8").splitlines() == ["naïve ∫", "---", "naïve ∫"]
+
+
 def test_accumulated_parts_give_the_same_step(text):
     """Float64, with the same masks of dropout; float32 differs by rounding alone."""
     whole, parts = (Trainer(settings(text, accumulate=k, precision="float64", dropout=0.1))
@@ -157,6 +285,63 @@ def test_accumulated_parts_give_the_same_step(text):
     for a, b in losses:
         assert a == pytest.approx(b, rel=1e-6)
     assert (weights(whole) - weights(parts)).abs().max() < 1e-6
+
+
+def test_the_log_has_the_largest_norm_of_the_gradient(text):
+    """As it was before clipping, which leaves 0.01 of it."""
+    trainer, norms = Trainer(settings(text, steps=6, log_every=3, clip=0.01)), []
+    step = trainer.train_step
+
+    def watched():
+        loss = step()
+        left = torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm()
+        assert left.item() == pytest.approx(0.01, rel=1e-3)
+        norms.append(trainer.grad_norm)
+        return loss
+
+    trainer.train_step = watched
+    records = [r["grad_norm"] for r in trainer.run() if "loss" in r]
+    assert records == [max(norms[:3]), max(norms[3:])]
+    assert min(norms) > 0.02
+    free = Trainer(settings(text, clip=1e9))
+    free.train_step()
+    whole = torch.stack([p.grad.norm() for p in free.model.parameters()]).norm().item()
+    assert free.grad_norm == pytest.approx(whole, rel=1e-5)
+    assert norms[0] == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", [5, 2**23 - 1, 2**23, 20_260_101, 2**40])
+def test_any_seed_gives_keys_of_dropout(text, seed):
+    trainer = Trainer(settings(text, seed=seed, dropout=0.1))
+    assert math.isfinite(trainer.train_step())
+    *_, key = trainer.noisy_batch()
+    assert (key >> 40).tolist() == [seed % 2**23] * 4
+    assert (key % 2**40).tolist() == [4, 5, 6, 7]
+
+
+HEADER = Path(sysconfig.get_path("include"), "Python.h")
+
+
+@pytest.mark.skipif(
+    not (HEADER.exists() and any(map(shutil.which, ("c++", "g++", "clang++")))),
+    reason="needs a C++ compiler and Python's headers",
+)
+@pytest.mark.slow
+def test_a_compiled_network_makes_the_same_steps(text):
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+    plain, compiled = (
+        Trainer(settings(text, compile=c, dropout=0.1, num_blocks=2, precision="float32", lr=1e-3))
+        for c in (False, True)
+    )
+    losses = [(plain.train_step(), compiled.train_step()) for _ in range(3)]
+    for a, b in losses:
+        assert a == pytest.approx(b, rel=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1  # of a block, the same for both
+    assert not counters["graph_break"]
+    assert len({a for a, _ in losses}) == 3
 
 
 def test_averaged_weights_follow_the_published_decay(text):
@@ -204,9 +389,66 @@ def test_resuming_another_run_is_refused(text, tmp_path):
         Trainer(settings(text), out=tmp_path)
 
 
-def test_what_is_shipped_says_how_it_was_made(text, tmp_path, capsys):
-    from sedd_mini.train import main
+def test_a_run_that_goes_on_with_other_settings(text, tmp_path):
+    """Those that are named, if they leave the network as it is; the log says from where on."""
+    new = {"lr": 1e-3, "warmup": 5, "beta2": 0.9, "weight_decay": 0.1, "seed": 7}
+    Trainer(settings(text), out=tmp_path).run(3)
+    with pytest.raises(ValueError, match="--change lr,warmup,weight_decay,beta2,seed goes on"):
+        Trainer(settings(text, **new), out=tmp_path)
+    with pytest.raises(ValueError, match=r"\(width was 16, is 32\).*another --out$"):
+        Trainer(settings(text, width=32), out=tmp_path)
+    with pytest.raises(ValueError, match="go on with another length, width: what can be changed"):
+        Trainer(settings(text), change=("width", "lr", "length"))
+    for _ in range(2):  # the first one dies before there is another checkpoint
+        trainer = Trainer(settings(text, **new), out=tmp_path, change=(*new, "clip"))
+        changed = {"lr": [2e-3, 1e-3], "warmup": [2, 5], "beta2": [0.99, 0.9],
+                   "weight_decay": [0.0, 0.1], "seed": [0, 7]}  # fmt: skip
+        records = [r for r in read_log(tmp_path) if "changed" in r]
+        assert records == [{"step": 3, "changed": changed}]
+        trainer.train_step()
+    group = trainer.optimizer.param_groups[0]
+    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.9), 0.1)
+    assert group["lr"] == pytest.approx(1e-3 * trainer.lr_factor(3))
+    other = Trainer(settings(text, **new)).loader
+    other.position = 12  # of three steps
+    fresh = next(other)
+    again = Trainer(settings(text, **new), out=tmp_path, change=tuple(new))
+    assert torch.equal(next(again.loader), fresh)
+    trainer.run(6)
+    last = Trainer(settings(text, **new), out=tmp_path)  # they are its settings now
+    assert last.step == 6
+    assert sum("changed" in r for r in last.history) == 1
 
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+def test_a_run_that_goes_on_in_another_precision(text, tmp_path, precision):
+    first = Trainer(settings(text, precision="float32"), out=tmp_path)
+    first.run(3)
+    second = Trainer(settings(text, precision=precision), out=tmp_path, change=("precision",))
+    torch.testing.assert_close(weights(second), weights(first), check_dtype=False)
+    assert math.isfinite(second.train_step())
+
+
+def test_openwebtext_is_read_from_its_shards_or_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "load_corpus", lambda *_, **__: pytest.fail("it was read"))
+    command = "sedd_mini.shards --data openwebtext --tokenizer gpt2 --out runs/openwebtext;"
+    with pytest.raises(ValueError, match=command):
+        Trainer(preset("small"))
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    for i in range(4):
+        Path("texts", f"{i}.txt").write_text(WORDS * 20 + str(i))
+    prepare_shards("texts", "runs/openwebtext", "chars", progress=False)
+    small = preset("small", **TINY | {"tokenizer": "gpt2"})
+    assert small.data == "openwebtext"
+    trainer = Trainer(small)
+    assert trainer.corpus.info["train_tokens"] > 1000
+    assert math.isfinite(trainer.train_step())
+
+
+def test_what_is_shipped_says_how_it_was_made(text, tmp_path, capsys):
     options = ["--data", text, "--steps", "3", "--out", str(tmp_path / "run")]
     for name, value in TINY.items():
         options += [f"--{name.replace('_', '-')}", str(value)]
@@ -221,9 +463,21 @@ def test_what_is_shipped_says_how_it_was_made(text, tmp_path, capsys):
     assert again.bits_per_token == pytest.approx(record["bound_bits_per_token"], rel=1e-6)
 
 
-def test_every_preset_makes_settings_and_help_explains_each(capsys):
-    from sedd_mini.train import main
+def test_an_export_that_would_delete_something_is_refused_before_training(text, tmp_path):
+    run, folder, file = tmp_path / "runs" / "one", tmp_path / "texts", tmp_path / "file"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    file.write_text("mine")
+    command = ["--data", text, "--out", str(run), "--export"]
+    for wrong, message in [(folder, "no network"), (file, "no network"), (run, "replace the run"),
+                           (tmp_path / "runs", "replace the run")]:  # fmt: skip
+        with pytest.raises(SystemExit, match=message):
+            main([*command, str(wrong)])
+    assert (folder / "mine.txt").exists()
+    assert not run.exists()
 
+
+def test_every_preset_makes_settings_and_help_explains_each(capsys):
     for name in PRESETS:
         assert isinstance(preset(name), Settings)
     small = preset("small")
@@ -240,6 +494,12 @@ def test_bad_settings_are_refused_with_a_reason(text):
     for changes, message in [
         ({"graph": "cube"}, "expected one of"), ({"steps": 0}, "at least 1"),
         ({"accumulate": 3}, "does not divide"), ({"num_heads": 3}, "multiple of"),
+        ({"valid_repeats": 1}, "at least 2"), ({"ema": 1.0}, "ema must lie"),
+        ({"ema": -0.1}, "ema must lie"), ({"clip": 0.0}, "clip must be above 0"),
+        ({"clip": math.nan}, "clip must be above 0"), ({"warmup": -1}, "at least 0"),
+        ({"sample_every": -1}, "at least 0"), ({"valid_every": -1}, "at least 0"),
+        ({"seed": -1}, "at least 0"), ({"device": "cuda:0"}, "expected one of"),
+        ({"device": "mps"}, "expected one of"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Trainer(settings(text, **changes))
@@ -249,14 +509,25 @@ def test_bad_settings_are_refused_with_a_reason(text):
         preset("docs", learning_rate=1)
 
 
+def test_yes_and_no_on_the_command_line(capsys):
+    for word, expected in [("1", True), ("true", True), ("YES", True), ("0", False),
+                           ("False", False), ("no", False)]:  # fmt: skip
+        assert train.parse(["--compile", word]).compile is expected
+    for word in ("flase", "on", "2", ""):
+        with pytest.raises(SystemExit):
+            train.parse(["--compile", word])
+        said = capsys.readouterr().err
+        assert f"argument --compile: expected 1, true, yes, 0, false or no, got {word!r}" in said
+    assert train.parse(["--change", "lr,warmup"]).change == ("lr", "warmup")
+
+
 def test_command_line_trains_samples_and_infills(text, tmp_path, capsys):
     from sedd_mini.sample import main as sample
-    from sedd_mini.train import main as train
 
     options = ["--data", text, "--steps", "4", "--out", str(tmp_path / "run")]
     for name, value in TINY.items():
         options += [f"--{name.replace('_', '-')}", str(value)]
-    train([*options, "--sample-every", "4"])
+    main([*options, "--sample-every", "4"])
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 1
     capsys.readouterr()
