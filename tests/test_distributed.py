@@ -8,25 +8,28 @@ size of the gradient, moves the weight by another share of the learning rate, he
 allowed for weights (4e-6 is seen).
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import two_ranks
 
-from sedd_mini.checkpoint import load_pretrained, newest_checkpoint
+from sedd_mini.checkpoint import load_pretrained, load_tensors, newest_checkpoint, step_of
 from sedd_mini.train import Trainer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun on Windows needs libuv")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 TESTS = Path(__file__).parent
+PATIENCE = 600  # seconds, on a machine that is busy with other things
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,10 +48,34 @@ def text(tmp_path_factory) -> str:
     return str(path)
 
 
+@contextlib.contextmanager
+def torchrun(*arguments: str) -> Iterator[subprocess.Popen]:
+    """Two processes of a Python script or module; none of them is left at the end."""
+    run = subprocess.Popen([*TORCHRUN, *arguments], env=ENV, text=True, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE)  # fmt: skip
+    try:
+        yield run
+    finally:
+        for process in [*workers(run.pid), run.pid] if run.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        run.wait()
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that torchrun has started, by rank."""
+    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    lines = [line.split(None, 2) for line in found.splitlines()[1:]]
+    names = "sedd_mini.train", "two_ranks.py"
+    return sorted(
+        int(p) for p, pp, args in lines if int(pp) == parent and any(n in args for n in names)
+    )
+
+
 def launch(text: str, out: Path, part: int) -> None:
-    command = [*TORCHRUN, str(TESTS / "two_ranks.py"), text, str(out), str(part)]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with torchrun(str(TESTS / "two_ranks.py"), text, str(out), str(part)) as run:
+        _, errors = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, errors[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +110,14 @@ def test_two_processes_make_the_steps_of_one(alone, together, parallel, name):
     assert_same(alone[name], two, 1e-4 if name == "float32" else 1e-6)
 
 
+@pytest.mark.parametrize("name", two_ranks.CASES)
+@pytest.mark.parametrize(("parallel", "groups"), [("ddp", 1), ("fsdp", 3)])
+def test_gradients_are_exchanged_once_a_step(together, parallel, groups, name):
+    """However many parts a batch is worked through in. FSDP: by block, and the rest."""
+    two = torch.load(together / f"{parallel}-{name}.pt", weights_only=True)
+    assert two["sums"] == groups * two_ranks.STEPS
+
+
 def test_the_cases_differ(alone):
     """Dropout, clipping and the graph have their effect; parts and recomputation have none."""
     weights = {name: result["weights"] for name, result in alone.items()}
@@ -101,7 +136,11 @@ def test_resumed_by_one_process_and_again_by_two(text, alone, together):
         trainer = Trainer(two_ranks.settings(text, **two_ranks.CASES[name]), out=folder)
         assert trainer.step == two_ranks.STOP1
         trainer.run(two_ranks.STOP2)
+    Trainer(two_ranks.settings(text), out=together / "own-0").run(1)
     launch(text, together, 2)
+    for rank in (0, 1):
+        message = (together / f"own-{rank}" / "error.txt").read_text()
+        assert message.startswith("not all processes see the same checkpoint")
     for folder, parallel, name in folders:
         end = torch.load(folder / "part-2.pt", weights_only=True)
         end["valid"] = end["valid"][-1:]  # there was one at the end of every part
@@ -117,30 +156,32 @@ def test_resumed_by_one_process_and_again_by_two(text, alone, together):
 # ---- the command line --------------------------------------------------------------------------
 
 
-def start(text: str, out: Path, *options: str) -> subprocess.Popen:
-    command = [*TORCHRUN, "-m", "sedd_mini.train", "--data", text, "--out", str(out), *options]
+def test_what_lies_in_shares_is_exported_whole(together):
+    exported = load_tensors(together / "net" / "model.safetensors")
+    average = load_tensors(newest_checkpoint(together / "run") / "model.safetensors")
+    assert average.keys() == exported.keys()
+    for name, weight in average.items():
+        torch.testing.assert_close(exported[name].double(), weight.double(), rtol=1e-3, atol=1e-6)
+    record = json.loads((together / "net" / "training.json").read_text())
+    assert record["steps"] == 2
+    average.pop("rotary_emb.inv_freq")
+    assert record["parameters"] == sum(map(torch.numel, average.values()))
+    assert list(newest_checkpoint(together / "run").glob("shard-*"))
+
+
+def start(text: str, out: Path, *options: str):
+    command = ["-m", "sedd_mini.train", "--data", text, "--out", str(out), *options]
     for name, value in (two_ranks.SMALL | {"save_every": 3}).items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    return subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                            text=True)  # fmt: skip
+    return torchrun(*command)
 
 
-def wait_for_step(out: Path, step: int) -> None:
-    for _ in range(6000):
-        newest = newest_checkpoint(out)
-        if newest and int(newest.name.removeprefix("step-")) >= step:
-            return
+def wait_for_step(run: subprocess.Popen, out: Path, step: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while step_of(newest_checkpoint(out)) < step:
+        assert run.poll() is None, run.communicate()[1][-3000:]
+        assert time.monotonic() < end, f"no checkpoint of step {step} in {out}"
         time.sleep(0.01)
-    raise TimeoutError(f"no checkpoint of step {step} in {out}")
-
-
-def workers(parent: int) -> list[int]:
-    """The processes that torchrun has started, by rank."""
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
-    lines = [line.split(None, 2) for line in found.splitlines()[1:]]
-    return sorted(
-        int(p) for p, pp, args in lines if int(pp) == parent and "sedd_mini.train" in args
-    )
 
 
 def losses(out: Path) -> dict[int, float]:
@@ -153,20 +194,20 @@ def test_death_and_sigterm(text, tmp_path):
     saves the step at hand; what was logged is what one undisturbed process comes to. The weights
     are in shares first, and whole after the death."""
     options = ["--precision", "float64", "--steps", "100000", "--decay", "none"]
-    run = start(text, tmp_path, *options, "--parallel", "fsdp")
-    wait_for_step(tmp_path, 6)
-    os.kill(workers(run.pid)[1], signal.SIGKILL)
-    _, errors = run.communicate(timeout=60)
+    with start(text, tmp_path, *options, "--parallel", "fsdp") as run:
+        wait_for_step(run, tmp_path, 6)
+        os.kill(workers(run.pid)[1], signal.SIGKILL)
+        _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
     assert "is whole: the same command goes on from there" in errors
-    killed = int(newest_checkpoint(tmp_path).name.removeprefix("step-"))
+    killed = step_of(newest_checkpoint(tmp_path))
     assert killed % 3 == 0
 
-    run = start(text, tmp_path, *options, "--parallel", "ddp")
-    wait_for_step(tmp_path, killed + 3)
-    run.send_signal(signal.SIGTERM)
-    said, _ = run.communicate(timeout=60)
-    ended = int(newest_checkpoint(tmp_path).name.removeprefix("step-"))
+    with start(text, tmp_path, *options, "--parallel", "ddp") as run:
+        wait_for_step(run, tmp_path, killed + 3)
+        run.send_signal(signal.SIGTERM)
+        said, _ = run.communicate(timeout=PATIENCE)
+    ended = step_of(newest_checkpoint(tmp_path))
     assert f"interrupted: step {ended} is saved" in said
     assert sorted(losses(tmp_path)) == list(range(1, ended + 1))  # none is missing, none twice
 

@@ -1,17 +1,20 @@
 """What tests/test_distributed.py starts with torchrun: `two_ranks.py TEXT OUT PART`.
 
 Every case trains the tiny network with all processes together; process 0 writes what came out
-(losses, and all weights) to OUT/NAME.pt. Part 2 goes on with the runs that part 1 has left.
+(losses, and all weights) to OUT/NAME.pt. At the end of part 1 is a run by the command line. Part 2
+goes on with the runs that part 1 has left, and tries to where the processes share no folder.
 """
 
 import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from kill_and_resume import TINY
 
 from sedd_mini import distributed
 from sedd_mini.train import Settings, Trainer
+from sedd_mini.train import main as command
 
 STEPS, STOP1, STOP2 = 9, 3, 6
 SMALL = TINY | {"width": 24, "num_blocks": 2, "batch_size": 8, "save_every": 1, "lr": 1e-2}
@@ -48,19 +51,56 @@ def main(text: str, out: str, part: str) -> None:
     for parallel in ("ddp", "fsdp"):
         for name, changes in CASES.items() if part == "1" else ():
             trainer = Trainer(settings(text, parallel=parallel, **changes))
+            sums = count_sums(trainer.network)
             trainer.run()
-            keep(trainer, Path(out) / f"{parallel}-{name}.pt")
+            keep(trainer, Path(out) / f"{parallel}-{name}.pt", sums=len(sums))
         for name in RESUMED:
             folder = Path(out) / f"{parallel}-{name}-resumed"
             trainer = Trainer(settings(text, parallel=parallel, **CASES[name]), out=folder)
             assert trainer.step == (0 if part == "1" else STOP2)
             trainer.run(STOP1 if part == "1" else STEPS)
             keep(trainer, folder / f"part-{part}.pt")
+    if part == "1":
+        options = ["--out", f"{out}/run", "--export", f"{out}/net"]
+        for name, value in vars(settings(text, steps=2, parallel="fsdp")).items():
+            options += [f"--{name.replace('_', '-')}", str(value)]
+        command(options)  # which leaves the group of processes
+        return
+    own = Path(out) / f"own-{distributed.rank()}"  # where the first one has a checkpoint
+    try:
+        Trainer(settings(text), out=own)
+    except ValueError as error:
+        (own / "error.txt").write_text(str(error))
     distributed.stop()
 
 
-def keep(trainer: Trainer, path: Path) -> None:
-    content = result(trainer)
+def count_sums(network) -> list:
+    """A list that grows by one whenever gradients are exchanged.
+
+    With DDP that is once a bucket, and so small a network is one bucket; with FSDP it is once a
+    block and once for what is in no block.
+    """
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+    sums, usual = [], dist.reduce_scatter_single
+
+    def hook(state, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        sums.append(1)
+        return allreduce_hook(None, bucket)
+
+    def counted(*args, **kwargs):
+        sums.append(1)
+        return usual(*args, **kwargs)
+
+    if hasattr(network, "register_comm_hook"):
+        network.register_comm_hook(None, hook)
+    else:
+        dist.reduce_scatter_single = counted
+    return sums
+
+
+def keep(trainer: Trainer, path: Path, **more) -> None:
+    content = result(trainer) | more
     if distributed.rank() == 0:
         torch.save(content, path)
 
