@@ -31,13 +31,13 @@
 # %% [markdown]
 # ## A picture first
 #
-# The folder `checkpoints/` holds networks that were trained once, so that you need not wait. We load
-# one, with its tokeniser. A **token** is the unit of text here: a word, or a piece of one.
+# The folder `checkpoints/` holds **checkpoints**, the saved weights of networks that were trained once,
+# so that you need not wait. We load one, with its tokeniser. A **token** is the unit of text here: a
+# word, or a piece of one. `graph` and `noise` say what the noise does and how fast; chapter 01.
 
 # %%
 import json
 import re
-import time
 import torch
 from pathlib import Path
 from sedd_mini import plots
@@ -53,19 +53,20 @@ tokenizer = load_tokenizer(folder)
 
 # %% [markdown]
 # Beside the weights lies a file that says how they were made. The network is tiny: GPT-2's smallest
-# version has 58 times as many parameters. And it has read one thing in its life, the documentation
+# version has 124 million parameters. And it has read one thing in its life, the documentation
 # that comes with Python: two megabytes, about as much as four novels.
 
 # %% tags=["nbval-check-output"]
 facts = json.loads((folder / "training.json").read_text())
 million = facts["parameters"] / 1e6
-print(f"{million:.1f} million parameters, {tokenizer.vocab_size} kinds of tokens")
-print(f"trained on {facts['hardware']}")
-assert 2 < million < 2.3 and 124 / million > 55
+print(f"{million:.1f} million parameters; GPT-2 has {124 / million:.0f} times as many")
+print(f"{tokenizer.vocab_size} kinds of tokens; trained on {facts['hardware']}")
+assert 3 < million < 3.3
 
 # %% [markdown]
-# Now it writes. `sample` starts from 128 hidden tokens and uncovers them in 64 steps. After each step
-# it calls our `callback`, which keeps what stands on the page: a film.
+# Now it writes. `sample` starts from 80 hidden tokens and uncovers them in 64 steps. After each step
+# it calls our `callback`, which keeps what stands on the page: a film. (`clamp` is for text that is
+# given; here there is none, and section 2 will use it.)
 
 
 # %%
@@ -80,8 +81,8 @@ def write(seed, steps=64, num=1, given=None, length=128):
     return x, torch.stack(film)
 
 
-page, film = write(seed=1)
-hidden = film == graph.mask_id  # (frames, 128)
+page, film = write(seed=11, length=80)
+hidden = film == graph.mask_id  # (frames, 80)
 assert hidden[0].all() and not hidden[-1].any()
 assert (hidden[1:] <= hidden[:-1]).all()  # what is written stays
 
@@ -92,7 +93,7 @@ assert (hidden[1:] <= hidden[:-1]).all()  # what is written stays
 
 
 # %%
-def draw(ax, row_of_tokens, birth, now, since, columns=44, lines=True):
+def draw(ax, row_of_tokens, birth, now, since, columns=42, lines=True):
     """One frame: what was born after `now` is hidden, what was born after `since` is new."""
     layers = {"#222222": "", plots.BLUE: "", "#ccd1d9": ""}  # as yet empty: old, new, hidden
     old, new, hidden = layers
@@ -100,7 +101,7 @@ def draw(ax, row_of_tokens, birth, now, since, columns=44, lines=True):
         column = len(layers[old]) - layers[old].rfind("\n") - 1
         piece = re.sub("\n+", "\n" if column else "", tokenizer.decode([token]))
         piece = piece if lines else re.sub(r"\s+", " ", piece)
-        if column > columns - 6 and piece.startswith(" "):
+        if column + len(piece) > columns and piece.startswith(" "):
             piece = "\n" + piece[1:]
         blocks = re.sub(".", "█", re.sub(".$", "▌", piece))
         colour = hidden if born > now else new if born > since else old
@@ -128,7 +129,7 @@ for ax, since, now in zip(axes.flat, [0, *moments], moments):
 # %% [markdown]
 # *What to see.* The text does not grow from its beginning. Words and scraps of words appear all over the
 # page, and later ones grow between them. The last picture holds the finished text: it sounds like
-# Python's documentation, and it means nothing. That is what two million parameters and an hour on
+# Python's documentation, and it means nothing. That is what three million parameters and an hour on
 # one processor core give. (Of seeds 0 to 23 it is the text that I liked best. Try others.)
 #
 # And the same as a moving picture. In JupyterLab and in the HTML book it plays by itself, again and again.
@@ -138,26 +139,31 @@ import base64
 import tempfile
 from matplotlib.animation import FuncAnimation, PillowWriter
 
-fig, ax = plots.plt.subplots(figsize=(5, 2.2))
+
+def play(tokens, film, size, new=5, **layout):
+    """Show a film as a GIF; what appeared in the last `new` steps is blue."""
+    birth = (film == graph.mask_id).sum(0)
+    fig, ax = plots.plt.subplots(figsize=size)
+
+    def frame(now):
+        ax.clear()
+        draw(ax, tokens, birth, now, max(0, now - new), **layout)
+
+    clip = FuncAnimation(fig, frame, [*range(0, 66, 5), *[70] * 6])
+    with tempfile.TemporaryDirectory() as scratch:
+        clip.save(f"{scratch}/film.gif", PillowWriter(fps=3))
+        gif = Path(f"{scratch}/film.gif").read_bytes()
+    plots.plt.close(fig)
+    assert len(gif) < 150_000
+    display({"image/gif": base64.b64encode(gif).decode()}, raw=True)  # noqa: F821, as in notebooks
 
 
-def frame(now):
-    ax.clear()
-    draw(ax, page[0], birth, now, now - 4)
-
-
-clip = FuncAnimation(fig, frame, [*range(0, 66, 4), 65, *[70] * 6])
-with tempfile.TemporaryDirectory() as scratch:
-    clip.save(f"{scratch}/film.gif", PillowWriter(fps=4))
-    gif = Path(f"{scratch}/film.gif").read_bytes()
-plots.plt.close(fig)
-assert len(gif) < 150_000
-display({"image/gif": base64.b64encode(gif).decode()}, raw=True)  # noqa: F821, a notebook has it
+play(page[0], film, size=(5, 2.2))
 
 # %% [markdown]
 # ## 1. How good is that?
 #
-# We promised numbers, not impressions. Here is a crude one. Take all words (runs of letters) of the texts that
+# This book prefers numbers to impressions. Here is a crude one. Take all words (runs of letters) of the texts that
 # the network learned from. What share of the words it writes is among them? To know what a share
 # means we need two fixed points: documents that it has *not* seen, and tokens of the training text
 # drawn in random order, which is what a model would write that knows how frequent tokens are and nothing about their
@@ -188,30 +194,32 @@ shares = {
 for name, share in shares.items():
     print(f"{name}: {share:.2f} of the words are words")
 low, model, high = shares.values()
-assert low < 0.58 and 0.66 < model < 0.84 and high > 0.93
+assert 0.75 < low < 0.85 and high > 0.93
+part = (model - low) / (high - low)
+print(f"of the way from random order to real text: {part:.2f}")
+assert 0.5 < part < 0.8
 
 # %% [markdown]
-# About three words in four. Half of the distance from chance to real text is behind it; every fourth
-# word is still its own invention. Keep the number in mind as a picture of scale. The small one of the
-# two published models is some eighty times larger and has read
-# thousands of times as much. Chapter 04 replaces this crude measure by
-# a proper one.
+# Nine words in ten. Most of that is the vocabulary's doing: its tokens are mostly whole words, so
+# tokens in random order already reach eight in ten. About two thirds of the remaining distance is behind
+# the network. Keep the number in mind as a picture of scale. The small one of the two published models is
+# some fifty times larger and has read thousands of times as much. Chapter 04 replaces this crude measure
+# by a proper one.
 #
 # ## 2. It fills gaps
 #
 # A model that uncovers hidden tokens does not care which ones are hidden. Give it a sentence with
 # gaps: what is given simply is not hidden at the start, and everything else stays as it was.
 # No training for the purpose is needed. `template` turns text into tokens and every run of
-# underscores into free places, half as many as underscores.
+# underscores into free places, half as many as underscores (in the language of words below, a gap is
+# one word).
 
 # %%
 from sedd_mini.sample import template
 
-sentence = (
-    "The optional argument ________ specifies the ______ of the ______; it defaults to ______."
-)
+sentence = "The optional argument ____ specifies the ____ of the ____; it defaults to ____."
 given = template(tokenizer, text=sentence)  # (L,): tokens, and −1 where free
-filled, _ = write(seed=0, num=8, given=given, length=len(given))
+filled, film = write(seed=0, num=8, given=given, length=len(given))
 assert (filled[:, given >= 0] == given[given >= 0]).all()  # what was given is untouched
 print("free:", int((given < 0).sum()), "of", len(given), "tokens")
 
@@ -222,19 +230,24 @@ draw(axes[0], filled[0], when, now=0, since=0, columns=200, lines=False)
 axes[0].set_title("given")
 for i, ax in enumerate(axes[1:]):
     draw(ax, filled[i], when, now=1, since=0, columns=200, lines=False)
-axes[1].set_title("filled four times")
+axes[1].set_title("filled four times");
+
 # %% [markdown]
 # *What to see.* Blue is the network's. Each filling is different, and each bends itself to both of its
-# sides, more or less: mostly nouns where nouns belong,
-# mostly an end before the full stop. Some of it is not words. (The blocks above are as wide as the first filling;
-# the number of tokens is all that the network was told.) These
-# are the first four that came, not the best four.
-#
+# sides, more or less: a *level*, a *value* or an *occurrence* is always of something, but *the be None* is
+# no English at all. (The blocks above are as wide as the first filling; the number of tokens is all that
+# the network was told.) These are the first four that came, not the best four. And the first of them as a
+# film:
+
+# %%
+play(filled[0], film, size=(10, 0.4), new=100, columns=200, lines=False)
+
+# %% [markdown]
 # ## 3. What left-to-right cannot do
 #
-# **It sees both sides.** A left-to-right model chooses each word knowing only what stands before. To fill
-# a gap, it would have to know the future. How much does that matter? We ask in a language whose truth is known exactly.
-# The book has one: a little grammar of 40 words, with sentences such as "some cats sleep .", small
+# **It sees both sides.** A left-to-right model chooses each word knowing only what stands before. Without
+# special training it cannot use what stands after a gap. How much does that matter? We ask in a language
+# whose truth is known exactly. The book has one: a little grammar of 40 words, with sentences such as "some cats sleep .", small
 # enough that the right probability of every word in every gap can be computed. It is called
 # `SyntheticLanguage`, and it will be our judge in many chapters. A second checkpoint was trained on its sentences.
 #
@@ -260,22 +273,28 @@ def truth(text):
 
 
 # %% [markdown]
-# The network is asked by letting it fill the gap four thousand times, and counting.
+# The network is asked by letting it fill the gap a thousand times for each question, and counting. It
+# was trained on longer texts, so we tell it that more words follow: all texts have eight places, and those
+# after the sentence are free too.
 
 
 # %%
-def counted(text, num=1000):
+def fillings(text, steps, num):
     x = template(words, text=text)
-    filled = sample(small_network, small_graph, small_noise, (num, len(x)), 4, clamp=x,
-                    generator=torch.Generator().manual_seed(0))  # fmt: skip
-    first_gap = filled[:, (x < 0).int().argmax()]
+    x = torch.nn.functional.pad(x, (0, 8 - len(x)), value=-1)  # (8,)
+    return sample(small_network, small_graph, small_noise, (num, 8), steps, clamp=x,
+                  generator=torch.Generator().manual_seed(0))  # fmt: skip
+
+
+def counted(text, num=1000):
+    first_gap = fillings(text, 2, num)[:, 1]
     return torch.stack([(first_gap == i).double().mean() for i in columns])
 
 
 questions = [". ____ ____ ____ ____", ". ____ cats sleep .", ". ____ cat sleeps ."]
 exact = torch.stack([truth(text) for text in questions])  # (3, 6)
 found = torch.stack([counted(text) for text in questions])
-assert (exact - found).abs().max() < 0.1
+assert (exact - found).abs().max() < 0.04
 
 # %%
 titles = ["only what comes before:\n .  ___", "both sides:\n .  ___ cats sleep .",
@@ -287,7 +306,8 @@ for ax, title, bars, dots in zip(axes, titles, exact, found):
     ax.plot(determiners, dots, "o", color="#222222", markersize=6)
     ax.set_title(title, fontsize=11.5)
     ax.tick_params(axis="x", labelsize=9.5)
-axes[0].set_ylabel("probability in the gap")
+axes[0].set_ylabel("probability in the gap");
+
 # %% [markdown]
 # *What to see.* Bars are the truth, dots the network. Orange words are singular, blue ones plural.
 # With the left side alone (where the network, too, sees nothing else: the other places are hidden) the number is a coin toss, and no
@@ -299,19 +319,16 @@ for text, row in zip(questions, exact):
     print(f"{text:22} plural: {row[3:].sum() / row.sum():.3f}")
 
 # %% [markdown]
-# **Its number of steps is free.** A left-to-right model calls its network once for every token. Here you choose. Sixteen
-# steps for a page of 128 tokens, or 128: on the
-# machine that built this book, a tenth of a second and eight tenths. The quality differs less than the time:
-# by eye the two are hard to tell apart, and a measurement follows below.
+# **Its number of steps is free.** A left-to-right model calls its network once for every token. Here you
+# choose: sixteen steps for a page of 128 tokens, or 128. We count the calls, which are what costs time:
+# one for each frame of the film in which something is still hidden.
 
 # %%
-seconds = {}
 for steps in (16, 128):
-    start = time.perf_counter()
-    text, _ = write(seed=2, steps=steps)
-    seconds[steps] = time.perf_counter() - start
-    print(f"--- {steps} steps\n{tokenizer.decode(text[0].tolist()).strip()[:240]}\n")
-assert 3 < seconds[128] / seconds[16] < 20
+    text, film = write(seed=2, steps=steps)
+    calls = (film == graph.mask_id).any(1).sum()
+    print(f"--- {steps} steps, {calls} calls of the network")
+    print(tokenizer.decode(text[0].tolist()).strip()[:240], "\n")
 
 # %% [markdown]
 # **And its price.** Tokens that are uncovered *in the same step* do not see each other. Ask the little
@@ -321,29 +338,37 @@ assert 3 < seconds[128] / seconds[16] < 20
 # words from section 1.
 
 # %%
-singular = set(words.encode("a every this cat dog bird child"))
-plural = set(words.encode("some many these cats dogs birds children"))
+from itertools import product
+
+pairs = [
+    *product(["a", "every", "this"], ["cat", "dog", "bird", "child"]),
+    *product(["some", "many", "these"], ["cats", "dogs", "birds", "children"]),
+]
+agreeing = torch.tensor([words.encode(f". {a} {b} near a river") for a, b in pairs])  # (24, 6)
+visible = template(words, text=". ____ ____ near a river")[None] >= 0  # (1, 6)
+log_share = language.log_prob(agreeing) - language.log_prob(agreeing[:1], visible)
+true_share = log_share.exp().sum().item()
 
 
-def agreement(steps, num=500):
-    x = template(words, text=". ____ ____ near a river")
-    out = sample(small_network, small_graph, small_noise, (num, len(x)), steps, clamp=x,
-                 generator=torch.Generator().manual_seed(0))  # fmt: skip
-    pairs = [set(pair) for pair in out[:, 1:3].tolist()]
-    return sum(pair <= singular or pair <= plural for pair in pairs) / num
+def agreement(steps, num=300):
+    found = fillings(". ____ ____ near a river", steps, num)[:, None, :3]
+    return (found == agreeing[:, :3]).all(-1).any(-1).double().mean().item()
 
 
 # %%
 choices = [1, 2, 4, 8, 16]
 agree = [agreement(steps) for steps in choices]
 spelled = [share_of_words(map(tokenizer.decode, write(0, n, num=16)[0].tolist())) for n in choices]
-assert agree[0] < 0.6 and agree[-1] > 0.88
-assert spelled[0] < 0.62 and spelled[-1] > spelled[0] + 0.1
+choices, agree, spelled = [*choices, 32], [*agree, agreement(32)], [*spelled, model]
+assert agree[0] < 0.6 and abs(agree[-1] - true_share) < 0.04
+assert spelled[-1] > spelled[0] + 0.08
 
 # %%
 fig, axes = plots.plt.subplots(1, 2, figsize=(10, 3.2))
 axes[0].plot(choices, agree, "o-")
-axes[0].set(title="pairs of words that agree", ylim=(0.4, 1.02))
+axes[0].axhline(true_share, color=plots.GREY, ls="--", lw=1.2)
+axes[0].text(1, true_share - 0.05, "true text", color="#555555")
+axes[0].set(title="pairs of words that agree", ylabel="share", ylim=(0.4, 1.02))
 axes[1].plot(choices, spelled, "o-", color=plots.ORANGE)
 axes[1].axhline(high, color=plots.GREY, ls="--", lw=1.2)
 axes[1].text(1, high - 0.05, "documents it never saw", color="#555555")
@@ -353,9 +378,10 @@ for ax in axes:
     ax.set(xlabel="steps", xticks=choices, xticklabels=choices)
 
 # %% [markdown]
-# *What to see.* Left: with one step the agreement is a coin toss, with 16 it is nearly complete. Right: the
-# spelling of the other network improves too, quickly at first; what is missing then is not steps but learning. How fast the harm of hasty steps goes
-# away, and how to take better ones, is the subject of chapter 08.
+# *What to see.* Left: with one step the agreement is a coin toss, with 16 it is close to that of true text
+# (line). Right: the spelling of the other network improves too, quickly at first; what is missing then is
+# not steps but learning. How fast the harm of hasty steps goes away, and how to take better ones, is the
+# subject of chapter 08.
 #
 # ## 4. The map of the book
 
@@ -364,7 +390,7 @@ fig, ax = plots.plt.subplots(figsize=(10, 4))
 boxes = {
     (0, 2): "text, as tokens\n05", (9, 2): "noise:\nall is hidden", (0, 0): "a new text",
     (4.5, 1): "a network that knows\nratios of probabilities\n06",
-    (1.2, 1): "how to train it\n02  03  07", (7.9, 1): "how good is it?\n04",
+    (1.2, 1): "how to train it\n02  03  07  11", (7.9, 1): "how good is it?\n04",
 }  # fmt: skip
 for (x, y), text in boxes.items():
     edge = plots.BLUE if text[-1].isdigit() else "#666666"
@@ -382,11 +408,12 @@ ax.text(4.6, 2.12, "noise that jumps  01", ha="center", color=plots.BLUE)
 ax.text(4.5, -0.25, "backwards, step by step: sampling  08,  filling gaps  09", ha="center",
         color=plots.BLUE)  # fmt: skip
 ax.set(xlim=(-1.2, 10), ylim=(-0.5, 2.5))
-ax.axis("off")
+ax.axis("off");
 
 # %% [markdown]
 # *What to see.* Above, noise destroys text: that is easy, and known exactly. Below, the way back. It needs
-# one thing that only the data can teach, and a network learns it. Numbers are chapters.
+# one thing that only the data can teach, how much more probable one word is here than another, and a
+# network learns it. Numbers are chapters.
 #
 # | chapter | its question | what it proves, in code |
 # |---|---|---|
@@ -399,14 +426,15 @@ ax.axis("off")
 # | 07 Training | What turns a loss into a model? | A short training, run before your eyes. |
 # | 08 Sampling | How few steps are enough? | The error of a step, measured against the truth. |
 # | 09 Infilling | Why may gaps simply be left hidden? | It follows the exact conditional law. |
+# | 11 The full-size run | What does it take to train the real network? | Its cost, counted before the run and checked on a step. |
 #
-# Two more, on evaluation by other models and on the full-size run, complete the book.
+# Chapter 10, on evaluation by other models, is to come.
 #
 # **How to read it.** Chapters 01 to 04 use worlds so small that everything can be counted, and build on each other.
 # They ask for probability (Bayes' rule, expectations) and a little PyTorch, nothing else. If you want to *use* such a model, read
-# 01, then 05 to 09, and come back for the proofs. If you have met diffusion models for images, skim
+# 01, run 02 to 04 without following the proofs, then read 05 to 09, and come back for the proofs. If you have met diffusion models for images, skim
 # 01 and begin in earnest with 02. If you came for the bound, 01, 03 and 04 are a complete path.
-# Every chapter is a notebook that runs in a minute or so: change things.
+# Every chapter is a notebook that runs in half a minute to three: change things.
 
 # %% [markdown]
 # ## Summary
