@@ -19,8 +19,9 @@
 # So it seems that we need no new model and no new training: hold the known tokens fixed, and sample
 # the rest. Is that right? It is tempting enough to be checked.
 #
-# The answer will be: with absorbing noise it is exact. With uniform noise it is not, although the
-# same formula seems to justify it. Seeing why leads to a repair that costs one line.
+# The answer will be: with absorbing noise, exact ratios and short steps it is exact. With uniform
+# noise it is not, although the same formula seems to justify it. Seeing why leads to a repair that
+# costs one line.
 #
 # After this chapter you will be able to
 #
@@ -64,7 +65,7 @@ The optional argument *key* is a function of one argument.  It is called for eac
 and the result is used to compare the items.  If *key* is not given or is "None", the items are
 compared directly."""
 gaps = 'Return the ____ item of the list.  ____ the list ____ empty____ a "ValueError" is ____.'
-given = template(docs_tok, text=gaps + rest, gap=1)  # (92,): token ids, and −1 at the five gaps
+given = template(docs_tok, text=gaps + rest, gap=1)  # (80,): token ids, and −1 at the five gaps
 fills = sample(docs_net, docs_graph, docs_noise, (6, len(given)), steps=32, clamp=given,
                generator=torch.Generator().manual_seed(1))  # fmt: skip
 
@@ -94,9 +95,9 @@ show_rows(rows[:, :n], given[:n] < 0, [*range(1, 7), "original"], "Five gaps, fi
 
 # %% [markdown]
 # *What to see.* Each row is one filling, with what was given in grey. Where the rest of the passage
-# leaves little choice (*If*, the comma), most rows agree. Where it leaves some, they differ, and
-# not all of them are English: the network is small. The *If* is easy because of what comes *after*
-# it: *the list is empty, a "ValueError"*. Section 8 measures how much that helps.
+# leaves little choice (*If*, *is*, the comma), most rows agree. Where it leaves some, they differ,
+# and not all of them make sense: the network is small. The *If* is easy because of what comes
+# *after* it: *the list is empty, a "ValueError"*. Section 8 measures how much that helps.
 #
 # ## 1. Two words, counted
 #
@@ -140,20 +141,21 @@ assert torch.isclose(joint_ratio, conditional_ratio)
 #
 # On the right stands what the network has learned to answer for a neighbour $y$ of $x$. So it need
 # not be changed. We put the given tokens where they belong, ask for the ratios at the other
-# positions, and never let the given ones move. They are **clamped**. Let the oracle of chapter 01
-# check the formula at a noise level of 0.5 for both graphs, with *cat* given and the verb *sleeps*
-# asked.
+# positions, and never let the given ones move. They are **clamped**. Let us check the formula at a
+# noise level of 0.5 for both graphs: draw noisy pairs, keep those whose noun shows *cat*, and count
+# their verbs. The oracle of chapter 01 knows the joint ratios.
 
 # %%
 from sedd_mini.ctmc import Chain
 
 pairs = {"absorbing": Chain(AbsorbingGraph(2), p0), "uniform": Chain(UniformGraph(2), p0)}
+g = torch.Generator().manual_seed(0)
 for pair in pairs.values():
-    p_t = pair.marginal(0.5)  # (S, S): the noisy pair
-    verb_given_cat = p_t[0] / p_t[0].sum()  # (S,): the noisy verb, where the noisy noun shows cat
+    x = pair.graph.sample_transition(pair.sample_data(200_000, g), torch.tensor(0.5), g)  # (B, 2)
+    verb_given_cat = x[x[:, 0] == 0, 1].bincount()  # (S,): verbs where the noisy noun shows cat
     here = pair.index(torch.tensor([0, 0]))  # cat sleeps
-    score = pair.scores(0.5)[here, 1]  # (S,): ratios for the second token
-    assert torch.allclose(score, verb_given_cat / verb_given_cat[0])
+    score = pair.scores(0.5)[here, 1]  # (S,): joint ratios for the second token
+    assert torch.allclose(score, verb_given_cat / verb_given_cat[0].double(), rtol=0.05)
 
 # %% [markdown]
 # It holds. But read the comment beside `verb_given_cat` once more: *where the noisy noun shows
@@ -273,32 +275,32 @@ for (name, K), runs in leaps.items():
     ])  # fmt: skip
 
 # %%
+two_gaps = (choices < 0).sum(1).repeat(3) == 2  # (108,): 9 choices in each world
 fig, axes = plots.plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
 for ax, name, colour in zip(axes, chains, (plots.BLUE, plots.ORANGE)):
     curves = torch.stack([clamped[name, K] for K in steps]).clamp(min=1e-5)  # (4, 108)
     ax.loglog(steps, curves, color=colour, lw=0.6, alpha=0.35)
-    ax.loglog(steps, curves.mean(1), "o-", color=colour, lw=3)
+    ax.loglog(steps, curves[:, two_gaps].mean(1), "o-", color=colour, lw=3)
     ax.set_xticks(steps, steps)
     ax.minorticks_off()
     ax.set(xlabel="leaps K", title=f"{name} noise", ylim=(1e-4, 1))
 axes[0].set_ylabel("TV from p(rest | given)")
-axes[0].text(2.1, 1.1e-3, "mean of all choices", color=plots.BLUE);
+axes[0].text(2.1, 3e-4, "mean, two tokens free", color=plots.BLUE);
 
 # %% tags=["nbval-check-output"]
 for name in chains:
     tv = clamped[name, 128]
     print(f"{name:9} 128 leaps: TV from {tv.min():.3f} to {tv.max():.3f}, mean {tv.mean():.3f}")
-two_gaps = (choices < 0).sum(1).repeat(3) == 2
 ratio = clamped["absorbing", 32][two_gaps] / clamped["absorbing", 128][two_gaps]
 assert (ratio > 3.5).all() and (ratio < 4.5).all()  # four times the leaps, a quarter of the error
 assert clamped["absorbing", 2][~two_gaps].max() < 1e-9  # one token free: exact at once
 
 # %% [markdown]
-# *What to see.* Each thin line is one choice of given tokens. Left: every error falls like $1/K$.
-# (Choices with a single free token are exact from the start and lie below the picture.) Right: the
-# lines go flat. With uniform noise the clamped sampler keeps an error that no number of leaps
-# removes: 0.16 on average over these worlds, near 0 for some choices, and over a half for the
-# worst.
+# *What to see.* Each thin line is one choice of given tokens, thick ones are means. Left: every
+# error falls like $1/K$. (Choices with a single free token are exact from the start and lie below
+# the picture.) Right: the lines go flat. With uniform noise the clamped sampler keeps an error that
+# no number of leaps removes: 0.16 on average over all choices, near 0 for some choices, and over a
+# half for the worst.
 
 # %% [markdown]
 # ## 3. Why one is exact and the other is not
@@ -333,7 +335,7 @@ for name in chains:
     used = chain.scores(0.5)[showing(chain, given_first)][:, 1:]  # (S², 2, S)
     right = smaller_world(chain, given_first).scores(0.5)
     difference[name] = (used / right - 1)[right > 0].abs().max().item()
-assert difference["absorbing"] < 1e-12
+assert difference["absorbing"] < 1e-12 and difference["uniform"] > 0.1
 print(f"uniform noise: ratios are wrong by up to {100 * difference['uniform']:.0f} %")
 
 # %% [markdown]
@@ -375,7 +377,8 @@ ax.legend(loc="lower right");
 # %%
 truth, end = after_cat[0].item(), p[0].item()
 assert abs(asked[-1] - truth) < 0.001 and abs(right[-1] - truth) < 0.001
-assert truth - end > 0.1 and got[-100] - end < 0.01  # the last 100 leaps change nothing
+assert levels[-200] < 0.01 and 0 <= end - got[-200] < 0.01  # the last 200 leaps hardly matter
+assert truth - end > 0.1
 
 # %% [markdown]
 # ## 4. A weight puts it right
@@ -457,7 +460,8 @@ for name, method, K in product(chains, methods, steps[1:]):
     mean_tv[name, method, K] = sum(total_variation(*pair) for pair in laws) / len(laws)
 
 # %% tags=["nbval-check-output"]
-print("mean TV, first world           K = 8      32     128")
+print("mean TV, first world, 12 of 36 choices")
+print(f"{'K =':25}       8      32     128")
 for name, method in product(chains, methods):
     errors = [mean_tv[name, method, K] for K in steps[1:]]
     print(f"{name:9} {method:16}", *(f"{e:7.3f}" for e in errors))
@@ -594,8 +598,9 @@ def hidden_from_others(seen):
 # %% [markdown]
 # A word at noise level $\bar\sigma$ is clean with probability $e^{-\bar\sigma}$. The switch `clean`
 # says at which positions we *know* that it is clean. With it we get the right ratios, of
-# $p_t(\text{rest}_t \mid \text{given}_0)$. Without it, those that a perfectly trained network would
-# give to the clamped sampler. On the absorbing graph it changes nothing, as section 3 has shown.
+# $p_t(\text{rest}_t \mid \text{given}_0)$. Without it, we get the ratios that a perfectly trained
+# network gives, and the clamped sampler uses. On the absorbing graph it changes nothing, as section
+# 3 has shown.
 
 # %%
 def exact_model(graph, clean=None):
@@ -662,9 +667,10 @@ assert torch.allclose(found, expected - expected.gather(1, x[:, 10:11]))
 # $$\mathrm{KL}\big(p_0(\text{rest}\mid\text{given})\,\big\|\,\text{clamped sampler}\big) \;\le\;
 # \int_0^{\bar\sigma(1)} \mathbb E \sum_{i\,\in\,\text{free}}\;\sum_{y \ne x_i} Q(x_i, y)\, D(r_{i,y}, s_{i,y})\; d\bar\sigma ,$$
 #
-# for the sampler in continuous time, where $x$ is a text with noise on the free tokens only. It is
-# an upper bound, since paths tell more than ends. On the small worlds both sides are known. The
-# pair first: how loose is it there?
+# plus the prior term of chapter 04, for the sampler in continuous time, where $x$ is a text with
+# noise on the free tokens only. (The prior term is small: below $10^{-15}$ bits a word here for
+# uniform noise, and 0.005 for absorbing.) It is an upper bound, since paths tell more than ends. On
+# the small worlds both sides are known. The pair first: how loose is it there?
 
 # %%
 from sedd_mini.ctmc import log_quadrature
@@ -680,14 +686,16 @@ law = clamped_law(pair, leap_rows(pair, GeometricNoise(), 512), cat)
 kl = (after_cat * (after_cat / law).log()).sum().item()
 
 # %% tags=["nbval-check-output"]
-print(f"given cat: KL {kl / math.log(2):.3f} bits, bound {bound / math.log(2):.3f} bits")
-assert 0 < kl < bound
+print(f"given cat: KL {kl / math.log(2):.3f} bits, bound {bound / math.log(2):.3f} bits, "
+      f"{bound / kl:.1f} times as large")  # fmt: skip
+assert 1.5 < bound / kl < 1.8
 
 # %% [markdown]
-# The bound is of the right size and half as large again. It never flatters a sampler, but it can be
-# too strict. (The grey bars below need no bound: a left-to-right model has no hidden paths.) On the
-# language we estimate the right-hand side by drawing texts and noise levels. `sample_sigma` is the
-# library's way to draw levels from the whole range, with the weights that make it an integral.
+# The bound is of the right size, and larger by more than a half. It never flatters a sampler, but
+# it can be too strict. (The grey bars below need no bound: a left-to-right model has no hidden
+# paths.) On the language we estimate the right-hand side by drawing texts and noise levels.
+# `sample_sigma` is the library's way to draw levels from the whole range, with the weights that
+# make it an integral.
 
 # %%
 from sedd_mini.evaluate import sample_sigma, times
@@ -725,7 +733,9 @@ for name, free in patterns.items():
 # %%
 exact_absorbing = exact_model(graphs["absorbing"])
 none = gap_error(exact_absorbing, graphs["absorbing"], LogLinearNoise(), patterns["scattered"])
-assert none.abs().max() < 1e-9  # clamping with exact absorbing ratios: no error at all
+assert none.abs().max() < 1e-9  # clamping with exact absorbing ratios: none along the way
+for (_, graph, schedule), most in zip(nets.values(), (0.0054, 1e-15)):
+    assert graph.prior_kl(schedule.total(1.0).double()) / math.log(2) < most  # bits a word
 
 # %%
 fig, ax = plots.plt.subplots(figsize=(9, 3.8))
@@ -743,16 +753,18 @@ ax.legend();
 
 # %% [markdown]
 # *What to see.* Grey is what even a perfect left-to-right model cannot know. Blue, the absorbing
-# network, is at a few hundredths of a bit in every pattern: it really uses the right side. Light
-# orange is the price of clamping with uniform noise if the ratios were exact: real, but far smaller
-# than in the small worlds, since 24 given words vouch for each other and are believed earlier. Dark
-# orange adds what the uniform network has not learned. (Thin lines: one standard error.)
+# network, is at about a hundredth of a bit in every pattern: it really uses the right side. Light
+# orange is the price of clamping with uniform noise if the ratios were exact: real, but a few
+# hundredths of a bit a word, where the pair of section 1 paid 0.06 for one word. (Perhaps because
+# 24 given words vouch for each other, and are believed earlier.) Dark orange adds what the uniform
+# network has not learned. (Thin lines: one standard error.)
 
 # %%
 mean = {key: value.mean().item() for key, value in in_bits.items()}
 for name in patterns:
-    assert mean["absorbing, network", name] < 0.12
+    assert mean["absorbing, network", name] < 0.025
     assert 0.005 < mean["uniform, exact ratios", name] < mean["uniform, network", name]
+    assert mean["uniform, exact ratios", name] < 0.08 and mean["uniform, network", name] < 0.15
     if name != "prefix given":
         assert mean["left to right, perfect", name] > 3 * mean["absorbing, network", name]
 
@@ -787,9 +799,9 @@ assert len(given) == L
 # and the weights of section 4 on a network. The library has the two pieces of a leap:
 # `move_weights` says how probable a move is and where it would go, `draw_moves` draws it. All that
 # we add is to keep the probability that the given words stay. We start at $\bar\sigma=8$, where
-# hardly anything is left of the text, and go down in equal factors. (From 20, the first leaps are
-# so long that small errors of a network make the probability of a stay negative. It counts as 0,
-# and no weight survives.)
+# hardly anything is left of the text, and go down in equal factors. Unequal weights waste fillings.
+# How many are left is told by the **effective sample size**, $1/\sum w^2$ for weights $w$ that sum
+# to 1: the number of fillings if all weights are equal, and 1 if one of them has all the weight.
 
 # %%
 from sedd_mini.samplers import draw_moves, move_weights
@@ -831,12 +843,14 @@ exact_uniform = [found[f"uniform, exact ratios, {how}"] for how in ("clamped", "
 assert abs(exact_uniform[1] - exact_share) < 0.02 < exact_share - exact_uniform[0]
 assert found["absorbing network, clamped"] > 0.85
 assert found["uniform network, weighted"] > found["uniform network, clamped"]
+times_as_often = (1 - exact_uniform[0]) / (1 - exact_share)
+print(f"clamped, exact ratios: no plural noun, {times_as_often:.1f} times as often as in the truth")
+assert 4 < times_as_often < 8
 
 # %% [markdown]
-# Even with exact ratios the clamped uniform sampler chooses the wrong number about five times too
+# Even with exact ratios the clamped uniform sampler misses a plural noun five or six times too
 # often. It starts to choose while the verb is not yet believed. Weights repair it, for exact ratios
-# and for the network, and most of the fillings stay useful: the second number in each line above,
-# called the *effective sample size*, is $1/\sum w^2$ for weights that sum to 1.
+# and for the network, and most of the fillings stay useful.
 
 # %% [markdown]
 # ## 7. What goes wrong with few steps
@@ -891,7 +905,8 @@ cost = {
 # %% [markdown]
 # And one thing to count: the sentence from above with its verb removed as well,
 # `____ ____ near a river ____ quietly`. Now either number is possible, but the three words must
-# agree. What is the true share of agreement, slips included? We list all fillings that agree.
+# agree. What is the true share of agreement, slips included? `AGREEING` holds the language's pairs
+# of singular and plural words, by their kind. We list all fillings that agree.
 
 # %%
 from sedd_mini.synthetic import AGREEING
@@ -933,7 +948,7 @@ for (name, values), marker in zip(cost.items(), "os^D"):
 right.axhline(true_share, color="#444444", lw=1)
 right.text(1, true_share + 0.02, "true text", color="#444444")
 right.plot(list(by_exact), list(by_exact.values()), "o-", label="exact ratios")
-right.plot(list(by_net), list(by_net.values()), "s", label="network", ms=8)
+right.plot(list(by_net), list(by_net.values()), "s", label="network (192 texts: ± 0.03)", ms=8)
 left.set(title="What few leaps cost", ylabel="bits a missing word, at most")
 right.set(title="Share of sentences whose words agree", ylim=(0, 1.08))
 for ax, ticks in ((left, leap_counts), (right, list(by_exact))):
@@ -974,7 +989,8 @@ for K in (1, 8, 64):
 # Now the passage of the first picture. Nobody knows its true probabilities, but we can ask the
 # network twice for each token: with all others visible, and with only those on the left, everything
 # to the right of it being masked. On the absorbing graph the answer is a row of log-scores, whose
-# softmax is the probability of each token.
+# softmax is the probability of each token. (Any noise level would do for exact ratios; we ask at
+# 1.)
 
 # %%
 @torch.no_grad()
@@ -989,11 +1005,12 @@ def bits_of_tokens(ids, only_left):
 
 from_left, from_both = bits_of_tokens(original, True), bits_of_tokens(original, False)
 print(f"bits a token: {from_left.mean():.2f} from the left, {from_both.mean():.2f} from both sides")
-assert from_left.mean() - from_both.mean() > 1
+assert 1.5 < from_left.mean() - from_both.mean() < 2
 
 # %%
 fig, ax = plots.plt.subplots(figsize=(10, 3.4))
-spots, pieces = torch.arange(n), [docs_tok.decode([i]) for i in original[:n].tolist()]
+spots = torch.arange(n)
+pieces = [docs_tok.decode([i]).replace(" ", "␣") for i in original[:n].tolist()]
 ax.bar(spots - 0.2, from_left[:n], 0.38, color=plots.GREY, label="seeing the left side only")
 ax.bar(spots + 0.2, from_both[:n], 0.38, color=plots.BLUE, label="seeing both sides")
 ax.set_xticks(spots, pieces, rotation=60, ha="right", family="monospace")
@@ -1003,10 +1020,11 @@ ax.legend();
 
 # %% [markdown]
 # *What to see.* Short bars are tokens that the network expects. The right side helps nearly
-# everywhere, and most where the left side leaves everything open: the *e* of *empty*, the opening
-# quotation mark, the *V* after it. (The tokens are pieces of words, chapter 05.) A fair warning:
-# this is one network that was trained to use both sides. A network of this size that only ever saw
-# the left side would use it better.
+# everywhere, and most where the left side leaves everything open, as at the opening quotation mark
+# and *ValueError* after it. Only the second *list* it then expects still less. (The tokens are
+# words and pieces of words, chapter 05; ␣ is a space.) A fair warning: this is one network that was
+# trained to use both sides. A network of this size that only ever saw the left side would use it
+# better.
 #
 # **Four patterns.** We mask twelve tokens in each of the patterns of section 6, fill them eight
 # times, and count how many tokens come back as they were.
@@ -1016,8 +1034,8 @@ place = torch.arange(len(original))
 docs_patterns = {  # True at the gaps
     "prefix given": place >= len(original) - 12,
     "suffix given": place < 12,
-    "both given": (place >= 38) & (place < 50),
-    "scattered": (place % 7 == 3) & (place < 84),
+    "both given": (place >= 34) & (place < 46),
+    "scattered": (place % 6 == 3) & (place < 72),
 }
 back = {}
 for name, free in docs_patterns.items():
@@ -1027,32 +1045,34 @@ for name, free in docs_patterns.items():
                generator=torch.Generator().manual_seed(0))  # fmt: skip
     back[name] = (x == original)[:, free].double().mean().item()
     print(f"{name:13} {100 * back[name]:2.0f} % of the tokens as they were")
-assert back["scattered"] > 0.3 and back["scattered"] > 2 * max(back[p] for p in list(back)[:3])
+assert back["scattered"] > 0.5 and back["scattered"] > 2 * max(back[p] for p in list(back)[:3])
 
 # %% [markdown]
-# Every second of the scattered tokens comes back as it was; of the phrases of twelve tokens hardly
-# any. That by itself is no failure: many phrases would fit, and a sample is one of them. What do
-# they look like? Here is the middle, filled with 1, 2, 8 and 64 leaps. The gap begins after
+# More than half of the scattered tokens come back as they were; of the phrases of twelve tokens
+# hardly any. That by itself is no failure: many phrases would fit, and a sample is one of them.
+# What do they look like? Here is the middle, filled with 1, 2, 8 and 64 leaps. The gap begins after
 # *function of* and ends before *list*.
 
 # %%
-print("original:", docs_tok.decode(original[32:56].tolist()).replace("\n", " "))
+print("original:", docs_tok.decode(original[28:52].tolist()).replace("\n", " "))
 for K in (1, 2, 8, 64):
     x = sample(docs_net, docs_graph, docs_noise, (1, len(original)), K,
                clamp=torch.where(docs_patterns["both given"], -1, original),
-               generator=torch.Generator().manual_seed(4))  # fmt: skip
-    print(f"K = {K:2}:  ", docs_tok.decode(x[0, 32:56].tolist()).replace("\n", " "))
+               generator=torch.Generator().manual_seed(0))  # fmt: skip
+    print(f"K = {K:2}:  ", docs_tok.decode(x[0, 28:52].tolist()).replace("\n", " "))
 
 # %% [markdown]
-# With one leap every token fits the text around the gap, and none its neighbour. With more leaps
-# pieces make words, and words phrases. (One filling each proves little; what section 7 counted
-# does.) But even the last one says nothing sensible. A network of two million weights, after an
-# hour of training, knows which kind of word stands where, and little about what Python does.
+# With one leap each token was drawn as if the other gaps were still empty: *as the first defaults
+# is strings the*. With more leaps words take their neighbours into account. (One filling each
+# proves little, and other seeds look no better; what section 7 counted does.) But even the last one
+# does not fit the *list* after it. A network of three million weights, after an hour of training,
+# knows which kind of word stands where, and little about what Python does.
 #
 # **Gaps by hand.** `template` reads a text in which runs of underscores mark what is missing. It
 # encodes the text between them and puts −1 for each missing token; the result is what `sample`
-# takes as `clamp`. A gap gets half as many tokens as underscores, or `gap=` tokens, if that is
-# given. Here each gap is one token. Five seeds, and what they put into the five gaps:
+# takes as `clamp`. A gap gets half as many tokens as underscores (in the language of words above, a
+# gap is one word), or `gap=` tokens, if that is given. Here each gap is one token. Five seeds, and
+# what they put into the five gaps:
 
 # %%
 text = (
@@ -1066,8 +1086,9 @@ for seed in range(5):
     print(seed, [docs_tok.decode([i]) for i in x[0, given < 0].tolist()])
 
 # %% [markdown]
-# Words that hold a sentence together, such as *not*, *if* and *is*, are mostly found. What the
-# sentence is about, *None* or *value*, is a guess.
+# *not* is found in four of five. For *if*, which a reader would write before *the key*, there are
+# *when*, *If* and three words that do not fit. *does*, which *not exist* demands, never comes, but
+# mostly *is*. What the sentence is about, *None* or *method*, is a guess.
 #
 # The same from a terminal, in the folder of this chapter:
 #
@@ -1119,8 +1140,9 @@ show("--prompt", "Return True if", "--suffix", ", otherwise return False.", "--l
 # GPT-2 with nucleus sampling does, for networks of GPT-2's size on web text, judged by MAUVE. That
 # is a score which compares the features that a large language model computes from samples and from
 # human text. We have neither such a model nor such a network here, and do not confirm the claim.
-# What we can confirm is the principle, exactly, and that small networks follow it: within a few
-# hundredths of a bit where the truth is known.
+# What we can confirm is the principle, exactly, and that small networks follow it where the truth
+# is known: the absorbing one to about a hundredth of a bit a word, the uniform one to about a
+# tenth.
 
 # %% [markdown]
 # ## Summary
@@ -1134,9 +1156,9 @@ show("--prompt", "Return True if", "--suffix", ", otherwise return False.", "--l
 #    below a tenth of a bit a word.
 # 4. Weights repair it: multiply up the probability that the given tokens stay. Replacing them by
 #    noisy versions does not.
-# 5. The right side of a gap is worth four to eight tenths of a bit a word in our language, and over
-#    two bits a token in documentation. Few leaps cost the total correlation of what they reveal
-#    together: long gaps need many, scattered ones hardly any.
+# 5. The right side of a gap is worth four to eight tenths of a bit a word in our language, and
+#    nearly two bits a token in documentation. Few leaps cost the total correlation of what they
+#    reveal together: long gaps need many, scattered ones hardly any.
 
 # %% [markdown]
 # ## Exercises
