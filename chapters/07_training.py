@@ -24,7 +24,7 @@
 # - write the training loop into an empty cell, and know from its first number whether it is right;
 # - measure how far a model is from the truth, far more sharply than its loss does, on a language
 #   whose truth is known;
-# - say what averaged weights, learning-rate schedules and the choice of noise are worth, in bits.
+# - say what averaged weights, a falling learning rate and the choice of noise are worth, in bits.
 #
 # *You need* chapters 03 to 06. *Running time:* two to three minutes on two CPU cores.
 #
@@ -55,6 +55,7 @@ corpus, graph, noise = trainer.corpus, trainer.graph, trainer.noise
 exam_blocks = corpus.valid[:1024]  # (1024, 32), never trained on
 surprise = -language.log_prob(exam_blocks) / (32 * math.log(2))  # bits a token, of every block
 truth, guess = surprise.mean().item(), math.log2(graph.num_tokens)
+rate = language.entropy_rate()
 
 # %%
 fig, ax = plots.plt.subplots()
@@ -116,8 +117,9 @@ assert_close(entropy, torch.where(x == graph.mask_id, r * math.log(40), 0.0))
 # $$\int_0^1 \sigma(t)\, e^{-\bar\sigma(t)} \ln N \, dt = \big(1 - e^{-\bar\sigma(1)}\big) \ln N ,$$
 #
 # for every schedule, since $\sigma = d\bar\sigma/dt$. Here $e^{-\bar\sigma(1)} = 0.001$. **The first loss
-# of an absorbing model is $\ln N$ nats a token.** Look at this number before anything else. If a loss
-# begins at another value, something is broken: the weights of the loss, its unit, or the first layer's zeros.
+# of an absorbing model is $\ln N$ nats a token.** Look at this number before anything else. (A single batch shows it
+# to within an eighth or so; take the mean of several.) If a loss begins at another value, something is broken: the
+# weights of the loss, its unit, or the last layer's zeros.
 
 # %%
 from sedd_mini.losses import training_loss
@@ -169,7 +171,7 @@ def one_step(n, model, average, optimizer, x0, generator):
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group in optimizer.param_groups:
-        group["lr"] = 4e-3 * min(1, (n + 1) / 100) * (1 + math.cos(math.pi * n / 3500)) / 2
+        group["lr"] = 4e-3 * min(1, (n + 1) / 100) * (1 + math.cos(math.pi * n / 4000)) / 2
     optimizer.step()
     mu = min(0.999, (2 + n) / (11 + n))  # steps made so far: n + 1
     with torch.no_grad():
@@ -179,7 +181,8 @@ def one_step(n, model, average, optimizer, x0, generator):
 
 
 # %% [markdown]
-# That is all of it. Forty steps with the small network from above (32 wide, two blocks):
+# That is all of it. Forty steps with the small network from above (32 wide, two blocks). The optimiser is AdamW,
+# which without weight decay is Adam; `fused` makes it faster and nothing else.
 
 # %%
 from sedd_mini.data import BlockLoader
@@ -200,7 +203,8 @@ assert abs(small[0] - math.log(40)) < 1 and sum(small[-10:]) < sum(small[:10])
 # `BlockLoader` gives the blocks in a shuffled order, a new one for each pass over the data. Does the
 # library's loop do the same? Its randomness in step $n$ comes from a generator with the seed
 # $7919\,(n + 1)$, so that any step can be repeated without the ones before. We use the same seeds, make five
-# steps each, and compare the losses and all of the weights (in float64, as Adam can blow up rounding).
+# steps each, and compare the losses and all of the weights (in float64: at first Adam divides by numbers near 0, which
+# magnifies rounding).
 
 # %%
 settings = preset("synthetic", width=32, num_blocks=2, num_heads=4, cond_dim=16,
@@ -252,17 +256,22 @@ def from_the_rest(speaks):  # (B, L, S): p(noisy token | hidden state)
 
 
 # %%
+def evidence(graph, x, keep):  # p(noisy token | hidden state), (B, L, S)
+    if graph.mask_id is None:
+        return keep * language.emission.T[x] + (1 - keep) / 40
+    masked = x == graph.mask_id
+    return torch.where(masked[..., None], 1.0, language.emission.T[torch.where(masked, 0, x)])
+
+
 def exact_log_score(graph, x, sigma):  # (B, L), (B,) → (B, L, num_states), float64
     keep = torch.exp(-sigma.double())[:, None, None]
+    probs = from_the_rest(evidence(graph, x, keep))  # (B, L, N)
     if graph.mask_id is None:
-        speaks = keep * language.emission.T[x] + (1 - keep) / 40  # (B, L, S)
-        q = keep * from_the_rest(speaks) + (1 - keep) / 40
+        q = keep * probs + (1 - keep) / 40
         return (q / q.gather(-1, x[..., None])).log()
-    masked = (x == graph.mask_id)[..., None]  # (B, L, 1)
-    speaks = torch.where(masked, 1.0, language.emission.T[torch.where(masked[..., 0], 0, x)])
-    ratios = keep / (1 - keep) * from_the_rest(speaks)  # keep / (1 − keep) = r
+    ratios = keep / (1 - keep) * probs  # keep / (1 − keep) = r
     ratios = torch.cat([ratios, torch.ones_like(ratios[..., :1])], -1)  # MASK's column
-    return torch.where(masked, ratios, 1.0).log()
+    return torch.where((x == graph.mask_id)[..., None], ratios, 1.0).log()
 
 
 # %% [markdown]
@@ -326,22 +335,21 @@ def mean_and_error(values):
 
 
 exam = Exam(graph, noise)
-assert exam.gaps(lambda x, sigma: exam.log_ratio).abs().max() < 1e-6
 before, error = mean_and_error(exam.gaps(untrained))
 assert abs(before - (guess - truth)) < 5 * error  # a uniform guess: log₂ 40
 
 # %% [markdown]
-# Both ends are right. The true scores have a gap of 0, and the untrained network has $\log_2 40$ minus
-# the entropy.
+# The untrained network's gap is $\log_2 40$ minus the entropy, as it must be. (That the examiner's own scores are the
+# true ones was checked above, and will be once more in section 4.)
 #
 # ## 4. Training
 #
 # Now the long cell, one or two minutes. The network is 96 wide with four blocks, 636 000 parameters.
-# 200 of its 3500 steps are done, for the picture. Now and then the examiner looks at it, once with
+# 200 of its 4000 steps are done, for the picture. Now and then the examiner looks at it, once with
 # the averaged and once with the raw weights.
 
 # %%
-looks = [200, 400, 700, 1000, 1500, 2000, 2500, 3000, 3500]
+looks = [200, 400, 700, 1000, 1500, 2000, 2500, 3000, 3500, 4000]
 averaged, raw = [], []
 for stop in looks:
     while trainer.step < stop:
@@ -351,13 +359,14 @@ for stop in looks:
 
 # %%
 fig, ax = plots.plt.subplots(figsize=(7.5, 3.8))
-ax.plot(range(1, 3501), losses, ".", color=plots.GREY, ms=1.5, alpha=0.5, label="loss of a batch")
+ax.plot(range(1, 4001), losses, ".", color=plots.GREY, ms=1.5, alpha=0.5, label="loss of a batch")
 bounds = [truth + gap for gap, _ in averaged]
 ax.plot(looks, bounds, "o-", color=plots.BLUE, label="averaged weights: truth + gap")
-ax.axhline(truth, color=plots.ORANGE, ls="--", label="truth, −log₂ p")
+ax.axhline(truth, color=plots.ORANGE, ls="--", label="truth of these blocks, −log₂ p")
+ax.axhline(rate.bits, color=plots.ORANGE, ls=":", label="entropy rate, of endless text")
 ax.set(xscale="log", xlabel="step", ylabel="bits a token", ylim=(1.5, 5.7))
-ax.set_title("Nothing is left but the entropy of the language")
-ax.legend();  # fmt: skip
+ax.set_title("From guessing to a few hundredths of a bit from the truth")
+ax.legend(loc="upper right");  # fmt: skip
 # %% [markdown]
 # *What to see.* The dots are single batches: they spread over a whole bit to the very end, even though nothing is
 # wrong. The blue points are the examiner's. They come down to the orange line, and to see what is left
@@ -366,10 +375,13 @@ ax.legend();  # fmt: skip
 
 # %%
 from sedd_mini.evaluate import likelihood_bound
+from sedd_mini.losses import diffusion_weighted, diffusion_weighted_in_head
 
 
 def whole_bound(model, blocks, graph, noise, repeats=4):
-    return likelihood_bound(model, graph, noise, blocks, repeats, batch_size=256,
+    in_head = isinstance(model, DiffusionTransformer)  # the same loss, computed inside the network
+    loss = diffusion_weighted_in_head if in_head else diffusion_weighted
+    return likelihood_bound(model, graph, noise, blocks, repeats, batch_size=64, loss=loss,
                             generator=torch.Generator().manual_seed(0))  # fmt: skip
 
 
@@ -385,26 +397,26 @@ print(f"minus the exact scores'    {bound.bits_per_token - perfect.bits_per_toke
 print(f"gap by the true ratios     {gap:.4f} ± {gap_error:.4f}")
 
 # %%
-assert gap < 0.08 and gap_error < 0.006
+assert gap < 0.05 and gap_error < 0.005
 assert abs(bound.bits_per_token - truth - gap) < 4 * bound.error / bit + 0.01
 assert abs(bound.bits_per_token - perfect.bits_per_token - gap) < 0.03
 assert abs(perfect.bits_per_token - truth) < 4 * perfect.error / bit + 0.01
 
 # %% tags=["nbval-check-output"]
-rate = language.entropy_rate()
 print(f"truth, blocks of 32 words: {truth:.2f} bits a token; endless text: {rate.bits:.2f}")
 print(f"of the {guess - truth:.1f} bits to be learned, over 97 % were learned:",
       gap < 0.03 * (guess - truth))  # fmt: skip
 
 # %% [markdown]
-# The three agree, and only the last is sharp. (The truth for blocks lies a little above the entropy rate, because a block
+# The three agree, and only the last is sharp: less than a twentieth of a bit is left after 4000 steps, of the three
+# bits that there were to learn. (The truth for blocks lies a little above the entropy rate, because a block
 # starts in the middle of a sentence: its first words have nothing to go by.)
 #
 # ## 5. Which noise levels does the loss come from?
 #
 # A batch holds all noise levels. Which of them teach? With the log-linear schedule
-# $\sigma(t)\, e^{-\bar\sigma(t)} = 1 - \varepsilon$, a constant. So by the calculation of section 1 the expected
-# loss at time $t$ is simply *the mean cross-entropy of a hidden word when a share $t$ of the words is hidden*.
+# $\sigma(t)\, e^{-\bar\sigma(t)} = 1 - \varepsilon$, a constant. So by the calculation of section 1, with
+# $s_y = r\, p(y)$ instead of $r/N$, the expected loss at time $t$ is simply *the mean cross-entropy of a hidden word when a share $t$ of the words is hidden*.
 # Every $t$ has the same weight, and the area under the curve is the bound. Let us draw it: for the
 # untrained network, for ours, and for the exact scores.
 
@@ -458,8 +470,8 @@ right.plot(centres, deviation, "o-", color=plots.PURPLE)
 right.set(xlabel="t, share of hidden words", ylabel="standard deviation", ylim=(0, None))
 right.set_title("Where the noise of the loss comes from");  # fmt: skip
 # %% [markdown]
-# *What to see.* Left: with few words hidden, a hidden word is nearly told by its neighbours; with all hidden,
-# only word frequencies are left. The untrained network pays $\log_2 40$ everywhere. The trained one is on
+# *What to see.* Left: with few words hidden, a hidden word costs little more than one bit, since its neighbours
+# nearly tell it; with all hidden, only word frequencies are left. The untrained network pays $\log_2 40$ everywhere. The trained one is on
 # the orange curve. Right: the loss of a single block, for the exact scores, is noisiest at small $t$. There a block
 # has one hidden word or none, and its weight $r\,\sigma$ is large.
 #
@@ -474,27 +486,27 @@ share = (within / spread.var()).item()
 print(
     f"variance of the loss with stratified times: {100 * share:.0f} % of that with independent ones"
 )
-assert 0.3 < share < 0.98
-
-# %% [markdown]
-# And where does our own gap sit? Let us ask for the half of it that lies at larger $t$.
-
-# %%
-late = (gaps[exam.t > 0.5].sum() / gaps.sum()).item()
-print(f"{100 * late:.0f} % of the gap lies at t > 1/2")
-assert 0.2 < late < 0.95
+assert 0.3 < share < 0.98 and deviation.argmax() == 0 and hidden_entropy[0] < 1.6
 
 # %% [markdown]
 # ## 6. Absorbing against uniform
 #
-# Uniform noise replaces a word by a random word, and does not say where. Its command is
-# `python -m sedd_mini.train --preset synthetic --graph uniform`. We train it for 400 steps, with the
-# same settings and seeds. The examiner works for it, too.
+# Uniform noise replaces a word by a random word, and does not say where. It has a geometric schedule,
+# whose noise levels are spread evenly on a logarithmic scale, from $\sigma_\text{min}$ on. Of the settings that we
+# tried, it learned best with half the learning rate and without the very lowest noise levels, where a
+# batch meets hardly any wrong word:
+#
+# `python -m sedd_mini.train --preset synthetic --graph uniform --lr 2e-3 --sigma-min 1e-3 --steps 5500`
+#
+# takes three minutes on one core. Here we make 400 steps of it. The examiner works for uniform noise, too. And an
+# untrained network, whose scores are all 1, starts from the same distance: $\log_2 40$ minus the entropy.
 
 # %%
-uniform = Trainer(preset("synthetic", graph="uniform"), corpus=corpus)
+best = preset("synthetic", graph="uniform", lr=2e-3, sigma_min=1e-3, steps=5500)
+uniform = Trainer(best, corpus=corpus)
 uniform_exam = Exam(uniform.graph, uniform.noise)
-assert uniform_exam.gaps(lambda x, sigma: uniform_exam.log_ratio).abs().max() < 1e-6
+before, error = mean_and_error(uniform_exam.gaps(uniform.model))
+assert abs(before - (guess - truth)) < 5 * error  # untrained: the same distance as before
 uniform_looks = [100, 200, 400]
 uniform_gaps = []
 for stop in uniform_looks:
@@ -503,8 +515,8 @@ for stop in uniform_looks:
     uniform_gaps.append(mean_and_error(uniform_exam.gaps(uniform.average)))
 
 # %% [markdown]
-# Four hundred steps are few. The folder `checkpoints/` has both kinds after 20 000 steps, with the record
-# of how they were made. Each took about twenty minutes on one core. We load them and measure them in the same way.
+# Four hundred steps are few. The folder `checkpoints/` has both kinds after a long training, with the record
+# of how they were made. We load them and measure them in the same way.
 
 # %%
 import json
@@ -515,7 +527,8 @@ shipped = {}
 for kind, test in (("absorb", exam), ("uniform", uniform_exam)):
     folder = Path("checkpoints") / f"synthetic-{kind}"
     record = json.loads((folder / "training.json").read_text())
-    network, *_ = load_pretrained(folder)
+    network, _, schedule = load_pretrained(folder)
+    assert schedule.total(0.5) == (noise if kind == "absorb" else uniform.noise).total(0.5)
     shipped[kind] = record["steps"], *mean_and_error(test.gaps(network))
     print(f"{kind}: {record['steps']} steps, gap {shipped[kind][1]:.4f} ± {shipped[kind][2]:.4f}")
 
@@ -530,16 +543,19 @@ for name, colour, at, found in (
     ax.errorbar(steps, value, 2 * error, fmt="D", color=colour, ms=7)
     ax.annotate("shipped", (steps, value), (-4, 9), textcoords="offset points", ha="right")
 ax.set(xscale="log", yscale="log", xlabel="step", ylabel="gap to the truth (bits a token)")
-ax.set_title("The same network, the same steps, two kinds of noise")
+ax.set_title("The same network, two kinds of noise")
 ax.legend();  # fmt: skip
 # %%
 absorb_at = dict(zip(looks, averaged))
-assert uniform_gaps[-1][0] > 1.5 * absorb_at[400][0]
-assert shipped["uniform"][1] > shipped["absorb"][1]
+assert uniform_gaps[-1][0] > 2 * absorb_at[400][0]
+times_as_far = shipped["uniform"][1] / shipped["absorb"][1]
+print(f"shipped: the uniform one is {times_as_far:.1f} times as far from the truth")
+assert 2.5 < times_as_far < 7
 
 # %% [markdown]
-# *What to see.* At equal steps the uniform model is several times further from the same truth.
-# (Vertical bars: two standard errors.) Diamonds: after 20 000 steps both are close, in the same order.
+# *What to see.* At equal steps the uniform model is several times further from the same truth. (Vertical bars: two
+# standard errors. To be fair: at 400 steps its learning rate has hardly begun to fall, being planned for 5500.) Diamonds:
+# after a long training both are close, in the same order.
 #
 # Why is it harder? Two reasons can be counted. First, a uniform model must say something about
 # *every* position at every noise level, while the absorbing loss has terms at ■ only. How much of
@@ -571,13 +587,7 @@ generator = torch.Generator().manual_seed(2)
 level = torch.full((1024,), math.log(2.0))  # half of the words survive
 for g in (graph, uniform.graph):
     x = g.sample_transition(exam_blocks, level[:, None], generator)
-    if g.mask_id is None:
-        speaks = 0.5 * language.emission.T[x] + 0.5 / 40  # (M, L, S)
-    else:
-        masked = x == g.mask_id
-        visible = language.emission.T[torch.where(masked, 0, x)]
-        speaks = torch.where(masked[..., None], 1.0, visible)
-    probs = from_the_rest(speaks)
+    probs = from_the_rest(evidence(g, x, keep=0.5))
     left = -torch.special.xlogy(probs, probs).sum(-1).mean() / math.log(2)
     print(f"{g}: the rest leaves {left:.1f} bits about a word")
 
@@ -596,36 +606,40 @@ fig, ax = plots.plt.subplots()
 ax.plot(looks, [g for g, _ in raw], "o-", color=plots.GREY, label="raw weights")
 ax.plot(looks, [g for g, _ in averaged], "o-", color=plots.BLUE, label="averaged weights")
 ax.set(xscale="log", yscale="log", xlabel="step", ylabel="gap to the truth (bits a token)")
+ax.set_xticks(looks[::3], looks[::3])
+ax.minorticks_off()
 ax.set_title("The average is ahead, until the learning rate has gone")
 ax.legend();  # fmt: skip
 # %%
 middle = looks.index(1500)
-ratio = raw[middle][0] / averaged[middle][0]
-print(f"at step 1500 the raw weights have {ratio:.1f} times the gap of the averaged ones")
-print(f"at the end {raw[-1][0] / averaged[-1][0]:.2f} times")
-assert ratio > 1.05 and 0.6 < raw[-1][0] / averaged[-1][0] < 1.2
+for name, at in (("at step 1500", middle), ("at the end", -1)):
+    worth = raw[at][0] - averaged[at][0]
+    print(f"{name} the average is worth {worth:.4f} bits a token, "
+          f"{worth / raw[at][0]:.0%} of the gap")  # fmt: skip
+assert raw[middle][0] > 1.05 * averaged[middle][0]
+assert 0.6 < raw[-1][0] / averaged[-1][0] < 1.2
 
 # %% [markdown]
 # *What to see.* In the middle of the run the learning rate is high, and the raw weights jump around a good place
 # without settling. The average of the last thousand steps is near the middle of what they jump around.
-# At the end the learning rate is 0, the jumping has died down, and the two agree: **averaging
-# and a falling learning rate do the same work.** The paper's run keeps its learning rate constant, so there the average
+# At the end the learning rate is 0, the jumping has died down, and the two agree: **as the learning rate falls, it does
+# the work of the average.** (Exercise 4 tries each alone.) The paper's run keeps its learning rate constant, so there the average
 # is not optional.
 #
 # ## 8. Real text
 #
-# Now a language whose truth nobody knows: the documentation that comes with Python, 756 000 tokens of a
-# vocabulary of 1024 word pieces (chapter 05). Two networks of 2.1 million parameters lie in
-# `checkpoints/`. Each comes with the command that made it, here the absorbing one's.
+# Now a language whose truth nobody knows: the documentation that comes with Python, nearly two million characters.
+# Two networks for it lie in `checkpoints/`. Each comes with the command that made it, here the absorbing one's.
 
 # %%
 folder = Path("checkpoints/docs-absorb")
 record = json.loads((folder / "training.json").read_text())
 print(record["command"])
-print(f"{record['wall_time_s'] / 60:.0f} minutes, {record['tokens_seen'] / 1e6:.0f} million tokens")
+print(f"{record['parameters'] / 1e6:.1f} million parameters, {record['wall_time_s'] / 60:.0f} minutes, "
+      f"{record['tokens_seen'] / 1e6:.0f} million tokens")  # fmt: skip
 
 # %% [markdown]
-# That is an hour. Let us run the same command with 20 steps, in a folder that is thrown away afterwards.
+# That is an hour. Let us run the same command with 15 steps, in a folder that is thrown away afterwards.
 
 # %%
 import shlex
@@ -633,16 +647,21 @@ import subprocess
 import sys
 import tempfile
 
-_, *arguments = shlex.split(record["command"].split(" --export")[0])
+_, *arguments = shlex.split(record["command"].split(" --out")[0])
 with tempfile.TemporaryDirectory() as place:
-    changes = ["--steps", "20", "--valid-blocks", "32", "--out", place]
+    changes = ["--steps", "15", "--valid-blocks", "16", "--valid-repeats", "2", "--out", place]
     done = subprocess.run([sys.executable, *arguments, *changes], capture_output=True, text=True)
     log = [json.loads(line) for line in (Path(place) / "log.jsonl").read_text().splitlines()]
     print(sorted(path.name for path in Path(place).iterdir()))
 assert done.returncode == 0, done.stderr
-assert log[0]["step"] == 20 and 5 < log[0]["loss"] < 7.1  # from ln 1024 = 6.93 on
+assert log[0]["step"] == 15 and abs(log[0]["loss"] - math.log(8192)) < 1
 
 # %% [markdown]
+# The absorbing network has a vocabulary of 8192 word pieces (chapter 05), most of them whole words. The uniform one
+# has 1024 pieces, scraps of words: its loss looks at every piece of the vocabulary at *every* position, and with 8192
+# most of its time would go into that. So bits a token cannot be compared between the two. Bits *a character* can: both
+# divide up the same text.
+#
 # With no truth at hand we need a yardstick. An **n-gram model** predicts a token from the $n - 1$ before it, by
 # counting, with Kneser–Ney smoothing for what was never seen. It is simple, strong on little data, and gives an
 # exact likelihood. It is trained on the same split, and scored on the same validation blocks.
@@ -652,63 +671,71 @@ from sedd_mini.data import load_corpus
 from sedd_mini.ngram import ngram_bits
 from sedd_mini.tokenizers import load_tokenizer
 
-docs = load_corpus("docs", 128, tokenizer=load_tokenizer(folder))
-same_text = docs.info["hash"] == record["corpus"]["hash"]
-stream = docs.train.arrays[0]
-bits = {f"{n}-gram": ngram_bits(stream, docs.valid, n, 1024) for n in (1, 2, 3, 5)}
-if not same_text:
-    print("Your Python has other documentation: the networks' bounds are shown as recorded.")
-
-# %%
-networks, measured = {}, {}
+docs, records, bits = {}, {}, {}
 for kind in ("absorb", "uniform"):
     folder = Path(f"checkpoints/docs-{kind}")
-    record = json.loads((folder / "training.json").read_text())
-    networks[kind] = record["bound_bits_per_token"], record["bound_error_bits_per_token"]
+    records[kind] = json.loads((folder / "training.json").read_text())
+    docs[kind] = text = load_corpus("docs", 128, tokenizer=load_tokenizer(folder))
+    stream, size = text.train.arrays[0], text.tokenizer.vocab_size
+    bits[kind] = {f"{n}-gram": ngram_bits(stream, text.valid, n, size) for n in (1, 2, 3, 5)}
+    print(f"{kind:8} {size} kinds of pieces, {text.info['chars_per_token']:.2f} characters each")
+
+# %%
+same_text = docs["absorb"].info["hash"] == records["absorb"]["corpus"]["hash"]
+for kind, record in records.items():
+    mean, error = (record[f"bound_{name}bits_per_token"] for name in ("", "error_"))
     if same_text:
-        model, g, schedule = load_pretrained(folder)
-        measured[kind] = whole_bound(model, docs.valid[:], g, schedule, repeats=2).bits_per_token
-        assert abs(measured[kind] - networks[kind][0]) < 0.15
-        print(f"{kind}: {measured[kind]:.2f} bits a token here, {networks[kind][0]:.2f} recorded")
+        model, g, schedule = load_pretrained(f"checkpoints/docs-{kind}")
+        here = whole_bound(model, docs[kind].valid[:], g, schedule, repeats=2).bits_per_token
+        assert abs(here - mean) < 5 * math.sqrt(1 + 8 / 2) * error
+        print(f"{kind:8} {here:.2f} bits a token here, {mean:.2f} recorded")
+    else:
+        print("Your Python has other documentation: the bound is shown as recorded.")
+    bits[kind] |= {"SEDD": mean}
 
 # %%
-fig, ax = plots.plt.subplots(figsize=(8, 3.4))
-rows = {name: (value, 0, plots.GREY) for name, value in bits.items()}
-rows["SEDD absorb"] = (*networks["absorb"], plots.BLUE)
-rows["SEDD uniform"] = (*networks["uniform"], plots.ORANGE)
-rows = dict(sorted(rows.items(), key=lambda row: -row[1][0]))
-for name, (value, error, colour) in rows.items():
-    ax.barh(name, value, xerr=2 * error, color=colour, height=0.65)
-    ax.text(value + 0.1, name, f"{value:.2f}", va="center")
-per_char = docs.info["chars_per_token"]
-top = ax.secondary_xaxis("top", functions=(lambda b: b / per_char, lambda b: b * per_char))
-top.set_xlabel("bits a character")
-ax.set(xlabel="bits a token (for SEDD: an upper bound)", xlim=(0, 10))
-ax.grid(axis="y", visible=False);  # fmt: skip
+fig, axes = plots.plt.subplots(1, 2, figsize=(10, 2.9), sharex=True)
+for ax, (kind, found) in zip(axes, bits.items()):
+    per_char = docs[kind].info["chars_per_token"]
+    error = records[kind]["bound_error_bits_per_token"] / per_char
+    for name, value in sorted(found.items(), key=lambda item: -item[1]):
+        sedd = name == "SEDD"
+        colour = plots.GREY if not sedd else plots.BLUE if kind == "absorb" else plots.ORANGE
+        ax.barh(name, value / per_char, xerr=2 * error * sedd, color=colour, height=0.65)
+        ax.text(value / per_char + 0.06, name, f"{value / per_char:.2f}", va="center")
+    ax.set(xlabel="bits a character (SEDD: an upper bound)", xlim=(0, 3.7))
+    ax.set_title(f"SEDD {kind}, {docs[kind].tokenizer.vocab_size} pieces")
+    ax.grid(axis="y", visible=False)
 # %%
-assert bits["5-gram"] < networks["absorb"][0] < bits["2-gram"] < networks["uniform"][0]
-assert networks["uniform"][0] < bits["1-gram"] and bits["3-gram"] < networks["absorb"][0]
+assert bits["absorb"]["SEDD"] < bits["absorb"]["3-gram"] < bits["absorb"]["2-gram"]
+assert abs(bits["absorb"]["SEDD"] - bits["absorb"]["5-gram"]) < 0.15
+assert bits["uniform"]["3-gram"] < bits["uniform"]["SEDD"] < bits["uniform"]["1-gram"]
 
 # %% [markdown]
-# *What to see.* Less is better. Both networks have learned far more than word frequencies. But be honest: an hour
-# of training on one core does not beat a table of counted trigrams. The absorbing model lies between the bigram and the
-# trigram, the uniform one above the bigram. Two things explain it. These numbers are *upper bounds*, while
-# the n-grams' are exact. And the text is small: the network has read it 65 times.
-# Has it begun to learn it by heart?
+# *What to see.* Less is better. The absorbing network, after an hour on one core, has overtaken the trigrams, and is about
+# level with the 5-grams, a table of everything that ever followed four tokens. (Its number is an *upper bound*, and theirs
+# are exact.) The uniform one, after half an hour, has learned far more than word frequencies, and does not reach the
+# bigrams.
+#
+# The text is small: the absorbing network has read it fifty times. Has it begun to learn it by heart? Two settings in
+# its command work against that: **dropout**, which in training sets a tenth of what each layer adds to zero, at random,
+# and **weight decay**, which pulls the weights towards 0 in every step. To see what is left we ask for the bound on as many
+# blocks that it *was* trained on. (These could be easier text; the unigram model, which knows nothing by heart, tells.)
 
 # %%
+text = docs["absorb"]
+seen, unseen = text.train[: len(text.valid)], text.valid[:]
+by_frequency = [ngram_bits(text.train.arrays[0], x, 1, 8192) for x in (seen, unseen)]
+print(f"word frequencies: {by_frequency[0]:.2f} bits a token on training text, {by_frequency[1]:.2f} on other")
 if same_text:
-    model, g, schedule = load_pretrained("checkpoints/docs-absorb")
-    seen = whole_bound(model, docs.train[:306], g, schedule, repeats=2)
-    difference = measured["absorb"] - seen.bits_per_token  # with the same times and noise
-    print(
-        f"on text it was trained on: {seen.bits_per_token:.2f} bits a token, {difference:.2f} less"
-    )
-    assert 0.1 < difference < 1.2
+    network = load_pretrained("checkpoints/docs-absorb")
+    bound = [whole_bound(network[0], x, *network[1:], repeats=2).bits_per_token for x in (seen, unseen)]
+    print(f"SEDD:             {bound[0]:.2f} bits a token on training text, {bound[1]:.2f} on other")
+    assert bound[1] - bound[0] > 0.1 + abs(by_frequency[1] - by_frequency[0])
 
 # %% [markdown]
-# It has, by about half a bit. Here more text would be worth more than more steps. In the paper, with
-# OpenWebText and a hundred times as many parameters, the absorbing model is about level with GPT-2 of the same
+# It has, all the same. Here more text would be worth more than more steps. In the paper, with
+# OpenWebText and eighty times as many parameters, the absorbing model is about level with GPT-2 of the same
 # size, which is far beyond any n-gram.
 #
 # ## 9. A run that is killed
@@ -716,40 +743,45 @@ if same_text:
 # Long runs die: a power cut, a time limit. What must be saved so that a run *goes on* as if nothing
 # had happened? The weights are not enough. Adam's running means are needed, the averaged weights, the
 # position in the data, and the state of all random numbers. Ours come from the number of the
-# step, so there is nothing to save. We kill a run at step 10 of 20 and start it again with the same folder.
+# step, so there is nothing to save. In the following run of 20 steps, a checkpoint is written at every fifth. The power
+# fails at step 10, before that step is saved. Then we start the run again with the same folder.
 
 # %%
 import contextlib
 import io
 
-brief = preset("synthetic", width=32, num_blocks=1, cond_dim=16, steps=20, log_every=10,
-               valid_blocks=32, sample_every=0, precision="float32")  # fmt: skip
+brief = preset("synthetic", width=32, num_blocks=1, cond_dim=16, steps=20, log_every=5,
+               save_every=5, valid_blocks=32, sample_every=0, precision="float32")  # fmt: skip
 
 
-def power_cut(record):
+class PowerCut(Exception):
+    pass
+
+
+def power_cut(record):  # called before the step is saved
     if record["step"] == 10:
-        raise KeyboardInterrupt
+        raise PowerCut
 
 
 with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
     with contextlib.redirect_stdout(io.StringIO()):
         straight = Trainer(brief, corpus=corpus)
         straight.run()
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(PowerCut):
             Trainer(brief, corpus=corpus, out=place).run(callback=power_cut)
         again = Trainer(brief, corpus=corpus, out=place)
         resumed_at = again.step
         again.run()
 
 # %%
-assert resumed_at == 10
+assert resumed_at == 5  # what was saved last
 for a, b in zip(straight.model.parameters(), again.model.parameters()):
     assert torch.equal(a, b)
 for a, b in zip(straight.average.parameters(), again.average.parameters()):
     assert torch.equal(a, b)
 
 # %% [markdown]
-# The killed run ends with the same weights as the other, bit for bit (on a CPU).
+# The run that was cut off went on from step 5, and ends with the same weights as the other, bit for bit (on a CPU).
 #
 # ## Summary
 #
@@ -761,8 +793,8 @@ for a, b in zip(straight.average.parameters(), again.average.parameters()):
 #    a perfect model, and shows what the loss cannot.
 # 4. At equal steps uniform noise is several times further from the truth: it must judge every
 #    position, and find out which words to believe.
-# 5. Averaged weights and a falling learning rate do the same work. On small text an hour of SEDD lies
-#    between a bigram and a trigram.
+# 5. As the learning rate falls, it does the work of averaged weights. On small text an hour of SEDD, absorbing and with
+#    dropout, is about level with counted 5-grams.
 
 # %% [markdown]
 # ## Exercises
