@@ -15,7 +15,7 @@
 #
 # All the parts are on the table: noise that is drawn in one step, a loss that is a likelihood bound,
 # batches of text, a transformer. This chapter puts them together and presses the button. The loop has
-# fifteen lines, and it will run for a minute or two. The questions around it are the interesting
+# fifteen lines, and it will run for two or three minutes. The questions around it are the interesting
 # part. Which number should the loss begin with? Which noise levels does it come from? How far is the
 # finished network from the truth, when the loss itself is so noisy that it cannot tell?
 #
@@ -26,7 +26,7 @@
 #   whose truth is known;
 # - say what averaged weights, a falling learning rate and the choice of noise are worth, in bits.
 #
-# *You need* chapters 03 to 06. *Running time:* two to three minutes on two CPU cores.
+# *You need* chapters 03 to 06. *Running time:* three to five minutes on two CPU cores.
 #
 # ## A picture first
 #
@@ -45,7 +45,7 @@ from sedd_mini.synthetic import SyntheticLanguage
 from sedd_mini.train import Trainer, preset
 
 plots.use_style()
-torch.set_num_threads(1)  # a second thread gains little at this size, and is lost if others work
+torch.set_num_threads(min(2, torch.get_num_threads()))  # more gain nothing at this size
 language = SyntheticLanguage()
 trainer = Trainer(preset("synthetic"))  # absorbing noise
 losses = [trainer.train_step() / math.log(2) for _ in range(200)]  # bits a token
@@ -344,7 +344,7 @@ assert abs(before - (guess - truth)) < 5 * error  # a uniform guess: log₂ 40
 #
 # ## 4. Training
 #
-# Now the long cell, one or two minutes. The network is 96 wide with four blocks, 636 000 parameters.
+# Now the long cell, two or three minutes. The network is 96 wide with four blocks, 636 000 parameters.
 # 200 of its 4000 steps are done, for the picture. Now and then the examiner looks at it, once with
 # the averaged and once with the raw weights.
 
@@ -498,7 +498,7 @@ assert 0.3 < share < 0.98 and deviation.argmax() == 0 and hidden_entropy[0] < 1.
 #
 # `python -m sedd_mini.train --preset synthetic --graph uniform --lr 2e-3 --sigma-min 1e-3 --steps 5500`
 #
-# takes three minutes on one core. Here we make 400 steps of it. The examiner works for uniform noise, too. And an
+# takes three to five minutes on one core. Here we make 400 steps of it. The examiner works for uniform noise, too. And an
 # untrained network, whose scores are all 1, starts from the same distance: $\log_2 40$ minus the entropy.
 
 # %%
