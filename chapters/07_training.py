@@ -44,6 +44,7 @@ from sedd_mini import plots
 from sedd_mini.synthetic import SyntheticLanguage
 from sedd_mini.train import Trainer, preset
 
+# %%
 plots.use_style()
 torch.set_num_threads(min(2, torch.get_num_threads()))  # more gain nothing at this size
 language = SyntheticLanguage()
@@ -334,6 +335,7 @@ def mean_and_error(values):
     return values.mean().item(), values.std().item() / len(values) ** 0.5
 
 
+# %%
 exam = Exam(graph, noise)
 before, error = mean_and_error(exam.gaps(untrained))
 assert abs(before - (guess - truth)) < 5 * error  # a uniform guess: log₂ 40
@@ -389,6 +391,8 @@ bound = whole_bound(trainer.average, exam_blocks, graph, noise)
 perfect = whole_bound(lambda x, s: exact_log_score(graph, x, s), exam_blocks, graph, noise)
 gap, gap_error = averaged[-1]
 bit = 32 * math.log(2)  # nats a sequence → bits a token
+
+# %%
 print(
     f"the bound                  {bound.bits_per_token:.3f} ± {bound.error / bit:.3f} bits a token"
 )
@@ -455,10 +459,12 @@ assert abs(entropies.mean() - truth) < 0.15
 assert abs(spread.mean() - entropies.mean()) < 4 * mean_and_error(spread)[1]
 
 # %%
-fig, (left, right) = plots.plt.subplots(1, 2, figsize=(10, 3.6))
 centres, hidden_entropy, _ = in_bins(exam.t, entropies)
 _, model_gap, _ = in_bins(exam.t, gaps)
 _, _, deviation = in_bins(exam.t, spread)
+
+# %%
+fig, (left, right) = plots.plt.subplots(1, 2, figsize=(10, 3.6))
 left.axhline(guess, color=plots.GREY, label="untrained")
 left.plot(centres, hidden_entropy + model_gap, "o", color=plots.BLUE, ms=5, label="trained")
 left.plot(centres, hidden_entropy, color=plots.ORANGE, label="exact scores")
@@ -507,6 +513,8 @@ uniform = Trainer(best, corpus=corpus)
 uniform_exam = Exam(uniform.graph, uniform.noise)
 before, error = mean_and_error(uniform_exam.gaps(uniform.model))
 assert abs(before - (guess - truth)) < 5 * error  # untrained: the same distance as before
+
+# %%
 uniform_looks = [100, 200, 400]
 uniform_gaps = []
 for stop in uniform_looks:
@@ -635,7 +643,8 @@ assert 0.6 < raw[-1][0] / averaged[-1][0] < 1.2
 folder = Path("checkpoints/docs-absorb")
 record = json.loads((folder / "training.json").read_text())
 print(record["command"])
-print(f"{record['parameters'] / 1e6:.1f} million parameters, {record['wall_time_s'] / 60:.0f} minutes, "
+print(f"{record['parameters'] / 1e6:.1f} million parameters, "
+      f"{record['wall_time_s'] / 60:.0f} minutes, "
       f"{record['tokens_seen'] / 1e6:.0f} million tokens")  # fmt: skip
 
 # %% [markdown]
@@ -653,6 +662,8 @@ with tempfile.TemporaryDirectory() as place:
     done = subprocess.run([sys.executable, *arguments, *changes], capture_output=True, text=True)
     log = [json.loads(line) for line in (Path(place) / "log.jsonl").read_text().splitlines()]
     print(sorted(path.name for path in Path(place).iterdir()))
+
+# %%
 assert done.returncode == 0, done.stderr
 assert log[0]["step"] == 15 and abs(log[0]["loss"] - math.log(8192)) < 1
 
@@ -726,11 +737,14 @@ assert bits["uniform"]["3-gram"] < bits["uniform"]["SEDD"] < bits["uniform"]["1-
 text = docs["absorb"]
 seen, unseen = text.train[: len(text.valid)], text.valid[:]
 by_frequency = [ngram_bits(text.train.arrays[0], x, 1, 8192) for x in (seen, unseen)]
-print(f"word frequencies: {by_frequency[0]:.2f} bits a token on training text, {by_frequency[1]:.2f} on other")
+print("bits a token on training text, on other text")
+print(f"word frequencies: {by_frequency[0]:.2f}, {by_frequency[1]:.2f}")
+
+# %%
 if same_text:
-    network = load_pretrained("checkpoints/docs-absorb")
-    bound = [whole_bound(network[0], x, *network[1:], repeats=2).bits_per_token for x in (seen, unseen)]
-    print(f"SEDD:             {bound[0]:.2f} bits a token on training text, {bound[1]:.2f} on other")
+    model, *rest = load_pretrained("checkpoints/docs-absorb")
+    bound = [whole_bound(model, x, *rest, repeats=2).bits_per_token for x in (seen, unseen)]
+    print(f"SEDD:             {bound[0]:.2f}, {bound[1]:.2f}")
     assert bound[1] - bound[0] > 0.1 + abs(by_frequency[1] - by_frequency[0])
 
 # %% [markdown]
