@@ -296,7 +296,7 @@ assert (naive > 0).all() and torch.allclose(naive.sum(-1), torch.ones(64, 2).dou
 
 # %%
 def errors_of_leap(chain, sigma, dsigma, probs):
-    """KL(true joint posterior ‖ product of the rows probs (n, 2, S)) in nats, and TV; E over x_t."""
+    """KL(true joint posterior ‖ product of rows probs (n, 2, S)) in nats, and TV; E over x_t."""
     truth = joint_posterior(chain, sigma, dsigma)
     leap = probs[:, 0, :, None] * probs[:, 1, None, :]  # (n, S, S)
     kl = torch.where(truth > 0, truth * (truth / leap).log(), 0).sum((1, 2))  # (n,)
@@ -954,7 +954,8 @@ def report(name, x):
     words = re.findall("[A-Za-z]+", "\n".join(texts))
     known = sum(word in known_words for word in words) / len(words)
     print(f"{name:16} judge {judged:5.2f} ± {error:.2f} bits a token, "
-          f"{judged * x.numel() / sum(map(len, texts)):.2f} a character   entropy {entropy:.2f} bits   "
+          f"{judged * x.numel() / sum(map(len, texts)):.2f} a character   "
+          f"entropy {entropy:.2f} bits   "
           f"known words {100 * known:.0f} %")  # fmt: skip
     return judged, error, entropy
 
