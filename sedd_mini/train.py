@@ -303,6 +303,7 @@ class Trainer:
         except RuntimeError as error:
             if self.world_size == 1:
                 raise
+            signals.handlers.clear()  # held back to the end: torchrun's SIGTERM would cut this off
             raise RuntimeError(self.last_words(error)) from error
         finally:
             signals.release()
