@@ -22,6 +22,8 @@ from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 from sedd_mini.tokenizers import write_json
 
+NETWORK_FILES = {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
+
 
 def save_pretrained(
     folder: str | Path, model: DiffusionTransformer, graph, noise, tokenizer=None,
@@ -40,13 +42,16 @@ def save_pretrained(
 
 
 def check_replaceable(folder: str | Path) -> None:
-    """Raises ValueError unless a folder is absent, empty, or of a network (with config.json)."""
+    """Raises ValueError unless a folder is absent, empty, or holds a network and nothing else."""
     folder = Path(folder)
-    if folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir())):
+    if not folder.exists():
         return
-    if folder.exists():
-        raise ValueError(f"{folder} is there and no network, and writing one would delete it: "
-                         "name another folder")  # fmt: skip
+    found = {p.name for p in folder.iterdir()} if folder.is_dir() else {"a file"}
+    if found and (found - NETWORK_FILES or not found >= {"config.json", "model.safetensors"}):
+        raise ValueError(
+            f"{folder} is there and holds more than a network, or none (it has "
+            f"{', '.join(sorted(found)[:5])}), and writing one would delete it: name another folder"
+        )
 
 
 def write_network(folder: Path, model, graph, noise, tokenizer, dtype=torch.float32) -> None:
@@ -87,8 +92,7 @@ def find_folder(name_or_folder: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        files = ["config.json", "model.safetensors"]
-        return Path(snapshot_download(str(name_or_folder), allow_patterns=files))
+        return Path(snapshot_download(str(name_or_folder), allow_patterns=sorted(NETWORK_FILES)))
     except Exception as error:  # offline, no such name, no access: many types, one answer
         raise FileNotFoundError(
             f"{name_or_folder!r} is no local folder, is not in the cache, and could not be fetched "
@@ -242,7 +246,11 @@ class whole_folder:  # used like a function, so named like one
             old = self.path.with_name(self.path.name + ".old.tmp")
             shutil.rmtree(old, ignore_errors=True)
             self.path.rename(old)
-            self.new.rename(self.path)
+            try:
+                self.new.rename(self.path)
+            except OSError:
+                old.rename(self.path)
+                raise
             shutil.rmtree(old)
         else:
             self.new.rename(self.path)
@@ -256,8 +264,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: the folder is not whole")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): was a copy or a download cut off? Do it again"
+        ) from error

@@ -54,7 +54,8 @@ def split_documents(
     total = sum(map(len, documents))
     if valid_fraction == 0:
         return documents, []
-    if len(documents) < FEW_DOCUMENTS:
+    longest = max(map(len, documents), default=0)
+    if len(documents) < FEW_DOCUMENTS or longest > valid_fraction * total:
         size = max(total // 100, 200)
         documents = [piece for document in documents for piece in cut(document, size)]
     copies = Counter(documents)

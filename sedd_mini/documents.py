@@ -18,6 +18,7 @@ FOLDER_KINDS = (
     {".md", ".rst", ".py"},
     {".json"},
 )
+SPLIT = re.compile(r"(?<![a-z])(?:train|validation|valid|dev|test)(?![a-z])")  # in a file's name
 LONG_FILE = 4_000_000  # characters; a longer text file comes in pieces
 OPENWEBTEXT = "Skylion007/openwebtext"
 PARQUET_COPY = "refs/convert/parquet"  # the branch in which the hub keeps a copy of a data set
@@ -29,8 +30,9 @@ def load_documents(
     """The documents of a source, one string each, none blank.
 
     A source is "docs" (Python's own documentation), a text file, a json, jsonl, parquet or arrow
-    file, a folder (of its files, those of one kind are read: data, else .txt, else other text), a
-    folder that `save_to_disk` wrote, or the name of a data set on the Hugging Face hub;
+    file, a folder (of its files, those of one kind are read: data, else .txt, else other text; of
+    data files whose names tell of several splits, those of `split`), a folder that `save_to_disk`
+    wrote, or the name of a data set on the Hugging Face hub;
     "openwebtext" is short for Skylion007/openwebtext.
 
     All is streamed: a corpus need not fit in memory. A text file is one document; one longer than
@@ -45,7 +47,7 @@ def load_documents(
     elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
         documents = read_saved_dataset(path, column, split)
     elif path.is_dir():
-        documents = (text for file in files_of(path) for text in read_file(file, column))
+        documents = (text for file in files_of(path, split) for text in read_file(file, column))
     elif path.is_file():
         documents = read_file(path, column)
     else:
@@ -56,6 +58,8 @@ def load_documents(
 def not_blank(documents: Iterable[str | None], source) -> Iterator[str]:
     empty = True
     for document in documents:
+        if not isinstance(document, str | None):
+            raise ValueError(f"{source} holds {document!r} where text is expected")
         if document and not document.isspace():
             empty = False
             yield document
@@ -63,23 +67,43 @@ def not_blank(documents: Iterable[str | None], source) -> Iterator[str]:
         raise ValueError(f"no text in {source}: it holds no document that is not blank")
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files of one kind (data, then text, then mark-up or code) in a folder, in order."""
+def files_of(folder: Path, split: str = "train") -> list[Path]:
+    """The files of one kind (data, then text, then mark-up or code) in a folder, in order.
+
+    Of data files whose names tell of two or more splits, those of `split`; raises ValueError if
+    there are none.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     files = [p for p in files if not any(x[0] == "." for x in p.relative_to(folder).parts)]
     for kind in FOLDER_KINDS:
-        if chosen := [p for p in files if p.suffix in kind]:
-            return chosen
+        if chosen := [p for p in files if p.suffix.lower() in kind]:
+            return of_split(folder, chosen, split) if kind & DATASET_SUFFIXES.keys() else chosen
     kinds = ", ".join(sorted(set().union(*FOLDER_KINDS)))
     raise ValueError(f"no text in folder {folder}: no file in it ends in {kinds}")
 
 
+def of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+    named = {p: set(SPLIT.findall(p.relative_to(folder).as_posix().lower())) for p in files}
+    found = set().union(*named.values())
+    if len(found) < 2:
+        return files
+    if split not in found:
+        raise ValueError(
+            f"{folder} holds the splits {', '.join(sorted(found))}, and none that is named "
+            f"'{split}': name one (split=…; --split of python -m sedd_mini.shards), or give the "
+            "folder of one"
+        )
+    return [p for p in files if split in named[p]]
+
+
 def read_file(path: Path, column: str) -> Iterator[str]:
-    if path.suffix not in DATASET_SUFFIXES:
+    if path.suffix.lower() not in DATASET_SUFFIXES:
         return read_text(path)
     from datasets import load_dataset
 
-    kind = DATASET_SUFFIXES[path.suffix]
+    if not path.stat().st_size:
+        return iter(())
+    kind = DATASET_SUFFIXES[path.suffix.lower()]
     try:
         dataset = load_dataset(kind, data_files=str(path), split="train", streaming=True)
     except Exception as error:  # each format fails in its own way

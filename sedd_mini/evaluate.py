@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sedd_mini.losses import diffusion_weighted
+from sedd_mini.samplers import evaluation_mode
 
 
 @dataclass
@@ -29,7 +30,8 @@ class Bound:
     @property
     def perplexity(self) -> float:
         """exp(nats a token): bounds the corpus perplexity; it is no mean of exponentials."""
-        return math.exp(self.nats / self.length)
+        per_token = self.nats / self.length
+        return math.exp(per_token) if per_token < 700 else math.inf  # beyond, floats end
 
     def __str__(self) -> str:
         per_token, error = self.nats / self.length, self.error / self.length
@@ -57,7 +59,8 @@ def likelihood_bound(
     end [1e-9, σ̄(eps)] that training leaves out (below 1e-9 lie less than 1e-7 nats a token). Each
     of the `repeats` is one estimate over all sequences with `times_each` draws a sequence, strata
     shared by all; the error bar is the spread of the repeats. For a DiffusionTransformer,
-    `loss=diffusion_weighted_in_head` is the same with less memory.
+    `loss=diffusion_weighted_in_head` is the same with less memory. The model is evaluated without
+    dropout, and left as it was.
     """
     if repeats < 2:
         raise ValueError(f"an error bar needs at least 2 repeats, got {repeats}")
@@ -73,7 +76,8 @@ def likelihood_bound(
             part = slice(start, start + batch_size)
             x0_part, level = data[part], sigma[part].to(data.device, torch.float32)
             x = graph.sample_transition(x0_part, level[:, None], device_generator(x0, generator))
-            values = loss(model, graph, x, level, x0=x0_part).double().cpu()
+            with evaluation_mode(model):
+                values = loss(model, graph, x, level, x0=x0_part).double().cpu()
             total += (weight[part] * values).sum().item()
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total}: does the model give finite log-scores?")

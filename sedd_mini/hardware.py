@@ -6,6 +6,13 @@ import time
 import torch
 
 
+def print_any_text() -> None:
+    """Let the output replace what its encoding lacks (Windows, redirected), instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def choose_precision(precision: str, device: str) -> torch.dtype:
     """ "auto" → bfloat16 where the hardware multiplies it fast."""
     if precision != "auto":

@@ -8,26 +8,34 @@ python -m sedd_mini.sample --checkpoint RUN --text "The ____ raises an ____." --
 import argparse
 import re
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sedd_mini.checkpoint import find_folder, load_pretrained
+from sedd_mini.data import make_tokenizer
+from sedd_mini.hardware import print_any_text
 from sedd_mini.samplers import sample
-from sedd_mini.tokenizers import CharTokenizer, WordTokenizer, load_tokenizer
+from sedd_mini.tokenizers import BPETokenizer, CharTokenizer, WordTokenizer, load_tokenizer
 
-GAP = re.compile(r" ?_{2,}")
+GAP = re.compile(r" ?_{3,}")  # two are common in code: __init__
+GROUP = 2**28  # the most log-scores at a time: 1 GiB in float32
 
 
 def template(tokenizer, prompt: str = "", text: str = "", suffix: str = "", length: int = 0,
              gap: int | None = None) -> Tensor:  # fmt: skip
     """What is given and what is free, (L,) int64: token ids, and −1 for a free position.
 
-    Either `text` with gaps, each a run of two or more underscores; or a prompt, a suffix, or both,
-    with everything between them free, `length` tokens in all. A gap gets `gap` tokens; by default
-    one word of a word tokeniser, as many characters as underscores, or half as many tokens of a
-    BPE, which puts the space before a word into its token. Raises ValueError if nothing is free.
+    Either `text` with gaps, each a run of three or more underscores; or a prompt, a suffix, or
+    both, with everything between them free, `length` tokens in all. A gap gets `gap` tokens; by
+    default one word of a word tokeniser, as many characters as underscores, or half as many tokens
+    of a BPE. A BPE puts the space before a word into its token: so that the word can be any, a
+    space before a gap, or at the end of the prompt, is left to it. Raises ValueError if nothing is
+    free.
     """
+    if gap is not None and gap < 1:
+        raise ValueError(f"a gap has at least one token, got {gap}")
     if text:
         if prompt or suffix:
             raise ValueError("give either a text with gaps, or a prompt and a suffix, not both")
@@ -47,13 +55,15 @@ def template(tokenizer, prompt: str = "", text: str = "", suffix: str = "", leng
             end = match.end()
         ids += tokenizer.encode(text[end:])
     else:
+        if isinstance(tokenizer, BPETokenizer):
+            prompt = prompt.removesuffix(" ")
         before, after = tokenizer.encode(prompt), tokenizer.encode(suffix)
         ids = before + [-1] * (length - len(before) - len(after)) + after
     if -1 not in ids:
         raise ValueError(
-            "nothing is left to fill in: mark gaps by ____, or raise --length above the "
-            f"{len(ids)} tokens of prompt and suffix"
-        )
+            "nothing is left to fill in: mark gaps by ____" if text else
+            f"nothing is left to fill in: prompt and suffix are {len(ids)} tokens, of {length}"
+        )  # fmt: skip
     return torch.tensor(ids)
 
 
@@ -80,8 +90,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> list[str]:
     """The samples as text."""
+    if options.text and options.length:
+        raise ValueError("--length is for a prompt and a suffix: a text with gaps has its own")
+    if options.gap and not options.text:
+        raise ValueError("--gap is for gaps in a --text: after a prompt, --length decides")
+    if options.length is not None and options.length < 1:
+        raise ValueError(f"--length must be at least 1, got {options.length}")
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {options.device}: PyTorch sees no GPU here; give cpu")
     model, graph, noise = load_pretrained(options.checkpoint, options.device)
     tokenizer = read_tokenizer(options)
+    if tokenizer.vocab_size != graph.num_tokens:
+        raise ValueError(
+            f"the tokeniser has {tokenizer.vocab_size} tokens, the network {graph.num_tokens}: "
+            "give --tokenizer the one that the network was trained with"
+        )
     length = options.length or model.config.length
     given = template(
         tokenizer, options.prompt, options.text, options.suffix, length, options.gap
@@ -90,18 +115,22 @@ def run(options: argparse.Namespace) -> list[str]:
         raise ValueError(
             f"{len(given)} tokens are more than the {model.config.length} of the network"
         )
+    generator = torch.Generator(options.device).manual_seed(options.seed)
+    group = max(1, GROUP // (len(given) * graph.num_states))
 
     def show(step, t, x):
         sys.stderr.write("\x1b[2J\x1b[H" + f"step {step}, t = {float(t):.3f}\n\n")
         sys.stderr.write(tokenizer.decode(x[0].tolist()) + "\n")
 
-    x = sample(
-        model, graph, noise, (options.num, len(given)), options.steps, method=options.sampler,
-        clamp=given.to(options.device).expand(options.num, -1),
-        generator=torch.Generator(options.device).manual_seed(options.seed),
-        callback=show if options.show else None,
-    )  # fmt: skip
-    return [tokenizer.decode(row) for row in x.tolist()]
+    texts = []
+    while len(texts) < options.num:
+        x = sample(
+            model, graph, noise, (min(group, options.num - len(texts)), len(given)), options.steps,
+            method=options.sampler, clamp=given.to(options.device), generator=generator,
+            callback=show if options.show else None,
+        )  # fmt: skip
+        texts += [tokenizer.decode(row) for row in x.tolist()]
+    return texts
 
 
 def read_tokenizer(options: argparse.Namespace):
@@ -110,7 +139,7 @@ def read_tokenizer(options: argparse.Namespace):
 
         return gpt2_tokenizer()
     if options.tokenizer:
-        return load_tokenizer(options.tokenizer)
+        return make_tokenizer(Path(options.tokenizer), ())
     try:
         return load_tokenizer(find_folder(options.checkpoint))
     except FileNotFoundError as error:
@@ -122,6 +151,7 @@ def read_tokenizer(options: argparse.Namespace):
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    print_any_text()
     try:
         texts = run(options)
     except (ValueError, FileNotFoundError) as error:

@@ -14,6 +14,7 @@ for those that move, from their moves alone.
 these and no others, and where none is left the network is not called at all.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -76,10 +77,7 @@ def sample(
             log_score = model(x, levels, at=at)  # (M, num_states)
             x[at] = leap(graph, x[at], log_score, dsigma.item(), method, generator)
 
-    training = getattr(model, "training", False)
-    if training:
-        model.eval()
-    try:
+    with evaluation_mode(model):
         report(callback, 0, times[0], x)
         for k, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             sigma = noise.total(t)
@@ -93,10 +91,20 @@ def sample(
         if denoise:
             step(noise.total(times[-1]), noise.total(times[-1]), "denoise")
             report(callback, len(times), torch.tensor(0.0), x)
+    return x
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Callable):
+    """A context in which a module has no dropout; afterwards it is as it was."""
+    training = getattr(model, "training", False)
+    if training:
+        model.eval()
+    try:
+        yield
     finally:
         if training:
             model.train()
-    return x
 
 
 def leap(
@@ -133,6 +141,7 @@ def move_weights(
     Arguments as for `leap`. Raises ValueError where the log-scores give no probabilities.
     """
     here = x[:, None]
+    log_score = log_score.to(torch.promote_types(log_score.dtype, torch.float32))
     if isinstance(graph, AbsorbingGraph):  # x is MASK, and both methods have the same form:
         factor = dsigma if method == "euler" else math.expm1(dsigma)  # one value if log-linear
         moves = log_score.exp().scatter_(-1, here, 0.0).mul_(factor)  # (M, N + 1)

@@ -72,6 +72,7 @@ def prepare_shards(
     content = json.dumps(tokenizer.as_json(), sort_keys=True).encode()
     settings = {"tokenizer": kind, "tokenizer_sha256": hashlib.sha256(content).hexdigest()}
     settings |= {"source": str(source), "column": column, "split": split, "config": config}
+    settings |= {"vocab_size": vocab_size if kind == "bpe" else None, "files": fingerprint(source)}
     settings |= {"shard_tokens": shard_tokens, "piece": PIECE}
     settings |= {"valid_fraction": valid_fraction, "split_seed": split_seed, "threshold": threshold}
     if (out / INDEX).exists():
@@ -111,6 +112,16 @@ def prepare_shards(
     index["complete"] = True
     write_shards(out, index, waiting)
     return index
+
+
+def fingerprint(source: str | Path) -> str | None:
+    """SHA-256 of the names and sizes of local files; None for what is not local."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        return None
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    listing = json.dumps([[p.relative_to(path).as_posix(), p.stat().st_size] for p in files])
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def choose_threshold(documents: Iterator[str], valid_fraction: float, seed: int) -> float:

@@ -108,6 +108,8 @@ class BPETokenizer:
 
     def __init__(self, backend):
         self.backend = backend
+        self.backend.no_truncation()  # a file may hold either, and each would spoil documents
+        self.backend.no_padding()
         self.backend.encode_special_tokens = True  # no document can smuggle in an end of text
         self.eot_id = backend.token_to_id(END_OF_TEXT)
         self.vocab_size = backend.get_vocab_size()
@@ -138,11 +140,12 @@ class BPETokenizer:
         return cls(backend)
 
     def encode(self, text: str) -> list[int]:
-        return self.backend.encode(text).ids
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The same as [encode(text) for text in texts], on all cores."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts)]
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Iterable[int], mask: str = "_") -> str:
         shown, run = {self.eot_id: END_OF_TEXT, self.vocab_size: mask}, []

@@ -43,7 +43,7 @@ from sedd_mini.data import BlockLoader, Corpus, load_corpus
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.evaluate import Bound, likelihood_bound, times
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
-from sedd_mini.hardware import autocast, choose_precision
+from sedd_mini.hardware import autocast, choose_precision, print_any_text
 from sedd_mini.losses import diffusion_weighted_in_head
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 from sedd_mini.report import Stopwatch, as_text, report
@@ -560,6 +560,7 @@ def yes_or_no(text: str) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     given = vars(parse(arguments))
     name, out, shipped, change = map(given.pop, ("preset", "out", "export", "change"))
+    print_any_text()
     try:
         settings = preset(name, **{k: v for k, v in given.items() if v is not None})
         out = out or f"runs/{name}-{settings.graph}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,10 +93,42 @@ def test_only_a_network_is_replaced(tmp_path):
     for seed in (0, 1):  # into an empty folder, then over a network
         save_pretrained(folder, model, graph, noise, info={"seed": seed})
         assert json.loads((folder / "training.json").read_text()) == {"seed": seed}
-    (folder / "config.json").rename(folder / "notes.json")
-    with pytest.raises(ValueError, match="is there and no network"):
+    (folder / "thesis.txt").write_text("three years")  # a network, and something of the user's
+    with pytest.raises(ValueError, match=r"holds more than a network.*thesis\.txt"):
         save_pretrained(folder, model, graph, noise)
-    assert (folder / "notes.json").exists()
+    assert (folder / "thesis.txt").exists()
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "config.json").write_text("{}")  # a name that many others use
+    with pytest.raises(ValueError, match="or none"):
+        save_pretrained(app, model, graph, noise)
+    assert (app / "config.json").read_text() == "{}"
+
+
+def test_the_old_network_stays_where_the_new_one_cannot_be_put(tmp_path, monkeypatch):
+    graph, noise, sizes = CASES[0]
+    folder = tmp_path / "net"
+    save_pretrained(folder, make(graph, sizes), graph, noise, info={"seed": 0})
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == "net.tmp":
+            raise PermissionError("in use")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        save_pretrained(folder, make(graph, sizes), graph, noise, info={"seed": 1})
+    assert json.loads((folder / "training.json").read_text()) == {"seed": 0}
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path):
+    graph, noise, sizes = CASES[0]
+    save_pretrained(tmp_path / "net", make(graph, sizes), graph, noise)
+    path = tmp_path / "net" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read .*cut off"):
+        load_pretrained(tmp_path / "net")
 
 
 def save(out, step: int):

@@ -374,6 +374,22 @@ def test_gpt2_files_in_each_packing(tmp_path):
         assert tokenizer.decode([258, 259]) == f" the{END_OF_TEXT}"
 
 
+def test_a_tokenizer_file_with_truncation_and_templates(bpe, tmp_path):
+    """As transformers leaves them behind; either would spoil documents without a word."""
+    from tokenizers.processors import TemplateProcessing
+
+    other = BPETokenizer(type(bpe.backend).from_str(bpe.backend.to_str()))
+    other.backend.enable_truncation(4)
+    other.backend.enable_padding(pad_id=0, length=6)
+    other.backend.post_processor = TemplateProcessing(
+        single="<|endoftext|> $0", special_tokens=[("<|endoftext|>", bpe.eot_id)]
+    )
+    loaded = BPETokenizer(type(bpe.backend).from_str(other.backend.to_str()))
+    text = "the words of a document that is longer than that"
+    assert loaded.encode(text) == bpe.encode(text)
+    assert loaded.encode_batch([text, "a"]) == [bpe.encode(text), bpe.encode("a")]
+
+
 def test_tokenizer_errors(tmp_path):
     with pytest.raises(ValueError, match=r"not in the vocabulary: zebra; the 2 words are: a b"):
         WordTokenizer(["a", "b"]).encode("a zebra")
@@ -447,6 +463,27 @@ def test_a_folder_of_data_files_is_read_in_order(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text(text)
     (tmp_path / "README.md").write_text("a description")
     assert list(load_documents(tmp_path, column="body")) == [row["text"] for row in ROWS]
+
+
+def test_of_a_folder_with_splits_one_is_read(tmp_path):
+    for name in ("data/train/0000", "data/test/0000", "data/validation/0000"):
+        path = tmp_path / f"{name}.JSONL"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"text": name}) + "\n")
+    assert list(load_documents(tmp_path)) == ["data/train/0000"]
+    assert list(load_documents(tmp_path, split="test")) == ["data/test/0000"]
+    with pytest.raises(ValueError, match=r"splits test, train, validation, .*'dev'.*--split"):
+        load_documents(tmp_path, split="dev")
+    assert list(load_documents(tmp_path / "data/test")) == ["data/test/0000"]  # alone: no choice
+
+
+def test_rows_without_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": null}\n{"text": ""}\n{"text": "a"}\n{"text": null}\n')
+    assert list(load_documents(path)) == ["a"]
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"no text in .*rows\.jsonl"):
+        list(load_documents(path))
 
 
 def test_a_text_file_is_one_document_and_a_long_one_is_streamed(tmp_path, monkeypatch):
@@ -644,6 +681,15 @@ def test_split_of_one_long_document():
     assert split_documents([text], 0) == ([text], [])
 
 
+def test_a_document_too_long_for_validation_is_cut():
+    """One book among small texts: else all of the small ones would go, and not suffice."""
+    documents = [book(0, 500), *(f"a note, number {i}" for i in range(24))]
+    train, valid = split_documents(documents, 0.1)
+    share = sum(map(len, valid)) / sum(map(len, train + valid))
+    assert 0.07 < share < 0.13
+    assert sorted("".join(train + valid)) == sorted("".join(documents))
+
+
 def test_split_errors():
     with pytest.raises(ValueError, match=r"too short to be split for validation: give more text$"):
         split_documents(["tiny"], 0.1)
@@ -746,8 +792,10 @@ def test_every_epoch_is_a_permutation(num_blocks, batch_size, seed):
         drawn += batch[:, 0].tolist()
     epochs = [tuple(drawn[e * num_blocks : (e + 1) * num_blocks]) for e in range(4)]
     assert all(sorted(epoch) == list(range(num_blocks)) for epoch in epochs)
-    if num_blocks >= 15:  # chance that two of four permutations agree: 6/15! < 1e-11
-        assert len(set(epochs)) == 4
+    if num_blocks >= 15:  # chance that two of eight permutations agree: 28/15! < 1e-10
+        other = BlockLoader(numbered(num_blocks), num_blocks, seed + 1)
+        epochs += [tuple(next(other)[:, 0].tolist()) for _ in range(4)]
+        assert len(set(epochs)) == 8
 
 
 @given(st.integers(0, 30), st.integers(2, 40), st.sampled_from([1, 2, 4]))
@@ -968,6 +1016,44 @@ def test_shards_command(tmp_path, monkeypatch, capsys):
         shards_main(["--data", "no/such.txt", "--out", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match=r"^error: .*--out"):
         shards_main([*command, "--tokenizer", "chars"])
+    with pytest.raises(SystemExit, match=r"^error: .*vocab_size=270, not 280"):
+        shards_main([*command, "--tokenizer", "bpe", "--vocab-size", "280"])
+    (tmp_path / "text.txt").write_text(book(0, 6000))
+    with pytest.raises(SystemExit, match=r"^error: .*prepared with files="):
+        shards_main([*command, "--tokenizer", "bpe", "--vocab-size", "270"])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_tokenizer_of_shards_sees_no_validation_text(tmp_path, monkeypatch, seed):
+    seen, train = [], BPETokenizer.train
+    spy = lambda texts, size: train([seen.append(t) or t for t in texts], size)  # noqa: E731
+    monkeypatch.setattr(BPETokenizer, "train", spy)
+    for i in range(300):
+        (tmp_path / f"{i}.txt").write_text(f"document {i}: " + "words " * 20)
+    index = prepare_shards(tmp_path, tmp_path / "out", "bpe", vocab_size=270, split_seed=seed,
+                           progress=False)  # fmt: skip
+    threshold = index["settings"]["threshold"]
+    assert 270 < len(seen) < 300
+    assert all(split_hash(text, seed) >= threshold for text in seen)
+
+
+def test_many_tokens_are_stored_wide_enough():
+    class Wide:
+        vocab_size, eot_id = 70_000, None
+
+        def encode_batch(self, texts):
+            return [[69_999] for _ in texts]
+
+    ((_, ids),) = encode_documents(["a"], Wide())
+    assert ids.tolist() == [69_999]
+
+
+def test_an_index_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    tokenizers.write_json(tmp_path / "index.json", {"step": 1})
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("power cut")))
+    with pytest.raises(OSError, match="power cut"):
+        tokenizers.write_json(tmp_path / "index.json", {"step": 2})
+    assert json.loads((tmp_path / "index.json").read_text()) == {"step": 1}
 
 
 # ------------------------------------------------------------------------------ n-grams

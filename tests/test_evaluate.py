@@ -14,6 +14,7 @@ import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, evaluate
 from sedd_mini.ctmc import Chain, log_quadrature
+from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.evaluate import Bound, likelihood_bound, sample_sigma, times
 from sedd_mini.losses import training_loss
 
@@ -262,6 +263,25 @@ def test_units():
     assert bound.bits_per_token == pytest.approx(2)
     assert bound.perplexity == pytest.approx(4)
     assert str(bound) == "≤ 1.3863 ± 0.0500 nats a token (perplexity ≤ 4.00)"
+
+
+def test_dropout_has_no_part_in_the_bound():
+    graph, noise, x0 = AbsorbingGraph(5), LogLinearNoise(), torch.zeros(4, 6, dtype=torch.int64)
+    config = DiTConfig(5, length=6, width=8, num_blocks=1, num_heads=2, dropout=0.5)
+    model = DiffusionTransformer(config)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(1))
+    bounds = []
+    for training in (False, True):
+        model.train(training)
+        generator = torch.Generator().manual_seed(0)
+        bounds.append(likelihood_bound(model, graph, noise, x0, generator=generator).nats)
+        assert model.training == training
+    assert bounds[0] == bounds[1]
+
+
+def test_a_hopeless_bound_is_printed_too():
+    assert "perplexity ≤ inf" in str(Bound(1e6, 1.0, 0.0, 100))
 
 
 def test_no_gradients_are_kept():

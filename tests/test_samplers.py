@@ -8,7 +8,7 @@ import torch
 from scipy.stats import chisquare
 from worlds import random_chain
 
-from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
+from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, samplers
 from sedd_mini.ctmc import MatrixGraph, total_variation
 from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.samplers import draw_moves, leap, move_weights, sample
@@ -180,6 +180,29 @@ def test_rare_moves_keep_their_rate_in_float32():
     assert abs(len(moved) - 200) < 5 * math.sqrt(200)
     tenths = (moved // (num // 10)).bincount(minlength=10).double()
     assert_follows(tenths, torch.full((10,), 0.1).double())
+
+
+def test_leap_decides_in_float64(monkeypatch):
+    """Float32 uniforms are multiples of 2⁻²⁴: moves of probability 1e-9 came a hundred times too
+    often."""
+    seen, real = [], samplers.draw_moves
+    monkeypatch.setattr(samplers, "draw_moves", lambda *a: seen.extend(a[2:]) or real(*a))
+    for graph in GRAPHS:
+        x = graph.sample_limit((99,), generator=seeded())
+        leap(graph, x, torch.zeros(99, graph.num_states), 0.1, "tweedie", seeded())
+    assert len(seen) == 3 * len(GRAPHS)  # P(move), and the uniforms for whether and where
+    assert all(values.dtype == torch.float64 for values in seen)
+    for uniforms in seen[1::3] + seen[2::3]:
+        assert (uniforms * 2**24 % 1 != 0).any()
+
+
+def test_half_precision_scores_lose_nothing_more():
+    graph = AbsorbingGraph(50_257)
+    x = torch.full((1,), graph.mask_id)
+    log_score = torch.full((1, graph.num_states), -6.0).half()
+    for method in ("tweedie", "euler"):
+        rows = [move_weights(graph, x, s, 1e-5, method)[0] for s in (log_score, log_score.float())]
+        torch.testing.assert_close(*rows)
 
 
 def test_places_of_weight_zero_are_never_drawn():

@@ -21,6 +21,7 @@ from kill_and_resume import TINY
 
 from sedd_mini import checkpoint, train
 from sedd_mini.shards import prepare_shards
+from sedd_mini.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 from sedd_mini.train import PRESETS, Settings, Trainer, main, preset, read_log
 
 WORDS = "the cat sat on the mat and the dog sat on the cat "
@@ -469,7 +470,7 @@ def test_an_export_that_would_delete_something_is_refused_before_training(text, 
     (folder / "mine.txt").write_text("mine")
     file.write_text("mine")
     command = ["--data", text, "--out", str(run), "--export"]
-    for wrong, message in [(folder, "no network"), (file, "no network"), (run, "replace the run"),
+    for wrong, message in [(folder, "or none"), (file, "or none"), (run, "replace the run"),
                            (tmp_path / "runs", "replace the run")]:  # fmt: skip
         with pytest.raises(SystemExit, match=message):
             main([*command, str(wrong)])
@@ -543,7 +544,59 @@ def test_command_line_trains_samples_and_infills(text, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("the ")
     assert out.endswith(" sat\n")
-    with pytest.raises(SystemExit, match="nothing is left"):
-        sample([*base, "--text", "no gap"])
+    for arguments, message in (
+        (["--text", "no gap"], "nothing is left"),
+        (["--text", "a ____ b", "--gap", "0"], "at least one token, got 0"),
+        (["--text", "a ____ b", "--length", "9"], "--length is for a prompt"),
+        (["--prompt", "the", "--gap", "2"], "--gap is for gaps"),
+        (["--prompt", "the cat " * 50], r"prompt and suffix are \d+ tokens, of"),
+        (["--length", "0"], "--length must be at least 1"),
+        (["--seed", "-1"], "--seed must be from 0"),
+        (["--tokenizer", str(tmp_path)], "vocab.bpe"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            sample([*base, *arguments])
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match="PyTorch sees no GPU"):
+            sample([*base, "--device", "cuda"])
     with pytest.raises(SystemExit, match="there is no folder"):
         sample(["--checkpoint", str(tmp_path / "none" / "such" / "run")])
+
+
+def test_options_of_the_sampling_command(tmp_path, capsys, monkeypatch):
+    from sedd_mini import sample
+
+    shipped = Path(__file__).parents[1] / "chapters/checkpoints/synthetic-absorb"
+
+    def write(*options):
+        sample.main(["--checkpoint", str(shipped), "--steps", "4", "--num", "3", *options])
+        return capsys.readouterr()
+
+    texts = write()
+    assert write("--seed", "0") == texts
+    assert write("--seed", "1") != texts
+    assert write("--sampler", "euler").out == texts.out  # absorbing, log-linear: the same law
+    uniform = ["--checkpoint", str(shipped.with_name("synthetic-uniform"))]
+    assert write(*uniform, "--sampler", "euler") != write(*uniform)
+    assert "step 4, t = 0.000" in write("--show").err
+    assert len(write("--num", "1", "--length", "7").out.split()) == 7
+    monkeypatch.setattr(sample, "GROUP", 1)  # one at a time: texts of the same kind
+    alone = write().out.split("--- sample")
+    assert len(alone) == 4
+    assert alone[1] != alone[2]
+    CharTokenizer().save(tmp_path)
+    with pytest.raises(SystemExit, match=r"the tokeniser has \d+ tokens, the network 40"):
+        write("--tokenizer", str(tmp_path))
+    load_tokenizer(shipped).save(tmp_path)
+    assert write("--tokenizer", str(tmp_path), "--text", "every cat ____ .").out.count(" .") == 3
+
+
+def test_a_prompt_leaves_the_space_to_the_next_word(text):
+    from sedd_mini.sample import template
+
+    bpe = BPETokenizer.train([Path(text).read_text()], 300)
+    assert template(bpe, "the ", length=9).equal(template(bpe, "the", length=9))
+    letters = template(CharTokenizer(), "the ", length=9)
+    assert letters[:4].tolist() == CharTokenizer().encode("the ")
+    code = template(bpe, text="__init__ ____")  # no gap but the last
+    assert (code < 0).sum() == 2
