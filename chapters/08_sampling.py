@@ -616,7 +616,8 @@ assert abs(single[0] - true_bits) < 4 * math.hypot(single[1], true_error)
 # A run stops at $t = 10^{-5}$: at 0 the absorbing factor $1/(e^{\bar\sigma} - 1)$ is infinite. What
 # noise is left? On the absorbing graph a token is still MASK with probability $10^{-5}$. On the
 # uniform graph the geometric schedule ends at $\bar\sigma \approx 10^{-4}$, so one token in ten
-# thousand is a random one. That looks negligible until it is multiplied by the length of a page:
+# thousand is a random one (and one in a thousand where our trained models end, at $10^{-3}$). That
+# looks negligible until it is multiplied by the length of a page:
 
 # %% tags=["nbval-check-output"]
 for name, (_, schedule) in setups.items():

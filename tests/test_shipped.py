@@ -1,8 +1,10 @@
 """The weights in chapters/checkpoints: each loads, and is as good as its training.json says."""
 
+import dataclasses
 import json
 import math
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from sedd_mini.losses import diffusion_weighted_in_head, score_entropy
 from sedd_mini.ngram import ngram_bits
 from sedd_mini.python_docs import python_docs
 from sedd_mini.samplers import sample
+from sedd_mini.settings import Settings, preset
 from sedd_mini.synthetic import HiddenMarkovChain, SyntheticLanguage
 from sedd_mini.tokenizers import load_tokenizer
+from sedd_mini.train import parse
 
 SHIPPED = Path(__file__).parents[1] / "chapters/checkpoints"
 NAMES = ["docs-absorb", "docs-uniform", "synthetic-absorb", "synthetic-uniform"]
@@ -55,8 +59,19 @@ def test_record_says_how_it_was_made(name):
     assert facts["tokens_seen"] > 0
     assert facts["wall_time_s"] > 0
     assert facts["hardware"]
-    parameters = sum(p.numel() for p in load_pretrained(SHIPPED / name)[0].parameters())
-    assert facts["parameters"] == parameters
+    model, _, noise = load_pretrained(SHIPPED / name)
+    assert facts["parameters"] == sum(map(torch.numel, model.parameters()))
+    given = vars(parse(shlex.split(facts["command"])[3:]))  # the command means what is shipped
+    names = {field.name for field in dataclasses.fields(Settings)}
+    chosen = {k: v for k, v in given.items() if k in names and v is not None}
+    settings, config = preset(given["preset"], **chosen), model.config
+    for size in ("width", "num_blocks", "num_heads", "cond_dim", "length", "dropout"):
+        assert getattr(settings, size) == getattr(config, size), size
+    assert settings.graph == ("absorb" if config.absorbing else "uniform")
+    assert settings.graph == "absorb" or settings.sigma_min == noise.sigma_min
+    assert settings.data == "synthetic" or settings.vocab_size == config.num_tokens
+    assert settings.steps == facts["steps"]
+    assert settings.steps * settings.batch_size * settings.length == facts["tokens_seen"]
     assert 0 < facts["bound_error_bits_per_token"] < 0.01 * facts["bound_bits_per_token"]
 
 
