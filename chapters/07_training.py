@@ -63,9 +63,9 @@ fig, ax = plots.plt.subplots()
 ax.plot(range(1, 201), losses, ".", color=plots.GREY, ms=4)
 smooth = torch.tensor(losses).unfold(0, 15, 1).mean(-1)
 ax.plot(range(8, 8 + len(smooth)), smooth, color=plots.BLUE)
-for level, text in ((guess, "guessing: log₂ 40"), (truth, "the truth: −log₂ p")):
+for level, text, at in ((guess, "guessing: log₂ 40", 160), (truth, "the truth: −log₂ p", 0)):
     ax.axhline(level, color=plots.ORANGE, ls="--")
-    ax.text(200, level + 0.08, text, color=plots.ORANGE, ha="right")
+    ax.text(at, level + 0.08, text, color=plots.ORANGE)
 ax.set(xlabel="step", ylabel="loss (bits a token)")
 ax.set_title("The first seconds of training");  # fmt: skip
 # %% [markdown]
@@ -172,7 +172,7 @@ def one_step(n, model, average, optimizer, x0, generator):
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group in optimizer.param_groups:
-        group["lr"] = 5e-3 * min(1, (n + 1) / 100) * (1 + math.cos(math.pi * n / 2200)) / 2
+        group["lr"] = 5e-3 * min(1, (n + 1) / 100) * (1 + math.cos(math.pi * n / 2100)) / 2
     optimizer.step()
     mu = min(0.999, (2 + n) / (11 + n))  # steps made so far: n + 1
     with torch.no_grad():
@@ -182,8 +182,9 @@ def one_step(n, model, average, optimizer, x0, generator):
 
 
 # %% [markdown]
-# That is all of it. Forty steps with the small network from above (32 wide, two blocks). The optimiser is AdamW,
-# which without weight decay is Adam; `fused` makes it faster and nothing else.
+# That is all of it. Forty steps with the small network from above (32 wide, two blocks). The optimiser is AdamW. That is
+# Adam with **weight decay**: each step also makes every weight smaller, here by one part in two thousand at most (0.1 times
+# the learning rate), so that only what the data keep asking for stays large. `fused` makes it faster and nothing else.
 
 # %%
 from sedd_mini.data import BlockLoader
@@ -191,7 +192,8 @@ from sedd_mini.data import BlockLoader
 
 def begin(dtype=torch.float32):
     model = copy.deepcopy(untrained).to(dtype)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0, fused=True)
+    options = {"betas": (0.9, 0.99), "weight_decay": 0.1, "fused": True}
+    optimizer = torch.optim.AdamW(model.parameters(), **options)
     return model, copy.deepcopy(model), optimizer, BlockLoader(corpus.train, 64, seed=0)
 
 
@@ -347,11 +349,11 @@ assert abs(before - (guess - truth)) < 5 * error  # a uniform guess: log₂ 40
 # ## 4. Training
 #
 # Now the long cell, two minutes or so. The network is 96 wide with four blocks, 636 000 parameters.
-# 200 of its 2200 steps are done, for the picture. Now and then the examiner looks at it, once with
+# 200 of its 2100 steps are done, for the picture. Now and then the examiner looks at it, once with
 # the averaged and once with the raw weights.
 
 # %%
-looks = [200, 400, 700, 1000, 1400, 1800, 2200]
+looks = [200, 500, 1000, 1500, 2100]
 averaged, raw = [], []
 for stop in looks:
     while trainer.step < stop:
@@ -361,7 +363,8 @@ for stop in looks:
 
 # %%
 fig, ax = plots.plt.subplots(figsize=(7.5, 3.8))
-ax.plot(range(1, 2201), losses, ".", color=plots.GREY, ms=1.5, alpha=0.5, label="loss of a batch")
+ax.plot(range(1, 2101), losses, ".", color=plots.GREY, ms=1.5, alpha=0.5)
+ax.plot([], [], ".", color=plots.GREY, label="loss of a batch")
 bounds = [truth + gap for gap, _ in averaged]
 ax.plot(looks, bounds, "o-", color=plots.BLUE, label="averaged weights: truth + gap")
 ax.axhline(truth, color=plots.ORANGE, ls="--", label="truth of these blocks, −log₂ p")
@@ -401,7 +404,7 @@ print(f"minus the exact scores'    {bound.bits_per_token - perfect.bits_per_toke
 print(f"gap by the true ratios     {gap:.4f} ± {gap_error:.4f}")
 
 # %%
-assert gap < 0.05 and gap_error < 0.005
+assert gap < 0.06 and gap_error < 0.005
 assert abs(bound.bits_per_token - truth - gap) < 4 * bound.error / bit + 0.01
 assert abs(bound.bits_per_token - perfect.bits_per_token - gap) < 0.03
 assert abs(perfect.bits_per_token - truth) < 4 * perfect.error / bit + 0.01
@@ -412,7 +415,7 @@ print(f"of the {guess - truth:.1f} bits to be learned, over 97 % were learned:",
       gap < 0.03 * (guess - truth))  # fmt: skip
 
 # %% [markdown]
-# The three agree, and only the last is sharp: less than a twentieth of a bit is left after 2200 steps, of the three
+# The three agree, and only the last is sharp: about a twentieth of a bit is left after 2100 steps, of the three
 # bits that there were to learn. (The truth for blocks lies a little above the entropy rate, because a block
 # starts in the middle of a sentence: its first words have nothing to go by.)
 #
@@ -499,23 +502,23 @@ assert 0.3 < share < 0.98 and deviation.argmax() == 0 and hidden_entropy[0] < 1.
 #
 # Uniform noise replaces a word by a random word, and does not say where. It has a geometric schedule,
 # whose noise levels are spread evenly on a logarithmic scale, from $\sigma_\text{min}$ on. Of the settings that we
-# tried, it learned best with half the learning rate and without the very lowest noise levels, where a
+# tried, it learned best with less than half the learning rate and without the very lowest noise levels, where a
 # batch meets hardly any wrong word:
 #
-# `python -m sedd_mini.train --preset synthetic --graph uniform --lr 2e-3 --sigma-min 1e-3 --steps 2200`
+# `python -m sedd_mini.train --preset synthetic --graph uniform --lr 2e-3 --sigma-min 1e-3 --steps 2100`
 #
 # takes about three minutes. Here we make 200 steps of it. The examiner works for uniform noise, too. And an
 # untrained network, whose scores are all 1, starts from the same distance: $\log_2 40$ minus the entropy.
 
 # %%
-best = preset("synthetic", graph="uniform", lr=2e-3, sigma_min=1e-3, steps=2200)
+best = preset("synthetic", graph="uniform", lr=2e-3, sigma_min=1e-3, steps=2100)
 uniform = Trainer(best, corpus=corpus)
 uniform_exam = Exam(uniform.graph, uniform.noise)
 before, error = mean_and_error(uniform_exam.gaps(uniform.model))
 assert abs(before - (guess - truth)) < 5 * error  # untrained: the same distance as before
 
 # %%
-uniform_looks = [50, 100, 200]
+uniform_looks = [50, 200]
 uniform_gaps = []
 for stop in uniform_looks:
     while uniform.step < stop:
@@ -562,7 +565,7 @@ assert 2.5 < times_as_far < 7
 
 # %% [markdown]
 # *What to see.* At equal steps the uniform model is several times further from the same truth. (Vertical bars: two
-# standard errors. To be fair: at 200 steps its learning rate has hardly begun to fall, being planned for 2200.) Diamonds:
+# standard errors. To be fair: at 200 steps its learning rate has hardly begun to fall, being planned for 2100.) Diamonds:
 # after a long training both are close, in the same order.
 #
 # Why is it harder? Two reasons can be counted. First, a uniform model must say something about
@@ -614,7 +617,8 @@ fig, ax = plots.plt.subplots()
 ax.plot(looks, [g for g, _ in raw], "o-", color=plots.GREY, label="raw weights")
 ax.plot(looks, [g for g, _ in averaged], "o-", color=plots.BLUE, label="averaged weights")
 ax.set(xscale="log", yscale="log", xlabel="step", ylabel="gap to the truth (bits a token)")
-ax.set_xticks(looks[::2], looks[::2])
+ax.set_xticks(looks, looks)
+ax.set_yticks([0.05, 0.1, 0.2, 0.4], [0.05, 0.1, 0.2, 0.4])
 ax.minorticks_off()
 ax.set_title("The average is ahead, until the learning rate has gone")
 ax.legend();  # fmt: skip
@@ -648,7 +652,7 @@ print(f"{record['parameters'] / 1e6:.1f} million parameters, "
       f"{record['tokens_seen'] / 1e6:.0f} million tokens")  # fmt: skip
 
 # %% [markdown]
-# That is an hour. Let us run the same command with 8 steps, in a folder that is thrown away afterwards.
+# That is an hour. Let us run the same command with 5 steps, in a folder that is thrown away afterwards.
 
 # %%
 import shlex
@@ -658,14 +662,14 @@ import tempfile
 
 _, *arguments = shlex.split(record["command"].split(" --out")[0])
 with tempfile.TemporaryDirectory() as place:
-    changes = ["--steps", "8", "--valid-blocks", "16", "--valid-repeats", "2", "--out", place]
+    changes = ["--steps", "5", "--valid-blocks", "16", "--valid-repeats", "2", "--out", place]
     done = subprocess.run([sys.executable, *arguments, *changes], capture_output=True, text=True)
     log = [json.loads(line) for line in (Path(place) / "log.jsonl").read_text().splitlines()]
     print(sorted(path.name for path in Path(place).iterdir()))
 
 # %%
 assert done.returncode == 0, done.stderr
-assert log[0]["step"] == 8 and abs(log[0]["loss"] - math.log(8192)) < 1
+assert log[0]["step"] == 5 and abs(log[0]["loss"] - math.log(8192)) < 1
 
 # %% [markdown]
 # The absorbing network has a vocabulary of 8192 word pieces (chapter 05), most of them whole words. The uniform one
@@ -721,16 +725,16 @@ for ax, (kind, found) in zip(axes, bits.items()):
 assert bits["absorb"]["SEDD"] < bits["absorb"]["3-gram"] < bits["absorb"]["2-gram"]
 assert abs(bits["absorb"]["SEDD"] - bits["absorb"]["5-gram"]) < 0.15
 assert bits["uniform"]["3-gram"] < bits["uniform"]["SEDD"] < bits["uniform"]["1-gram"]
+assert abs(bits["uniform"]["SEDD"] - bits["uniform"]["2-gram"]) < 0.15
 
 # %% [markdown]
 # *What to see.* Less is better. The absorbing network, after an hour on one core, has overtaken the trigrams, and is about
 # level with the 5-grams, a table of everything that ever followed four tokens. (Its number is an *upper bound*, and theirs
-# are exact.) The uniform one, after half an hour, has learned far more than word frequencies, and does not reach the
-# bigrams.
+# are exact.) The uniform one, after more than an hour too, is about level with the bigrams.
 #
 # The text is small: the absorbing network has read it fifty times. Has it begun to learn it by heart? Two settings in
 # its command work against that: **dropout**, which in training sets a tenth of what each layer adds to zero, at random,
-# and **weight decay**, which pulls the weights towards 0 in every step. To see what is left we ask for the bound on as many
+# and weight decay. To see what is left we ask for the bound on as many
 # blocks that it *was* trained on. (These could be easier text; the unigram model, which knows nothing by heart, tells.)
 
 # %%
