@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sedd_mini.data import Blocks, Corpus, cut, encode_documents, make_tokenizer, split_hash
-from sedd_mini.documents import load_documents
+from sedd_mini.documents import files_of, load_documents
 from sedd_mini.tokenizers import Tokenizer, load_tokenizer, write_json
 
 INDEX = "shards.json"
@@ -72,7 +72,10 @@ def prepare_shards(
     content = json.dumps(tokenizer.as_json(), sort_keys=True).encode()
     settings = {"tokenizer": kind, "tokenizer_sha256": hashlib.sha256(content).hexdigest()}
     settings |= {"source": str(source), "column": column, "split": split, "config": config}
-    settings |= {"vocab_size": vocab_size if kind == "bpe" else None, "files": fingerprint(source)}
+    settings |= {
+        "vocab_size": vocab_size if kind == "bpe" else None,
+        "files": fingerprint(source, split),
+    }
     settings |= {"shard_tokens": shard_tokens, "piece": PIECE}
     settings |= {"valid_fraction": valid_fraction, "split_seed": split_seed, "threshold": threshold}
     if (out / INDEX).exists():
@@ -114,12 +117,12 @@ def prepare_shards(
     return index
 
 
-def fingerprint(source: str | Path) -> str | None:
-    """SHA-256 of the names and sizes of local files; None for what is not local."""
+def fingerprint(source: str | Path, split: str) -> str | None:
+    """SHA-256 of names and sizes of the local files that are read; None for what is not local."""
     path = Path(source).expanduser()
     if not path.exists():
         return None
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = files_of(path, split) if path.is_dir() else [path]
     listing = json.dumps([[p.relative_to(path).as_posix(), p.stat().st_size] for p in files])
     return hashlib.sha256(listing.encode()).hexdigest()
 

@@ -1033,6 +1033,8 @@ def test_the_tokenizer_of_shards_sees_no_validation_text(tmp_path, monkeypatch, 
     index = prepare_shards(tmp_path, tmp_path / "out", "bpe", vocab_size=270, split_seed=seed,
                            progress=False)  # fmt: skip
     threshold = index["settings"]["threshold"]
+    again = prepare_shards(tmp_path, tmp_path / "out", "bpe", vocab_size=270, split_seed=seed)
+    assert again == index  # what was written among the sources is none of them
     assert 270 < len(seen) < 300
     assert all(split_hash(text, seed) >= threshold for text in seen)
 
