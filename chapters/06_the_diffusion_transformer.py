@@ -880,7 +880,7 @@ assert abs(excess["no σ̄ inside the network"] - excess["everything"]) < 0.4
 # chapter 07). Orange: the same seconds with a piece missing. Without positions there is no "next word".
 # With the left side only, half of the evidence is out of sight. Without the scale the network must first
 # find $\log(e^{\bar\sigma} - 1)$ from features that hardly move where it is steepest. After
-# these 300 steps it has found nothing at all; with 1500 the excess came down to about 0.7.
+# these 300 steps it has found nothing at all.
 
 # %% [markdown]
 # **And the piece that was not missed?** Without σ̄ inside, the network is as good as with it. It is no

@@ -26,7 +26,7 @@
 #   whose truth is known;
 # - say what averaged weights, a falling learning rate and the choice of noise are worth, in bits.
 #
-# *You need* chapters 03 to 06. *Running time:* three minutes on two CPU cores.
+# *You need* chapters 03 to 06. *Running time:* three to four minutes on two CPU cores.
 #
 # ## A picture first
 #
