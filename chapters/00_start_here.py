@@ -41,9 +41,9 @@ import re
 import torch
 from pathlib import Path
 from sedd_mini import plots
-from sedd_mini.checkpoint import load_pretrained
+from sedd_mini.network.pretrained import load_pretrained
 from sedd_mini.samplers import sample
-from sedd_mini.tokenizers import load_tokenizer
+from sedd_mini.text.tokenizers import load_tokenizer
 
 # %%
 plots.use_style()
@@ -171,8 +171,8 @@ play(page[0], film, size=(5, 2.2))
 # neighbours.
 
 # %%
-from sedd_mini.data import split_documents
-from sedd_mini.python_docs import python_docs
+from sedd_mini.text.blocks import split_documents
+from sedd_mini.text.python_docs import python_docs
 
 seen, unseen = split_documents(python_docs())
 known_words = set(re.findall("[A-Za-z]+", " ".join(seen)))
@@ -218,7 +218,7 @@ assert 0.55 < part < 0.85
 # one word).
 
 # %%
-from sedd_mini.sample import template
+from sedd_mini.model import template
 
 sentence = "The optional argument ____ specifies the ____ of the ____; it defaults to ____."
 given = template(tokenizer, text=sentence)  # (L,): tokens, and −1 where free
@@ -258,7 +258,7 @@ play(filled[0], film, size=(10, 0.4), new=100, columns=200, lines=False)
 # thing, *some, many, these* before several. Which? Only what follows can tell.
 
 # %%
-from sedd_mini.synthetic import SyntheticLanguage
+from sedd_mini.text.synthetic import SyntheticLanguage
 
 language = SyntheticLanguage()
 words = language.tokenizer()

@@ -227,7 +227,7 @@ assert 8 < errors[0] / errors[1] < 13 and 9 < errors[1] / errors[2] < 11
 # it: `MatrixGraph`. All three must agree.
 
 # %%
-from sedd_mini.ctmc import MatrixGraph
+from sedd_mini.worlds.ctmc import MatrixGraph
 
 K = torch.matrix_exp(sigma * Q)
 assert torch.allclose(K, exp_series(sigma * Q), atol=1e-12)
@@ -496,7 +496,7 @@ naive = (torch.matrix_exp(sigma * Q_pair) @ p0.flatten()).reshape(3, 3)
 # `marginal(sigma)` is the exact table after noise.
 
 # %%
-from sedd_mini.ctmc import Chain
+from sedd_mini.worlds.ctmc import Chain
 
 K = torch.matrix_exp(sigma * Q)
 p_pair = K @ p0 @ K.T
@@ -638,7 +638,7 @@ assert torch.allclose(back, p0, atol=1e-4)
 # that every ratio is finite. Neither token alone has a shape; the two together do.
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.toys import two_token_world
+from sedd_mini.worlds.toys import two_token_world
 
 world = two_token_world("spiral")
 uniform = Chain(UniformGraph(32), world)
@@ -704,7 +704,7 @@ fig.savefig("../figures/reassembly.png", dpi=150, metadata={"Software": None})
 # ask what TV honest samples from the spiral have: pure sampling noise.
 
 # %%
-from sedd_mini.ctmc import total_variation
+from sedd_mini.worlds.ctmc import total_variation
 
 generator = torch.Generator().manual_seed(5)
 direct = [uniform.histogram(uniform.sample_data(15_000, generator)) for _ in range(20)]

@@ -42,8 +42,8 @@
 # %%
 import torch
 from sedd_mini import GeometricNoise, UniformGraph, plots
-from sedd_mini.ctmc import Chain
-from sedd_mini.toys import two_token_world
+from sedd_mini.worlds.ctmc import Chain
+from sedd_mini.worlds.toys import two_token_world
 
 torch.set_num_threads(1)  # networks as small as ours are fastest on one core
 plots.use_style()
@@ -119,7 +119,7 @@ assert q <= r.min() and r.max() <= 1 / q
 # To see every number, take the smallest world: two tokens of cat, dog, owl. The table is that of chapter 01.
 
 # %%
-from sedd_mini.ctmc import total_variation
+from sedd_mini.worlds.ctmc import total_variation
 
 p0 = torch.tensor([[40, 5, 0], [5, 20, 5], [0, 5, 20]]).double() / 100
 tiny, sigma = Chain(UniformGraph(3), p0), 0.5
@@ -394,7 +394,7 @@ class PairNet(nn.Module):
 # short length.
 
 # %% tags=["nbval-check-output"]
-from sedd_mini import toys
+from sedd_mini.worlds import toys
 
 mine, library = PairNet(32), toys.PairNet(32)
 library.load_state_dict(mine.state_dict())
@@ -453,7 +453,7 @@ assert abs(yours[0] - theirs[0]) < 1e-3 and abs(yours[-1] - theirs[-1]) < 0.3
 # our three in a table.
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.toys import PREDECESSORS
+from sedd_mini.worlds.toys import PREDECESSORS
 
 for name, method in PREDECESSORS.items():
     functions = f"{method.loss.__name__:34} {method.to_score.__name__:22}"
@@ -597,7 +597,7 @@ assert sum(failed["concrete score matching"]) > 0.25 and sum(failed["ratio match
 # has not gone below $\bar\sigma = 0.01$, so we stop there, and compare with the world at that noise.
 
 # %%
-from sedd_mini.toys import law_of_samples
+from sedd_mini.worlds.toys import law_of_samples
 
 
 def sample_law(score):

@@ -170,8 +170,8 @@ assert torch.allclose(slope, s - r)
 # On the spiral, at $\bar\sigma = 0.01$, we let the oracle tell how different the pulls on the largest and the smallest ratio are:
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.ctmc import Chain, total_variation
-from sedd_mini.toys import two_token_world
+from sedd_mini.worlds.ctmc import Chain, total_variation
+from sedd_mini.worlds.toys import two_token_world
 
 graph, noise = UniformGraph(32), GeometricNoise(sigma_min=0.01, sigma_max=20)
 world = two_token_world("spiral")
@@ -495,9 +495,9 @@ assert abs(difference(3) - difference(4)) < 1e-12
 
 # %%
 from functools import partial
-from sedd_mini import toys
+from sedd_mini.worlds import toys
 from sedd_mini.baselines import score_of_log
-from sedd_mini.toys import PREDECESSORS, Method
+from sedd_mini.worlds.toys import PREDECESSORS, Method
 
 
 def train(method, lr=5e-3, seed=0, **how):

@@ -362,7 +362,7 @@ ax.set(
 
 # %%
 from sedd_mini import AbsorbingGraph, UniformGraph
-from sedd_mini.ctmc import Chain, log_quadrature
+from sedd_mini.worlds.ctmc import Chain, log_quadrature
 
 graph = AbsorbingGraph(3)
 pi = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
@@ -511,7 +511,7 @@ for graph in (UniformGraph(4), AbsorbingGraph(4)):
 # %%
 from sedd_mini import GeometricNoise, LogLinearNoise
 from sedd_mini.losses import diffusion_weighted
-from sedd_mini.toys import PairNet, fit, two_token_world
+from sedd_mini.worlds.toys import PairNet, fit, two_token_world
 
 N = 8
 p0 = two_token_world("rings", N, floor=0.1)

@@ -42,9 +42,9 @@
 import math
 import torch
 from sedd_mini import AbsorbingGraph, UniformGraph, plots
-from sedd_mini.data import split_documents
-from sedd_mini.python_docs import python_docs
-from sedd_mini.tokenizers import BPETokenizer
+from sedd_mini.text.blocks import split_documents
+from sedd_mini.text.python_docs import python_docs
+from sedd_mini.text.tokenizers import BPETokenizer
 
 plots.use_style()
 train_docs, valid_docs = split_documents(python_docs())
@@ -83,7 +83,7 @@ ax.spines[:].set_visible(False)
 # arbitrary; a little is added everywhere to keep all ratios finite.
 
 # %%
-from sedd_mini.ctmc import Chain
+from sedd_mini.worlds.ctmc import Chain
 
 N, L = 3, 3
 p0 = torch.rand(N, N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 4
@@ -201,7 +201,7 @@ print(f"(512, 1024, 50257) float32: {512 * 1024 * 50257 * 4 / 1e9:.0f} GB")
 # **end-of-text** token, which stands between documents and never inside one.
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.tokenizers import CharTokenizer, to_printable
+from sedd_mini.text.tokenizers import CharTokenizer, to_printable
 
 chars = CharTokenizer()
 ids = chars.encode("Noise, then text.")
@@ -322,7 +322,7 @@ for block in blocks:
 # block at the very end, here none. The library's `pack` does the same:
 
 # %%
-from sedd_mini.data import pack
+from sedd_mini.text.blocks import pack
 
 assert torch.equal(pack(tiny, chars, 6)[:], blocks)
 
@@ -369,7 +369,7 @@ training = {
 # mixes the counts well). Such a model learns in a second and remembers what it has read. Its mean $-\log_2p$ on the test text, and on documents that none of the three has seen:
 
 # %%
-from sedd_mini.ngram import KneserNey
+from sedd_mini.text.ngram import KneserNey
 
 unseen = pack([d for d in python_docs()[1::16] if d not in few], chars, 256)[:]
 bits, new = {}, {}
@@ -406,7 +406,7 @@ def block_of(n, M, seed):
     return torch.randperm(M, generator=generator)[place].item()
 
 # %%
-from sedd_mini.data import BlockLoader
+from sedd_mini.text.blocks import BlockLoader
 
 blocks = pack(valid_docs, chars, 256)
 M = len(blocks)
@@ -434,7 +434,7 @@ print(saved)
 # subject, whatever stands between the two. And with probability 2 % a word is a **slip**, drawn from all words alike, so that no string is impossible.
 
 # %%
-from sedd_mini.synthetic import SyntheticLanguage
+from sedd_mini.text.synthetic import SyntheticLanguage
 
 language = SyntheticLanguage()
 tok, V = language.tokenizer(), language.vocab_size
@@ -524,7 +524,7 @@ def naive_loss(log_score, sigma, x, x0, Q):
 # The oracle `MatrixGraph` computes the same for whole batches, by dense algebra. They agree for both graphs, on tokens that have moved and tokens that have not:
 
 # %%
-from sedd_mini.ctmc import MatrixGraph
+from sedd_mini.worlds.ctmc import MatrixGraph
 
 torch.manual_seed(0)
 for graph in (UniformGraph(5), AbsorbingGraph(5)):

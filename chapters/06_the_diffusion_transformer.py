@@ -93,7 +93,7 @@ for row in x:
 # that it could hide our mistakes.
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 
 tiny = {"num_tokens": 5, "length": 6, "width": 8, "num_blocks": 2, "num_heads": 2, "dropout": 0.0}
 config = DiTConfig(**tiny, cond_dim=4)
@@ -184,7 +184,7 @@ def rotate_half(vectors, cos, sin):
     return vectors * cos + torch.cat([-v, u], -1) * sin
 
 # %%
-from sedd_mini.dit import rotate
+from sedd_mini.network.dit import rotate
 
 vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 cos, sin = cos_sin(6, 4)
@@ -537,7 +537,7 @@ for step in range(1, 4):
 # world of three tokens with three values each, all its ratios by enumeration.
 
 # %%
-from sedd_mini.ctmc import Chain
+from sedd_mini.worlds.ctmc import Chain
 
 generator = torch.Generator().manual_seed(4)
 p0 = torch.rand(3, 3, 3, generator=generator, dtype=torch.float64) ** 3 + 0.01
@@ -633,7 +633,7 @@ assert_close(network(model, x, sigma), model(x, sigma))
 # %% [markdown]
 # That is the moment this chapter was written for. Every line of this network has stood on these pages,
 # and it is equal to the library's; with other sizes and weights it is the published one.
-# `sedd_mini/dit.py` says the same in classes. One more check, that everything gets through: a changed
+# `sedd_mini/network/dit.py` says the same in classes. One more check, that everything gets through: a changed
 # last token, or another σ̄, changes what the network itself says, the known term aside, at every
 # position.
 

@@ -41,8 +41,9 @@ import math
 import torch
 from torch.testing import assert_close
 from sedd_mini import plots
-from sedd_mini.synthetic import SyntheticLanguage
-from sedd_mini.train import Trainer, preset
+from sedd_mini.text.synthetic import SyntheticLanguage
+from sedd_mini.training.settings import preset
+from sedd_mini.training.trainer import Trainer
 
 # %%
 plots.use_style()
@@ -98,7 +99,7 @@ for row, time in zip(x, t):
 # $$\sum_y s_y - r \log s_{x_0} + K(r) = r - r \log \tfrac{r}{N} + r \log r - r = r \ln N .$$
 
 # %%
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 
 sizes = {"num_tokens": 40, "length": 32, "width": 32, "num_blocks": 2, "num_heads": 4}
 torch.manual_seed(0)
@@ -187,7 +188,7 @@ def one_step(n, model, average, optimizer, x0, generator):
 # the learning rate), so that only what the data keep asking for stays large. `fused` makes it faster and nothing else.
 
 # %%
-from sedd_mini.data import BlockLoader
+from sedd_mini.text.blocks import BlockLoader
 
 
 def begin(dtype=torch.float32):
@@ -283,7 +284,7 @@ def exact_log_score(graph, x, sigma):  # (B, L), (B,) → (B, L, num_states), fl
 
 # %%
 from sedd_mini import UniformGraph
-from sedd_mini.synthetic import HiddenMarkovChain
+from sedd_mini.text.synthetic import HiddenMarkovChain
 
 x = graph.sample_transition(x0, sigma[:, None], torch.Generator().manual_seed(0))
 masked, r = x == graph.mask_id, 1 / torch.expm1(sigma.double())[:, None, None]
@@ -505,7 +506,7 @@ assert 0.3 < share < 0.98 and deviation.argmax() == 0 and hidden_entropy[0] < 1.
 # tried, it learned best with less than half the learning rate and without the very lowest noise levels, where a
 # batch meets hardly any wrong word:
 #
-# `python -m sedd_mini.train --preset synthetic --graph uniform --lr 2e-3 --sigma-min 1e-3 --steps 2000`
+# `python -m sedd_mini train --preset synthetic --graph uniform --lr 2e-3 --sigma-min 1e-3 --steps 2000`
 #
 # takes about three minutes. Here we make 150 steps of it. The examiner works for uniform noise, too. And an
 # untrained network, whose scores are all 1, starts from the same distance: $\log_2 40$ minus the entropy.
@@ -532,7 +533,7 @@ for stop in uniform_looks:
 # %%
 import json
 from pathlib import Path
-from sedd_mini.checkpoint import load_pretrained
+from sedd_mini.network.pretrained import load_pretrained
 
 shipped = {}
 for kind, test in (("absorb", exam), ("uniform", uniform_exam)):
@@ -682,9 +683,9 @@ assert log[0]["step"] == 3 and abs(log[0]["loss"] - math.log(8192)) < 1
 # exact likelihood. It is trained on the same split, and scored on the same validation blocks.
 
 # %%
-from sedd_mini.data import load_corpus
-from sedd_mini.ngram import ngram_bits
-from sedd_mini.tokenizers import load_tokenizer
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.ngram import ngram_bits
+from sedd_mini.text.tokenizers import load_tokenizer
 
 docs, records, bits = {}, {}, {}
 for kind in ("absorb", "uniform"):

@@ -43,9 +43,9 @@
 import math
 import torch
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, plots
-from sedd_mini.checkpoint import load_pretrained
+from sedd_mini.network.pretrained import load_pretrained
 from sedd_mini.samplers import sample
-from sedd_mini.tokenizers import load_tokenizer
+from sedd_mini.text.tokenizers import load_tokenizer
 
 plots.use_style()
 torch.set_num_threads(1)  # most tensors here are small: a second thread would only wait
@@ -83,7 +83,7 @@ assert new[2].nonzero()[:, 0].tolist() == [2, 3, 10] and round(film[2][0], 2) ==
 # 01, `Chain`, knows everything about it.
 
 # %%
-from sedd_mini.ctmc import Chain, total_variation
+from sedd_mini.worlds.ctmc import Chain, total_variation
 
 agreeing = torch.tensor([[0.45, 0.05], [0.05, 0.45]], dtype=torch.float64)  # row: cat, cats
 pair = Chain(AbsorbingGraph(2), agreeing)
@@ -150,7 +150,7 @@ def euler_naive(Q, x, s, d):
 # and uniform noise. There are 64 pairs, so for every pair all probabilities fit into a small table.
 
 # %%
-from sedd_mini.toys import two_token_world
+from sedd_mini.worlds.toys import two_token_world
 
 rings = Chain(UniformGraph(8), two_token_world("rings", 8))
 sigma, d = 1.0, 0.1
@@ -519,7 +519,7 @@ for K in (8, 64):
 # $L = 32$ words. There are $40^{32}$ such blocks.
 
 # %%
-from sedd_mini.synthetic import SyntheticLanguage
+from sedd_mini.text.synthetic import SyntheticLanguage
 
 language = SyntheticLanguage()
 V = language.vocab_size
@@ -928,15 +928,16 @@ single_network = bits(one_by_one(network, graph, (384, 32), torch.Generator().ma
 # %% [markdown]
 # Then Python's documentation, with blocks of $L = 128$ tokens, about four characters each. Nobody
 # knows its true probabilities, so we need a judge. We take a Kneser–Ney 5-gram model of the training
-# text (`sedd_mini.ngram`; chapter 07 uses it as a yardstick). Its bits a token are a generative
+# text (`sedd_mini.text.ngram`; chapter 07 uses it as a yardstick). Its bits a token are a generative
 # perplexity on a logarithmic scale, and it can be fooled like any. So beside it stand the entropy of
 # the tokens in the samples, and the share of words that occur anywhere in the training text.
 
 # %%
 import re
-from sedd_mini.data import load_corpus, split_documents
-from sedd_mini.ngram import KneserNey
-from sedd_mini.python_docs import python_docs
+from sedd_mini.text.blocks import split_documents
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.ngram import KneserNey
+from sedd_mini.text.python_docs import python_docs
 
 docs_network, docs_graph, _ = load_pretrained("checkpoints/docs-absorb")
 docs_tokenizer = load_tokenizer("checkpoints/docs-absorb")

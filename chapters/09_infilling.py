@@ -47,10 +47,10 @@ import math
 from itertools import pairwise, product
 import torch
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, plots
-from sedd_mini.checkpoint import load_pretrained
-from sedd_mini.sample import template
+from sedd_mini.network.pretrained import load_pretrained
+from sedd_mini.model import template
 from sedd_mini.samplers import sample
-from sedd_mini.tokenizers import load_tokenizer
+from sedd_mini.text.tokenizers import load_tokenizer
 
 plots.use_style()
 torch.set_num_threads(1)  # most tensors here are small: a second thread would only wait
@@ -146,7 +146,7 @@ assert torch.isclose(joint_ratio, conditional_ratio)
 # their verbs. The oracle of chapter 01 knows the joint ratios.
 
 # %%
-from sedd_mini.ctmc import Chain
+from sedd_mini.worlds.ctmc import Chain
 
 pairs = {"absorbing": Chain(AbsorbingGraph(2), p0), "uniform": Chain(UniformGraph(2), p0)}
 g = torch.Generator().manual_seed(0)
@@ -224,7 +224,7 @@ cat = torch.tensor([0, -1])
 assert torch.allclose(conditional_law(pairs["uniform"], cat), after_cat)
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.ctmc import total_variation
+from sedd_mini.worlds.ctmc import total_variation
 
 schedules = {"absorbing": LogLinearNoise(), "uniform": GeometricNoise()}
 print("TV from the truth, given cat:   K = 4      16      64     256")
@@ -519,7 +519,7 @@ assert lowest > 1e-4
 # patterns:
 
 # %%
-from sedd_mini.synthetic import SyntheticLanguage
+from sedd_mini.text.synthetic import SyntheticLanguage
 
 language, L = SyntheticLanguage(), 32
 V, place = language.vocab_size, torch.arange(L)
@@ -631,7 +631,7 @@ def exact_model(graph, clean=None):
 # shows $y$ either because it is clean and is $y$, or because it was replaced.
 
 # %%
-from sedd_mini.synthetic import HiddenMarkovChain
+from sedd_mini.text.synthetic import HiddenMarkovChain
 
 graphs = {"absorbing": AbsorbingGraph(V), "uniform": UniformGraph(V)}
 level, everywhere = torch.full((4,), 0.7, dtype=torch.float64), torch.ones(4, L, dtype=torch.bool)
@@ -673,7 +673,7 @@ assert torch.allclose(found, expected - expected.gather(1, x[:, 10:11]))
 # the small worlds both sides are known. The pair first: how loose is it there?
 
 # %%
-from sedd_mini.ctmc import log_quadrature
+from sedd_mini.worlds.ctmc import log_quadrature
 from sedd_mini.losses import score_entropy_terms
 
 pair, bound = pairs["uniform"], 0.0
@@ -909,7 +909,7 @@ cost = {
 # of singular and plural words, by their kind. We list all fillings that agree.
 
 # %%
-from sedd_mini.synthetic import AGREEING
+from sedd_mini.text.synthetic import AGREEING
 
 given = template(words, text=before + "____ ____ near a river ____ quietly" + after)
 gap = given < 0
@@ -1092,14 +1092,14 @@ for seed in range(5):
 #
 # The same from a terminal, in the folder of this chapter:
 #
-#     python -m sedd_mini.sample --checkpoint checkpoints/docs-absorb --num 4 --text "The ____ statement"
+#     python -m sedd_mini sample --checkpoint checkpoints/docs-absorb --num 4 --text "The ____ statement"
 #
 # There, `--gap` sets the tokens of a gap, `--prompt` and `--suffix` fix the two ends of a text of
 # `--length` tokens, and `--show` lets you watch the text form. The command does what we did, and
 # equal seeds give equal texts:
 
 # %%
-from sedd_mini.sample import parse, run
+from sedd_mini.commands.sample import parse, run
 
 common = ["--checkpoint", "checkpoints/docs-absorb", "--steps", "64", "--device", "cpu"]
 (by_command,) = run(parse([*common, "--seed", "4", "--gap", "1", "--text", text]))

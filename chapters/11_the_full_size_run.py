@@ -35,8 +35,8 @@
 # This is the log of a real run of the full-size network, on one CPU core. The text was 17 books
 # from Project Gutenberg, 7.4 MB, in the tokens of GPT-2. Two commands made it:
 #
-#     python -m sedd_mini.shards --data FOLDER_OF_BOOKS --tokenizer gpt2 --out runs/gutenberg
-#     python -m sedd_mini.train --preset small --data runs/gutenberg --steps 300 --batch-size 4 \
+#     python -m sedd_mini prepare --data FOLDER_OF_BOOKS --tokenizer gpt2 --out runs/gutenberg
+#     python -m sedd_mini train --preset small --data runs/gutenberg --steps 300 --batch-size 4 \
 #         --length 128 --warmup 20 --log-every 2 --valid-every 150 --valid-blocks 16 \
 #         --sample-every 0 --save-every 150 --out runs/small-gutenberg
 #
@@ -117,7 +117,7 @@ STEPS, BATCH, LENGTH = (300, 8, 1024) if device == "cuda" else (3, 2, 64)
 # counted.
 
 # %% tags=["nbval-check-output"]
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 
 config = DiTConfig()
 with torch.device("meta"):
@@ -138,7 +138,7 @@ print(f"{'together':12} {sum(counts.values()):12,}")
 # `training_flops` and `memory`. It needs no network, not even one on `meta`.
 
 # %%
-from sedd_mini import planner
+from sedd_mini.training import planner
 
 assert planner.parameters(config) == sum(counts.values())
 
@@ -169,9 +169,9 @@ print(f"first loss: {share * 1024 * math.log(50_257):,.0f} nats a sequence, "
 # the text itself decides.
 
 # %%
-from sedd_mini.data import load_corpus
-from sedd_mini.offline import padded
-from sedd_mini.tokenizers import load_tokenizer
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.offline import padded
+from sedd_mini.text.tokenizers import load_tokenizer
 
 pieces = load_tokenizer("checkpoints/docs-absorb")
 corpus = load_corpus("docs", LENGTH, tokenizer=padded(pieces, 50_257))
@@ -183,7 +183,8 @@ assert corpus.tokenizer.vocab_size == 50_257 and pieces.vocab_size < 10_000
 # written.
 
 # %%
-from sedd_mini.train import Trainer, preset
+from sedd_mini.training.settings import preset
+from sedd_mini.training.trainer import Trainer
 
 settings = preset("small", length=LENGTH, batch_size=BATCH, steps=STEPS, warmup=20,
                   valid_blocks=2, valid_repeats=2)  # fmt: skip
@@ -198,7 +199,7 @@ print(f"{size:,} parameters on {trainer.device}, products in {trainer.dtype}")
 # costs $\sigma(t)\, r \ln N$ with $r = 1/(e^{\bar\sigma} - 1)$, and every other position nothing.
 
 # %%
-x0, x, t, key = trainer.noisy_batch()  # (B, L), (B, L), (B,), (B,)
+x0, x, t, key = trainer.draw_batch()  # (B, L), (B, L), (B,), (B,)
 with torch.no_grad():
     loss = trainer.loss(*(v.to(trainer.device) for v in (x0, x, t, key))).item()
 cost = trainer.noise.rate(t) / torch.expm1(trainer.noise.total(t)) * math.log(50_257)  # (B,)
@@ -220,7 +221,7 @@ assert trainer.step == STEPS
 assert not torch.equal(before, trainer.model.output_layer.linear.bias)
 
 # %%
-from sedd_mini.report import as_text
+from sedd_mini.training.report import as_text
 
 print(as_text(report))
 losses = [record["loss"] for record in history if "loss" in record]
@@ -248,7 +249,7 @@ if report["peak_memory"]:
 # From a terminal, and with the word pieces made on the spot where GPT-2's are not at hand, the
 # same is
 #
-#     python -m sedd_mini.train --preset small --data docs --steps 2 --batch-size 2 --length 256
+#     python -m sedd_mini train --preset small --data docs --steps 2 --batch-size 2 --length 256
 
 # %%
 del trainer, history, before
@@ -369,7 +370,7 @@ for name, (_, room) in planner.KINDS.items():
 import statistics
 import time
 from sedd_mini import AbsorbingGraph
-from sedd_mini.hardware import choose_precision, synchronize
+from sedd_mini.network.hardware import choose_precision, synchronize
 
 results = []
 
@@ -618,20 +619,20 @@ assert len(results) == 5 + (device == "cuda")
 # process. So it is turned into token files once. They are then read in place, whatever part is
 # needed. (This takes hours. A preparation that is interrupted goes on when it is started again.)
 #
-#     python -m sedd_mini.shards --data openwebtext --tokenizer gpt2 --out runs/openwebtext
+#     python -m sedd_mini prepare --data openwebtext --tokenizer gpt2 --out runs/openwebtext
 #
 # The preset `small` finds that folder by itself; for text of your own, name yours with `--data`.
 # The command of the run is always the same module. `torchrun` starts one process a GPU, and tells
 # each its number, the *rank*, and how many there are, the *world size*.
 #
-#     python -m sedd_mini.train --preset small --compile true --accumulate 32 --out runs/small
+#     python -m sedd_mini train --preset small --compile true --accumulate 32 --out runs/small
 #
-#     torchrun --nproc_per_node=8 -m sedd_mini.train --preset small --compile true \
+#     torchrun --nproc_per_node=8 -m sedd_mini train --preset small --compile true \
 #         --accumulate 4 --out runs/small
 #
 #     torchrun --nnodes=4 --nproc_per_node=8 --rdzv-backend=c10d \
 #         --rdzv-endpoint=FIRST_MACHINE:29500 \
-#         -m sedd_mini.train --preset small --compile true --out SHARED_FOLDER/small
+#         -m sedd_mini train --preset small --compile true --out SHARED_FOLDER/small
 #
 # In each of the three every GPU works on 16 texts at a time, which fits into 24 GB (a larger GPU
 # takes more, and needs fewer parts).
@@ -656,7 +657,7 @@ assert len(results) == 5 + (device == "cuda")
 # keeps its own rows. We can play two processes in one: set the rank by hand, and look.
 
 # %%
-from sedd_mini.data import BlockLoader
+from sedd_mini.text.blocks import BlockLoader
 
 language = load_corpus("synthetic", 32)
 tiny = preset("synthetic", width=32, num_blocks=1, num_heads=2, cond_dim=16, batch_size=8,
@@ -675,7 +676,7 @@ def process(rank, world_size):
 
 # %% tags=["nbval-check-output"]
 alone, first, second = process(0, 1), process(0, 2), process(1, 2)
-batches = [trainer.noisy_batch() for trainer in (alone, first, second)]
+batches = [trainer.draw_batch() for trainer in (alone, first, second)]
 for name, whole, top, bottom in zip(("x0", "x", "t", "key"), *batches, strict=True):
     print(f"{name:4} {tuple(top.shape)} and {tuple(bottom.shape)} make {tuple(whole.shape)}")
     assert torch.equal(torch.cat([top, bottom]), whole)
@@ -717,11 +718,10 @@ print(f"AdamW, β = (0.9, {run.beta2}), lr {run.lr} after {run.warmup:,} steps, 
 # Arithmetic by speed is time, time by price is money. The speed of a GPU on its data sheet is
 # never reached. Well-made training programs reach 30 to 50 % of it, and the planner assumes 40 %.
 # (The report of section 2 divides by another number, a product measured on the spot.) This is the published run, on eight H100 at an assumed 2.50 an hour each.
-# From a terminal: `python -m sedd_mini.planner --preset small --gpus 8 --kind h100 --price 2.5`.
+# From a terminal: `python -m sedd_mini plan --preset small --gpus 8 --kind h100 --price 2.5`.
 
 # %% tags=["nbval-check-output"]
-arguments = ["--preset", "small", "--gpus", "8", "--kind", "h100", "--price", "2.5"]
-print(planner.plan(planner.parse(arguments)))
+print(planner.plan(preset("small"), gpus=8, kind="h100", price=2.5))
 
 # %% [markdown]
 # Less than two days on one such machine, if 40 % is reached (planned, not measured). Try other kinds of
@@ -903,8 +903,8 @@ for network in ("model", "average"):
 
 # %%
 from huggingface_hub import try_to_load_from_cache
-from sedd_mini.checkpoint import load_pretrained
-from sedd_mini.tokenizers import gpt2_tokenizer
+from sedd_mini.network.pretrained import load_pretrained
+from sedd_mini.text.tokenizers import gpt2_tokenizer
 
 DOWNLOAD = False
 name, stand_in = "louaaron/sedd-small", "checkpoints/docs-absorb"
@@ -937,7 +937,7 @@ assert (y < graph.num_tokens).all()  # no MASK is left
 # that is missing (chapter 09).
 
 # %%
-from sedd_mini.sample import template
+from sedd_mini.model import template
 
 sentence = "Return True if the object is ____ instance of the class, and ____ otherwise."
 given = template(tokenizer, text=sentence, gap=1)

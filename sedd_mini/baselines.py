@@ -13,13 +13,7 @@ means, and so each has its own way from the network to the score:
 import torch
 from torch import Tensor
 
-from sedd_mini.losses import (
-    at_neighbours,
-    conditional_ratio,
-    rates_out,
-    require,
-    weighted_sum,
-)
+from sedd_mini.losses import at_neighbours, conditional_ratio, rates_out, require, weighted_sum
 
 
 def concrete_score_matching(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:

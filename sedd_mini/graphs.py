@@ -6,8 +6,8 @@ sequence move independently, so everything here is for one token; x and x0 may h
 `sigma` and `dsigma` broadcast against S (so (B, 1) for (B, L)), and whatever runs over all states
 has shape (*S, num_states). The noise rate σ(t) is nowhere included: multiply by `noise.rate(t)`.
 
-Both classes offer the same methods, and `sedd_mini.ctmc.MatrixGraph` offers them once more for any
-rate matrix, by dense linear algebra: that one is the oracle which proves these.
+Both classes offer the same methods, and `MatrixGraph` in worlds/ctmc.py offers them once more for
+any rate matrix, by dense linear algebra: that one is the oracle which proves these.
 """
 
 import math

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sedd_mini.graphs import AbsorbingGraph
-from sedd_mini.head import chunks, piece_size
+from sedd_mini.network.head import chunks, piece_size
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def sample(
             x[at] = leap(graph, x[at], log_score, dsigma.item(), method, generator)
 
     with evaluation_mode(model):
-        report(callback, 0, times[0], x)
+        tell(callback, 0, times[0], x)
         for k, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             sigma = noise.total(t)
             euler = method == "euler"
@@ -87,10 +87,10 @@ def sample(
                 (t - t_next) * noise.rate(t) if euler else sigma - noise.total(t_next),
                 method,
             )
-            report(callback, k, t_next, x)
+            tell(callback, k, t_next, x)
         if denoise:
             step(noise.total(times[-1]), noise.total(times[-1]), "denoise")
-            report(callback, len(times), torch.tensor(0.0), x)
+            tell(callback, len(times), torch.tensor(0.0), x)
     return x
 
 
@@ -183,7 +183,7 @@ def draw_moves(x: Tensor, moves: Tensor, p_move: Tensor, whether: Tensor, where:
     return x.index_copy(0, movers, places)
 
 
-def report(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
+def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
     if callback is not None:
         callback(step, t.item(), x.clone())
 

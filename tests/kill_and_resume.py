@@ -27,8 +27,12 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint.hf_storage  # here, so that not every child has to
 
-from sedd_mini.checkpoint import checkpoints, load_pretrained, load_state
-from sedd_mini.train import Settings, Trainer, read_log
+from sedd_mini.files import checkpoints
+from sedd_mini.network.pretrained import load_pretrained
+from sedd_mini.training.checkpoint import load_state
+from sedd_mini.training.report import read_log
+from sedd_mini.training.settings import Settings
+from sedd_mini.training.trainer import Trainer
 
 STEPS = 120
 TINY = {

@@ -8,16 +8,11 @@ import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
-from sedd_mini.checkpoint import (
-    load_pretrained,
-    load_tensors,
-    newest_checkpoint,
-    save_checkpoint,
-    save_pretrained,
-    save_tensors,
-)
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.tokenizers import CharTokenizer
+from sedd_mini.files import load_tensors, newest_checkpoint, save_tensors
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.pretrained import load_pretrained, save_pretrained
+from sedd_mini.text.tokenizers import CharTokenizer
+from sedd_mini.training.checkpoint import save_checkpoint
 
 CASES = [
     (AbsorbingGraph(11), LogLinearNoise(2e-3), {"absorbing": True}),

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 from worlds import random_chain, random_graph
 
 from sedd_mini import AbsorbingGraph, UniformGraph
-from sedd_mini.ctmc import Chain, MatrixGraph, draw, log_quadrature, total_variation
+from sedd_mini.worlds.ctmc import Chain, MatrixGraph, draw, log_quadrature, total_variation
 
 CHAINS = {
     "uniform 4²": random_chain(UniformGraph(4)),

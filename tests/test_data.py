@@ -21,26 +21,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sedd_mini import offline, shards, tokenizers
-from sedd_mini import python_docs as docs_module
-from sedd_mini.data import (
+from sedd_mini.commands.prepare import main as shards_main
+from sedd_mini.text import offline, shards, tokenizers
+from sedd_mini.text import python_docs as docs_module
+from sedd_mini.text.blocks import (
     BlockLoader,
     Blocks,
     cut,
     encode_documents,
-    load_corpus,
-    make_tokenizer,
     pack,
     split_documents,
     split_hash,
 )
-from sedd_mini.documents import OPENWEBTEXT, corpus_hash, load_documents
-from sedd_mini.ngram import KneserNey, ngram_bits
-from sedd_mini.python_docs import clean, docstrings, python_docs
-from sedd_mini.shards import choose_threshold, load_shards, prepare_shards
-from sedd_mini.shards import main as shards_main
-from sedd_mini.synthetic import HiddenMarkovChain, SyntheticLanguage, next_states, words_of
-from sedd_mini.tokenizers import (
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.documents import OPENWEBTEXT, corpus_hash, load_documents
+from sedd_mini.text.ngram import KneserNey, ngram_bits
+from sedd_mini.text.python_docs import clean, docstrings, python_docs
+from sedd_mini.text.shards import choose_threshold, load_shards, prepare_shards
+from sedd_mini.text.synthetic import HiddenMarkovChain, SyntheticLanguage, next_states, words_of
+from sedd_mini.text.tokenizers import (
     END_OF_TEXT,
     PRINTABLE,
     BPETokenizer,
@@ -48,6 +47,7 @@ from sedd_mini.tokenizers import (
     WordTokenizer,
     gpt2_tokenizer,
     load_tokenizer,
+    make_tokenizer,
     to_printable,
 )
 
@@ -491,7 +491,7 @@ def test_a_text_file_is_one_document_and_a_long_one_is_streamed(tmp_path, monkey
     text = "".join(f"line {i} é\n" for i in range(1000))
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert list(load_documents(path)) == [text]
-    monkeypatch.setattr("sedd_mini.documents.LONG_FILE", 1000)
+    monkeypatch.setattr("sedd_mini.text.documents.LONG_FILE", 1000)
     pieces = list(load_documents(str(path)))
     assert len(pieces) > 5
     assert "".join(pieces) == text
@@ -863,7 +863,7 @@ def test_synthetic_corpus(language):
 
 def test_importing_loads_no_heavy_library():
     code = (
-        "import sys, sedd_mini.data, sedd_mini.ngram, sedd_mini.shards\n"
+        "import sys, sedd_mini.text.blocks, sedd_mini.text.ngram, sedd_mini.text.shards\n"
         "heavy = {'datasets', 'transformers', 'tokenizers', 'huggingface_hub'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -22,8 +22,9 @@ import pytest
 import torch
 import two_ranks
 
-from sedd_mini.checkpoint import load_pretrained, load_tensors, newest_checkpoint, step_of
-from sedd_mini.train import Trainer
+from sedd_mini.files import load_tensors, newest_checkpoint, step_of
+from sedd_mini.network.pretrained import load_pretrained
+from sedd_mini.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun on Windows needs libuv")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -66,7 +67,7 @@ def workers(parent: int) -> list[int]:
     """The processes that torchrun has started, by rank."""
     found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
     lines = [line.split(None, 2) for line in found.splitlines()[1:]]
-    names = "sedd_mini.train", "two_ranks.py"
+    names = "sedd_mini train", "two_ranks.py"
     return sorted(
         int(p) for p, pp, args in lines if int(pp) == parent and any(n in args for n in names)
     )
@@ -170,7 +171,7 @@ def test_what_lies_in_shares_is_exported_whole(together):
 
 
 def start(text: str, out: Path, *options: str):
-    command = ["-m", "sedd_mini.train", "--data", text, "--out", str(out), *options]
+    command = ["-m", "sedd_mini", "train", "--data", text, "--out", str(out), *options]
     for name, value in (two_ranks.SMALL | {"save_every": 3}).items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     return torchrun(*command)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, LogLinearNoise, UniformGraph
-from sedd_mini.attention import attention
-from sedd_mini.dit import Block, DiffusionTransformer, DiTConfig, rotate
+from sedd_mini.network.attention import attention
+from sedd_mini.network.dit import Block, DiffusionTransformer, DiTConfig, rotate
 
 TINY = {"num_tokens": 11, "length": 16, "width": 32, "num_blocks": 2, "num_heads": 2}
 
@@ -93,7 +93,8 @@ def test_head_runs_on_the_selected_rows_alone(monkeypatch):
     model, x, seen = tiny(), tokens(), []
     linear = torch.nn.functional.linear
     monkeypatch.setattr(
-        "sedd_mini.head.F.linear", lambda h, w, b=None: seen.append(h.shape) or linear(h, w, b)
+        "sedd_mini.network.head.F.linear",
+        lambda h, w, b=None: seen.append(h.shape) or linear(h, w, b),
     )
     at = x == 11
     model(x, SIGMA, at=at)

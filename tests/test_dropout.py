@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.dropout import dropout, layer_keys, scramble
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.dropout import dropout, layer_keys, scramble
 
 P, LAYERS, SAMPLES, LENGTH, WIDTH = 0.1, 8, 8, 128, 384
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, evaluate
-from sedd_mini.ctmc import Chain, log_quadrature
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.evaluate import Bound, likelihood_bound, sample_sigma, times
 from sedd_mini.losses import training_loss
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.worlds.ctmc import Chain, log_quadrature
 
 N = 4
 GRAPHS = {"uniform": UniformGraph(N), "absorbing": AbsorbingGraph(N)}

@@ -7,8 +7,8 @@ from torch.utils._pytree import tree_leaves
 from worlds import random_graph
 
 from sedd_mini import AbsorbingGraph, UniformGraph
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.head import chunk_size, kept_size, log_scores, score_entropy_at
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.head import chunk_size, kept_size, log_scores, score_entropy_at
 
 CASES = [
     (AbsorbingGraph(11), True),
@@ -59,7 +59,7 @@ def test_equals_the_plain_formula(graph, scaled, dtype, tolerance):
 @pytest.mark.parametrize("graph", [AbsorbingGraph(11), UniformGraph(11)])
 @pytest.mark.parametrize("chunk", [1, 7, 48, 1000])
 def test_chunks_of_any_size(graph, chunk, monkeypatch):
-    monkeypatch.setattr("sedd_mini.head.piece_size", lambda log_score: 3)
+    monkeypatch.setattr("sedd_mini.network.head.piece_size", lambda log_score: 3)
     g = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 16, 8, generator=g, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(graph.num_states, 8, generator=g, dtype=torch.float64, requires_grad=True)
@@ -80,13 +80,13 @@ def test_chunks_of_any_size(graph, chunk, monkeypatch):
 @pytest.mark.parametrize("graph", [AbsorbingGraph(11), UniformGraph(11)])
 @pytest.mark.parametrize("keep", [0, 6, 12, 1000])
 def test_slopes_kept_or_computed_again_and_twice(graph, keep, monkeypatch):
-    monkeypatch.setattr("sedd_mini.head.chunk_size", lambda weight: 5)
+    monkeypatch.setattr("sedd_mini.network.head.chunk_size", lambda weight: 5)
     model, x, sigma, x0, upstream = problem(graph, torch.float64)
     parameters = list(model.parameters())
     plain = torch.autograd.grad(
         graph.score_entropy(model(x, sigma), sigma[:, None], x, x0), parameters, upstream
     )
-    monkeypatch.setattr("sedd_mini.head.kept_size", lambda weight: keep)
+    monkeypatch.setattr("sedd_mini.network.head.kept_size", lambda weight: keep)
     losses = model(x, sigma, x0=x0, graph=graph)
     first = torch.autograd.grad(losses, parameters, upstream, retain_graph=True)
     second = torch.autograd.grad(losses, parameters, upstream)  # what was kept is used up
@@ -99,9 +99,10 @@ def test_no_more_is_kept_than_allowed(keep, again, monkeypatch):
     """48 rows in chunks of 5: those which were not kept are computed again, and no others."""
     assert kept_size(torch.empty(50257, 1)) * 50257 <= 2**26
     calls = []
-    monkeypatch.setattr("sedd_mini.head.log_scores", lambda *a: calls.append(0) or log_scores(*a))
-    monkeypatch.setattr("sedd_mini.head.chunk_size", lambda weight: 5)
-    monkeypatch.setattr("sedd_mini.head.kept_size", lambda weight: keep)
+    counted = lambda *a: calls.append(0) or log_scores(*a)  # noqa: E731
+    monkeypatch.setattr("sedd_mini.network.head.log_scores", counted)
+    monkeypatch.setattr("sedd_mini.network.head.chunk_size", lambda weight: 5)
+    monkeypatch.setattr("sedd_mini.network.head.kept_size", lambda weight: keep)
     model, x, sigma, x0, _ = problem(UniformGraph(11), torch.float32)
     losses = model(x, sigma, x0=x0, graph=UniformGraph(11))
     calls.clear()
@@ -148,7 +149,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("graph_type", [AbsorbingGraph, UniformGraph])
 def test_no_tensor_over_all_positions_and_all_tokens(graph_type, monkeypatch):
     assert chunk_size(torch.empty(50257, 1)) * 50257 <= 2**23
-    monkeypatch.setattr("sedd_mini.head.chunk_size", lambda weight: 20)
+    monkeypatch.setattr("sedd_mini.network.head.chunk_size", lambda weight: 20)
     graph = graph_type(2000)
     config = DiTConfig(
         2000, absorbing=graph.mask_id is not None, width=4, num_blocks=1, num_heads=1

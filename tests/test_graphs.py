@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sedd_mini import AbsorbingGraph, UniformGraph
-from sedd_mini.ctmc import MatrixGraph
 from sedd_mini.graphs import relative_excess
+from sedd_mini.worlds.ctmc import MatrixGraph
 
 GRAPHS = [UniformGraph, AbsorbingGraph]
 both = pytest.mark.parametrize("make", GRAPHS)

@@ -10,7 +10,7 @@ import torch
 from worlds import random_chain, random_graph
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, UniformGraph, baselines, losses
-from sedd_mini.ctmc import Chain, log_quadrature
+from sedd_mini.worlds.ctmc import Chain, log_quadrature
 
 SIGMA = 0.7
 CHAINS = {

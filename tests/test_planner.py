@@ -9,9 +9,10 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
-from sedd_mini import distributed, planner
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.commands.plan import main as plan_command
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.training import distributed, planner
 
 SMALL = {"num_tokens": 2000, "length": 64, "width": 64, "num_blocks": 3, "num_heads": 4}
 
@@ -141,15 +142,15 @@ def test_parts_need_whole_gradients():
 
 
 def test_command_line(capsys):
-    planner.main(["--gpus", "8", "--kind", "h100", "--price", "2.5", "--steps", "1300000"])
+    plan_command(["--gpus", "8", "--kind", "h100", "--price", "2.5", "--steps", "1300000"])
     out = capsys.readouterr().out
     assert "169.6 M parameters, 1,300,000 steps of 512 × 1024 tokens" in out
     assert "arithmetic: 5.03e+20 FLOPs" in out  # 6e20 if the head worked on all positions
     hours = 5.034e20 / (8 * 989e12 * 0.4) / 3600
     assert f"time: {hours:.1f} hours" in out
     assert "cost: 884 at 2.5 a GPU and hour\n" in out
-    planner.main(["--preset", "medium", "--kind", "rtx4090", "--gpus", "4", "--parallel", "fsdp",
+    plan_command(["--preset", "medium", "--kind", "rtx4090", "--gpus", "4", "--parallel", "fsdp",
                   "--checkpoint-activations"])  # fmt: skip
     assert "--accumulate 2" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="3 GPUs do not divide"):
-        planner.main(["--gpus", "3"])
+        plan_command(["--gpus", "3"])

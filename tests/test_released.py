@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from sedd_mini.checkpoint import load_pretrained
+from sedd_mini.commands.sample import main
 from sedd_mini.evaluate import likelihood_bound
-from sedd_mini.sample import main
+from sedd_mini.network.pretrained import load_pretrained
 from sedd_mini.samplers import sample
 
 TOKENS, LENGTH, WIDTH, COND, BLOCKS, HEADS = 13, 10, 24, 8, 2, 3

@@ -8,10 +8,13 @@ import pytest
 import torch
 from kill_and_resume import TINY
 
-from sedd_mini import offline, planner, report
-from sedd_mini.hardware import peak_flops
-from sedd_mini.tokenizers import BPETokenizer
-from sedd_mini.train import Settings, Trainer, main
+from sedd_mini.commands.train import main
+from sedd_mini.network.hardware import peak_flops
+from sedd_mini.text import offline
+from sedd_mini.text.tokenizers import BPETokenizer
+from sedd_mini.training import planner, report
+from sedd_mini.training.settings import Settings
+from sedd_mini.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_a_part_that_is_slow_takes_most_of_the_step(text, slow, monkeypatch):
     """One part sleeps for a tenth of a second, many times what the whole step takes otherwise."""
     trainer = Trainer(settings(text))
     owner, name = {
-        "data": (trainer, "noisy_batch"),
+        "data": (trainer, "draw_batch"),
         "trunk": (trainer.model.blocks[0], "forward"),
         "head and loss": (trainer.model.output_layer, "forward"),
         "backward": (torch.Tensor, "backward"),

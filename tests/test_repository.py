@@ -120,7 +120,7 @@ def test_every_import_is_declared():
     distributions = importlib.metadata.packages_distributions()
     everything = direct("core", *(set(project["optional-dependencies"]) - {"all"}))
     for path in tracked("*.py"):
-        library = path.parent.name == "sedd_mini"
+        library = path.is_relative_to(ROOT / "sedd_mini")
         for name, top in third_party_imports(path):
             packages = {canonicalize_name(p) for p in distributions.get(name, [name])}
             allowed = direct("core") if library and top else everything
@@ -140,6 +140,72 @@ seconds = time.perf_counter() - before
 heavy = [name for name in ("transformers", "datasets", "matplotlib") if name in sys.modules]
 print(seconds, *heavy)
 """
+
+MAY_IMPORT = {  # part of the package → the parts that it may import, at the top of a file or inside
+    "files": "", "noise": "", "graphs": "", "plots": "",
+    "losses": "graphs noise", "baselines": "losses graphs noise",
+    "network": "network files graphs noise",
+    "samplers": "network losses baselines graphs noise",
+    "evaluate": "samplers network losses baselines graphs noise",
+    "text": "text files",
+    "worlds": "worlds evaluate samplers network losses baselines graphs noise",
+    "model": "evaluate text samplers network losses baselines graphs noise files",
+    "training": "training model text evaluate samplers network losses baselines graphs noise files",
+    "evaluation": "evaluation model text worlds evaluate samplers network losses baselines graphs "
+                  "noise files",
+    "beyond": "beyond evaluation model text worlds evaluate samplers network losses baselines "
+              "graphs noise files",
+    "commands": "commands training evaluation beyond model text worlds evaluate samplers network "
+                "losses baselines graphs noise files plots",
+}  # fmt: skip
+METHOD = ("noise", "graphs", "losses", "baselines", "network", "samplers", "evaluate", "model")
+LIBRARY = ROOT / "sedd_mini"
+
+
+def modules_of_ours() -> dict[str, set[str]]:
+    """Each file of the library, by its dotted name, and the files of ours that it names."""
+    files = {
+        ".".join(path.relative_to(LIBRARY).with_suffix("").parts): path
+        for path in LIBRARY.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+    found = {}
+    for name, path in files.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} has a relative import"
+                named = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+            else:
+                continue
+            ours = {n.removeprefix("sedd_mini.") for n in named if n.startswith("sedd_mini.")}
+            found[name] |= ours & files.keys()
+    return found
+
+
+def test_imports_go_one_way():
+    for name, imported in modules_of_ours().items():
+        part = name.split(".")[0]
+        allowed = MAY_IMPORT[part].split()
+        wrong = sorted(other for other in imported if other.split(".")[0] not in allowed)
+        assert not wrong, f"sedd_mini.{name} imports {wrong}: {part} may import {allowed}"
+
+
+def test_imports_have_no_circle():
+    left = modules_of_ours()
+    while free := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"a circle of imports: {left}"
+
+
+def test_the_method_stays_small():
+    files = [p for part in METHOD for p in (LIBRARY / f"{part}.py", *(LIBRARY / part).glob("*.py"))]
+    files = [p for p in files if p.exists()] + [LIBRARY / "worlds" / "ctmc.py"]
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    assert lines <= 3000, f"the method has {lines} lines"
 
 
 def test_import_is_light():

@@ -9,9 +9,9 @@ from scipy.stats import chisquare
 from worlds import random_chain
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, samplers
-from sedd_mini.ctmc import MatrixGraph, total_variation
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.samplers import draw_moves, leap, move_weights, sample
+from sedd_mini.worlds.ctmc import MatrixGraph, total_variation
 
 GRAPHS = [UniformGraph(4), AbsorbingGraph(4)]
 NOISE = GeometricNoise(0.05, 5)  # with log-linear noise, absorbing Euler and Tweedie are the same

@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from sedd_mini.checkpoint import load_pretrained
-from sedd_mini.data import load_corpus, split_documents
+from sedd_mini.commands.train import parse
 from sedd_mini.evaluate import likelihood_bound, sample_sigma, times
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.losses import diffusion_weighted_in_head, score_entropy
-from sedd_mini.ngram import ngram_bits
-from sedd_mini.python_docs import python_docs
+from sedd_mini.network.pretrained import load_pretrained
 from sedd_mini.samplers import sample
-from sedd_mini.settings import Settings, preset
-from sedd_mini.synthetic import HiddenMarkovChain, SyntheticLanguage
-from sedd_mini.tokenizers import load_tokenizer
-from sedd_mini.train import parse
+from sedd_mini.text.blocks import split_documents
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.ngram import ngram_bits
+from sedd_mini.text.python_docs import python_docs
+from sedd_mini.text.synthetic import HiddenMarkovChain, SyntheticLanguage
+from sedd_mini.text.tokenizers import load_tokenizer
+from sedd_mini.training.settings import Settings, preset
 
 SHIPPED = Path(__file__).parents[1] / "chapters/checkpoints"
 NAMES = ["docs-absorb", "docs-uniform", "synthetic-absorb", "synthetic-uniform"]
@@ -54,14 +55,14 @@ def test_nothing_else_is_shipped_and_it_is_small():
 @pytest.mark.parametrize("name", NAMES)
 def test_record_says_how_it_was_made(name):
     facts = record(name)
-    assert facts["command"].startswith("python -m sedd_mini.train --preset ")
+    assert facts["command"].startswith("python -m sedd_mini train --preset ")
     assert facts["command"].endswith(f"--export chapters/checkpoints/{name}")
     assert facts["tokens_seen"] > 0
     assert facts["wall_time_s"] > 0
     assert facts["hardware"]
     model, _, noise = load_pretrained(SHIPPED / name)
     assert facts["parameters"] == sum(map(torch.numel, model.parameters()))
-    given = vars(parse(shlex.split(facts["command"])[3:]))  # the command means what is shipped
+    given = vars(parse(shlex.split(facts["command"])[4:]))  # the command means what is shipped
     names = {field.name for field in dataclasses.fields(Settings)}
     chosen = {k: v for k, v in given.items() if k in names and v is not None}
     settings, config = preset(given["preset"], **chosen), model.config

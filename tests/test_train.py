@@ -19,10 +19,17 @@ import pytest
 import torch
 from kill_and_resume import TINY
 
-from sedd_mini import checkpoint, train
-from sedd_mini.shards import prepare_shards
-from sedd_mini.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
-from sedd_mini.train import PRESETS, Settings, Trainer, main, preset, read_log
+from sedd_mini import files
+from sedd_mini.commands import train as command
+from sedd_mini.commands.train import main
+from sedd_mini.network import pretrained
+from sedd_mini.text.shards import prepare_shards
+from sedd_mini.text.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
+from sedd_mini.training import checkpoint
+from sedd_mini.training import trainer as trainer_file
+from sedd_mini.training.report import read_log
+from sedd_mini.training.settings import PRESETS, Settings, preset
+from sedd_mini.training.trainer import Trainer
 
 WORDS = "the cat sat on the mat and the dog sat on the cat "
 
@@ -65,9 +72,9 @@ def test_the_first_loss_is_that_of_a_uniform_guess(text):
 def test_a_short_try_is_validated_on_no_more_than_it_trained_on(text, monkeypatch):
     """Two steps of the full-size network take seconds; 512 blocks of validation would an hour."""
     seen = []
-    bound = train.likelihood_bound
+    bound = trainer_file.likelihood_bound
     monkeypatch.setattr(
-        train, "likelihood_bound", lambda *a, **k: seen.append(len(a[3])) or bound(*a, **k)
+        trainer_file, "likelihood_bound", lambda *a, **k: seen.append(len(a[3])) or bound(*a, **k)
     )
     for steps, expected in ((1, 3), (4, 4)):
         Trainer(settings(text, steps=steps, batch_size=3, valid_blocks=4)).validate()
@@ -135,7 +142,7 @@ def test_an_interrupt_in_the_middle_of_a_step_saves_a_whole_one(text, tmp_path, 
     whole = Trainer(settings(text))
     whole.run()
     first, calls = Trainer(settings(text), out=tmp_path), []
-    real = first.noisy_batch
+    real = first.draw_batch
 
     def interrupted():
         calls.append(1)
@@ -144,7 +151,7 @@ def test_an_interrupt_in_the_middle_of_a_step_saves_a_whole_one(text, tmp_path, 
             os.kill(os.getpid(), kind)
         return batch
 
-    monkeypatch.setattr(first, "noisy_batch", interrupted)
+    monkeypatch.setattr(first, "draw_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         first.run()
     second = Trainer(settings(text), out=tmp_path)
@@ -188,7 +195,7 @@ def test_an_interrupt_in_the_last_step_is_told(text, tmp_path, monkeypatch, long
 def test_a_write_that_dies_leaves_the_last_checkpoint(text, tmp_path, monkeypatch):
     run = Trainer(settings(text), out=tmp_path)
     run.run(3)
-    real, calls = checkpoint.save_tensors, []
+    real, calls = files.save_tensors, []
 
     def dies(path, tensors):
         calls.append(path)
@@ -196,7 +203,8 @@ def test_a_write_that_dies_leaves_the_last_checkpoint(text, tmp_path, monkeypatc
             raise OSError("no space left on device")
         real(path, tensors)
 
-    monkeypatch.setattr(checkpoint, "save_tensors", dies)
+    for module in (pretrained, checkpoint):
+        monkeypatch.setattr(module, "save_tensors", dies)
     with pytest.raises(OSError, match="no space"):
         run.run(6)
     monkeypatch.undo()
@@ -243,7 +251,7 @@ def test_only_step_and_eight_digits_is_a_checkpoint(text, tmp_path):
 def test_time_aside_is_no_training_time(text, tmp_path, monkeypatch):
     """On a clock that only the trainer's own work moves. What is logged is due out of step."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(trainer_file, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     often = {"steps": 30, "log_every": 10, "valid_every": 9, "sample_every": 7, "save_every": 4}
     trainer = Trainer(settings(text, **often), out=tmp_path)
     lasts = {"train_step": 2, "log": 0.5, "report": 10, "validate": 100, "snapshot": 1e3,
@@ -262,7 +270,7 @@ def test_time_aside_is_no_training_time(text, tmp_path, monkeypatch):
     assert [r["seconds"] for r in records] == [20, 40.5, 61]
     tokens = 10 * 4 * 16
     assert [r["tokens_per_s"] for r in records] == [round(tokens / t) for t in (20, 20.5, 20.5)]
-    state = checkpoint.load_state(checkpoint.newest_checkpoint(tmp_path))
+    state = checkpoint.load_state(files.newest_checkpoint(tmp_path))
     assert state["seconds"] == 61
 
 
@@ -315,7 +323,7 @@ def test_the_log_has_the_largest_norm_of_the_gradient(text):
 def test_any_seed_gives_keys_of_dropout(text, seed):
     trainer = Trainer(settings(text, seed=seed, dropout=0.1))
     assert math.isfinite(trainer.train_step())
-    *_, key = trainer.noisy_batch()
+    *_, key = trainer.draw_batch()
     assert (key >> 40).tolist() == [seed % 2**23] * 4
     assert (key % 2**40).tolist() == [4, 5, 6, 7]
 
@@ -379,7 +387,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(text, tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step 3; its batch is in .*--lr"):
         trainer.run(6)
     (batch,) = tmp_path.glob("not-finite-*.safetensors")
-    assert checkpoint.load_tensors(batch)["x0"].shape == (4, 16)
+    assert files.load_tensors(batch)["x0"].shape == (4, 16)
     assert Trainer(settings(text), out=tmp_path).step == 3
 
 
@@ -435,8 +443,8 @@ def test_a_run_that_goes_on_in_another_precision(text, tmp_path, precision):
 
 def test_openwebtext_is_read_from_its_shards_or_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "load_corpus", lambda *_, **__: pytest.fail("it was read"))
-    command = "sedd_mini.shards --data openwebtext --tokenizer gpt2 --out runs/openwebtext;"
+    monkeypatch.setattr(trainer_file, "load_corpus", lambda *_, **__: pytest.fail("it was read"))
+    command = "sedd_mini prepare --data openwebtext --tokenizer gpt2 --out runs/openwebtext;"
     with pytest.raises(ValueError, match=command):
         Trainer(preset("small"))
     monkeypatch.undo()
@@ -457,9 +465,9 @@ def test_what_is_shipped_says_how_it_was_made(text, tmp_path, capsys):
     for name, value in TINY.items():
         options += [f"--{name.replace('_', '-')}", str(value)]
     main([*options, "--export", str(tmp_path / "net")])
-    model, _, _ = checkpoint.load_pretrained(tmp_path / "net")
+    model, _, _ = pretrained.load_pretrained(tmp_path / "net")
     record = json.loads((tmp_path / "net" / "training.json").read_text())
-    assert record["command"].startswith("python -m sedd_mini.train --data ")
+    assert record["command"].startswith("python -m sedd_mini train --data ")
     assert (record["steps"], record["tokens_seen"], record["seed"]) == (3, 3 * 4 * 16, 0)
     trainer = Trainer(settings(text))
     trainer.average = model
@@ -516,17 +524,17 @@ def test_bad_settings_are_refused_with_a_reason(text):
 def test_yes_and_no_on_the_command_line(capsys):
     for word, expected in [("1", True), ("true", True), ("YES", True), ("0", False),
                            ("False", False), ("no", False)]:  # fmt: skip
-        assert train.parse(["--compile", word]).compile is expected
+        assert command.parse(["--compile", word]).compile is expected
     for word in ("flase", "on", "2", ""):
         with pytest.raises(SystemExit):
-            train.parse(["--compile", word])
+            command.parse(["--compile", word])
         said = capsys.readouterr().err
         assert f"argument --compile: expected 1, true, yes, 0, false or no, got {word!r}" in said
-    assert train.parse(["--change", "lr,warmup"]).change == ("lr", "warmup")
+    assert command.parse(["--change", "lr,warmup"]).change == ("lr", "warmup")
 
 
 def test_command_line_trains_samples_and_infills(text, tmp_path, capsys):
-    from sedd_mini.sample import main as sample
+    from sedd_mini.commands.sample import main as sample
 
     options = ["--data", text, "--steps", "4", "--out", str(tmp_path / "run")]
     for name, value in TINY.items():
@@ -567,7 +575,7 @@ def test_command_line_trains_samples_and_infills(text, tmp_path, capsys):
 
 
 def test_options_of_the_sampling_command(tmp_path, capsys, monkeypatch):
-    from sedd_mini import sample
+    from sedd_mini.commands import sample
 
     shipped = Path(__file__).parents[1] / "chapters/checkpoints/synthetic-absorb"
 
@@ -595,7 +603,7 @@ def test_options_of_the_sampling_command(tmp_path, capsys, monkeypatch):
 
 
 def test_a_prompt_leaves_the_space_to_the_next_word(text):
-    from sedd_mini.sample import template
+    from sedd_mini.model import template
 
     bpe = BPETokenizer.train([Path(text).read_text()], 300)
     assert template(bpe, "the ", length=9).equal(template(bpe, "the", length=9))

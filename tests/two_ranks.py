@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 from kill_and_resume import TINY
 
-from sedd_mini import distributed
-from sedd_mini.train import Settings, Trainer
-from sedd_mini.train import main as command
+from sedd_mini.commands.train import main as command
+from sedd_mini.training import distributed
+from sedd_mini.training.settings import Settings
+from sedd_mini.training.trainer import Trainer
 
 STEPS, STOP1, STOP2 = 9, 3, 6
 SMALL = TINY | {"width": 24, "num_blocks": 2, "batch_size": 8, "save_every": 1, "lr": 1e-2}

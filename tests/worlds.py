@@ -2,7 +2,7 @@
 
 import torch
 
-from sedd_mini.ctmc import Chain, MatrixGraph
+from sedd_mini.worlds.ctmc import Chain, MatrixGraph
 
 
 def random_graph(seed: int, size: int = 4) -> MatrixGraph:

@@ -3,7 +3,8 @@
     python tests/benchmarks/attention.py [--threads 1] [--repeats 10]
 
 In bfloat16 the fused kernel's backward pass is the slower one, which is why
-`sedd_mini.dit.attention` leaves it there. Sizes are those of the presets: synthetic, docs, small.
+`sedd_mini.network.attention` leaves it there. Sizes are those of the presets: synthetic, docs,
+small.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from sedd_mini.dit import attention
+from sedd_mini.network.dit import attention
 
 SIZES = {"synthetic": (32, 3, 32, 32), "docs": (32, 4, 128, 40), "small": (2, 12, 256, 64)}
 

@@ -19,11 +19,12 @@ import time
 
 import torch
 
-from sedd_mini.data import load_corpus
-from sedd_mini.hardware import synchronize
-from sedd_mini.offline import docs_with_gpt2_tokens
+from sedd_mini.network.hardware import synchronize
 from sedd_mini.samplers import sample
-from sedd_mini.train import Trainer, preset
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.offline import docs_with_gpt2_tokens
+from sedd_mini.training.settings import preset
+from sedd_mini.training.trainer import Trainer
 
 VARIANTS = {
     "bfloat16": {},

@@ -1,4 +1,4 @@
-"""Head and loss in chunks (sedd_mini/head.py) against the plain formula: time and extra memory.
+"""Head and loss in chunks (network/head.py) against the plain formula: time and extra memory.
 
     python tests/benchmarks/fused_loss.py [--threads 2] [--repeats 5] [--batch 4] [--length 256]
 
@@ -21,8 +21,8 @@ import time
 
 import torch
 
-from sedd_mini.dit import DiTConfig, OutputLayer
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+from sedd_mini.network.dit import DiTConfig, OutputLayer
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 
 WORLDS = {

@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from sedd_mini.data import cut
-from sedd_mini.documents import load_documents
-from sedd_mini.shards import PIECE, prepare_shards
+from sedd_mini.text.blocks import cut
+from sedd_mini.text.documents import load_documents
+from sedd_mini.text.shards import PIECE, prepare_shards
 
 
 def write_copies(source: str, folder: Path, copies: int) -> None:

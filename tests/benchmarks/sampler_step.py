@@ -16,8 +16,8 @@ import time
 
 import torch
 
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.graphs import AbsorbingGraph
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.noise import LogLinearNoise
 from sedd_mini.samplers import sample
 

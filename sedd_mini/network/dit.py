@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sedd_mini.attention import RotaryEmbedding, attention, no_autocast, rotate
-from sedd_mini.dropout import dropout, layer_keys
 from sedd_mini.graphs import check_sigma, check_tokens
-from sedd_mini.head import log_scores, log_scores_at, score_entropy_at
+from sedd_mini.network.attention import RotaryEmbedding, attention, no_autocast, rotate
+from sedd_mini.network.dropout import dropout, layer_keys
+from sedd_mini.network.head import log_scores, log_scores_at, score_entropy_at
 
 
 @dataclass

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedd_mini.data import Blocks
+from sedd_mini.text.blocks import Blocks
 
 
 class KneserNey:

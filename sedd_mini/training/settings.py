@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from sedd_mini.network.dit import DiTConfig
+
 OPENWEBTEXT = "runs/openwebtext"  # where the shards of --data openwebtext are looked for
 HARMLESS = {  # what may always be another when a run goes on: its steps are the same
     "device", "parallel", "accumulate", "compile", "checkpoint_activations", "valid_every",
@@ -87,6 +89,15 @@ class Settings:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
             )
+
+    def network(self, num_tokens: int) -> DiTConfig:
+        """The sizes of the network, for a vocabulary of `num_tokens`."""
+        return DiTConfig(
+            num_tokens=num_tokens, absorbing=self.graph == "absorb", length=self.length,
+            width=self.width, num_blocks=self.num_blocks, num_heads=self.num_heads,
+            cond_dim=self.cond_dim, dropout=self.dropout,
+            checkpoint_activations=self.checkpoint_activations,
+        )  # fmt: skip
 
 
 PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023

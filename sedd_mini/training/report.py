@@ -1,9 +1,12 @@
 """Where the time and the memory of training go: the report at the end of a run."""
 
+import contextlib
+import json
 import time
+from pathlib import Path
 
-from sedd_mini import planner
-from sedd_mini.hardware import peak_flops, peak_memory, synchronize
+from sedd_mini.network.hardware import peak_flops, peak_memory, synchronize
+from sedd_mini.training import planner
 
 PARTS = ("data", "trunk", "head and loss", "backward", "optimiser")
 
@@ -71,3 +74,37 @@ def as_text(r: dict) -> str:
         f"{r['peak_flops_per_s'] / 1e12:.3g} of a large matrix product here ({r['precision']})",
         f"  peak memory: {memory}" + (" of process 0" if r["processes"] > 1 else ""),
     ])  # fmt: skip
+
+
+def read_log(out: Path, step: int | None = None) -> list[dict]:
+    """The records of out/log.jsonl, of a checkpoint's `step` those that were logged before it."""
+    path, records = out / "log.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # a death may have torn the last one
+            records.append(json.loads(line))
+    if step is None:
+        return records
+    return [r for r in records if r["step"] < step or (r["step"] == step and "changed" not in r)]
+
+
+def plot_log(out: Path) -> None:
+    """out/loss.png from out/log.jsonl, if that is there: training loss and validation bound."""
+    records = read_log(out)
+    train = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    valid = [(r["step"], r["valid"], 2 * r["valid_error"]) for r in records if "valid" in r]
+    if not train:
+        return
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    ax.plot(*zip(*train, strict=True), lw=1, label="training loss")
+    if valid:
+        steps, bounds, errors = zip(*valid, strict=True)
+        ax.errorbar(steps, bounds, errors, fmt="o", ms=4, label="validation bound, ± 2 errors")
+    ax.set(xlabel="step", ylabel="nats a token")
+    ax.legend()
+    fig.savefig(out / "loss.png", dpi=100)
+    plt.close(fig)

@@ -1,26 +1,20 @@
-"""Saving and loading: networks in the form of the released ones, and whole training states.
+"""Saving and loading networks, in the form of the released ones.
 
 A network is a folder with config.json and model.safetensors, named as in the releases
 (`louaaron/sedd-small`), and tokenizer.json where there is one. A training checkpoint is such a
-folder too, of the averaged weights, with the rest of the state beside it. A folder is written under
-a temporary name and then renamed: one that is there is whole. Nothing is unpickled.
+folder too, of the averaged weights, with the rest of the state beside it.
 """
 
-import contextlib
 import json
-import os
-import re
-import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sedd_mini.distributed import any_of, barrier, is_sharded, rank, write_shards
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.files import load_tensors, newest_checkpoint, save_tensors, whole_folder, write_json
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
-from sedd_mini.tokenizers import write_json
 
 NETWORK_FILES = {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
 
@@ -160,118 +154,3 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source) -> 
     if problems:
         raise ValueError(f"the weights in {source} do not fit the network; " + "; ".join(problems))
     model.load_state_dict(weights)
-
-
-# ---- training ----------------------------------------------------------------------------------
-
-
-def save_checkpoint(
-    out: Path, step: int, tensors: dict[str, Tensor], state: dict, model, graph, noise, tokenizer
-) -> Path:  # fmt: skip
-    """Write out/step-XXXXXXXX, then remove the others; all processes call it together.
-
-    It holds the network with the averaged weights (`model`), state.safetensors (`tensors`; if they
-    are in shares, one file of each process instead) and state.json (`state`). One that is there is
-    whole, and is left as it is.
-    """
-    folder, first = out / f"step-{step:08d}", rank() == 0
-    if any_of(first and folder.exists()):
-        return folder
-    sharded = any(map(is_sharded, tensors.values()))
-    new = whole_folder(folder)
-    with new if first else contextlib.nullcontext(new.new) as new:
-        barrier()  # the folder is there
-        if sharded:
-            write_shards(new, tensors)
-        if first:
-            write_network(new, model, graph, noise, tokenizer)
-            if not sharded:
-                save_tensors(new / "state.safetensors", tensors)
-            write_json(new / "state.json", {"step": step, **state})
-        barrier()  # all have written
-    if first:
-        for old in checkpoints(out):
-            if old != folder:
-                old.rename(old.with_name(old.name + ".tmp"))  # one half deleted is not whole
-        for left in out.glob("step-????????.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
-    barrier()
-    return folder
-
-
-def load_state(folder: Path) -> dict:
-    """state.json of a training checkpoint; its tensors are for `distributed.read_into`."""
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """The checkpoints in a training folder: what is called step- and eight digits, all whole."""
-    return [p for p in Path(out).glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)]
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """The checkpoint of the most steps in a training folder, if there is one."""
-    return max(checkpoints(out), default=None)
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """The number of steps in a checkpoint's name; −1 for none."""
-    return -1 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
-
-
-# ---- files -------------------------------------------------------------------------------------
-
-
-class whole_folder:  # used like a function, so named like one
-    """`with whole_folder(path) as new:` write into `new`; at the end it becomes `path` at once."""
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.new = self.path.with_name(self.path.name + ".tmp")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.new, ignore_errors=True)
-        self.new.mkdir(parents=True)
-        return self.new
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is not None:
-            shutil.rmtree(self.new, ignore_errors=True)
-            return
-        for file in self.new.rglob("*"):
-            if file.is_file():
-                with file.open("r+b") as handle:  # Windows flushes only what may be written
-                    os.fsync(handle.fileno())
-        if self.path.exists():
-            old = self.path.with_name(self.path.name + ".old.tmp")
-            shutil.rmtree(old, ignore_errors=True)
-            self.path.rename(old)
-            try:
-                self.new.rename(self.path)
-            except OSError:
-                old.rename(self.path)
-                raise
-            shutil.rmtree(old)
-        else:
-            self.new.rename(self.path)
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
-    path.chmod(0o644)  # save_file leaves it to its owner alone
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: the folder is not whole")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): was a copy or a download cut off? Do it again"
-        ) from error

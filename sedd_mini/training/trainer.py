@@ -1,25 +1,21 @@
 """Training: one loop, from a laptop's minutes to the published run.
 
-    python -m sedd_mini.train --preset docs --out runs/docs
+    python -m sedd_mini train --preset docs --out runs/docs
 
-    python -m sedd_mini.shards --data openwebtext --tokenizer gpt2 --out runs/openwebtext
-    torchrun --nproc_per_node=8 -m sedd_mini.train --preset small
+    python -m sedd_mini prepare --data openwebtext --tokenizer gpt2 --out runs/openwebtext
+    torchrun --nproc_per_node=8 -m sedd_mini train --preset small
 
 Everything random in step n comes from (seed, n) alone, and the data position is one number. So a
 run that was killed goes on from its last checkpoint to the same weights, bit for bit on a CPU; and
 any number of processes makes the same steps, up to the rounding of sums in another order.
 """
 
-import argparse
-import contextlib
 import copy
 import dataclasses
 import json
 import math
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,26 +24,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sedd_mini import distributed
-from sedd_mini.checkpoint import (
-    check_replaceable,
-    load_pretrained,
-    load_state,
-    newest_checkpoint,
-    save_checkpoint,
-    save_pretrained,
-    save_tensors,
-    step_of,
-)
-from sedd_mini.data import BlockLoader, Corpus, load_corpus
-from sedd_mini.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.evaluate import Bound, likelihood_bound, times
+from sedd_mini.files import newest_checkpoint, save_tensors, step_of
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
-from sedd_mini.hardware import autocast, choose_precision, print_any_text
 from sedd_mini.losses import diffusion_weighted_in_head
+from sedd_mini.network.dit import DiffusionTransformer
+from sedd_mini.network.hardware import autocast, choose_precision
+from sedd_mini.network.pretrained import load_pretrained, save_pretrained
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
-from sedd_mini.report import Stopwatch, as_text, report
-from sedd_mini.settings import CHANGEABLE, OPENWEBTEXT, PRESETS, Settings, compare, preset
+from sedd_mini.text.blocks import BlockLoader
+from sedd_mini.text.corpus import Corpus, load_corpus
+from sedd_mini.training import distributed
+from sedd_mini.training.checkpoint import load_state, save_checkpoint
+from sedd_mini.training.report import Stopwatch, plot_log, read_log, report
+from sedd_mini.training.settings import CHANGEABLE, OPENWEBTEXT, Settings, compare
 
 
 def corpus_of(s: Settings) -> Corpus:
@@ -59,12 +49,12 @@ def corpus_of(s: Settings) -> Corpus:
         if not Path(OPENWEBTEXT, "shards.json").exists():
             raise ValueError(
                 f"there are no shards of OpenWebText in {OPENWEBTEXT}. Prepare them once: python "
-                f"-m sedd_mini.shards --data openwebtext --tokenizer gpt2 --out {OPENWEBTEXT}; or "
+                f"-m sedd_mini prepare --data openwebtext --tokenizer gpt2 --out {OPENWEBTEXT}; or "
                 "choose another --data"
             )
         return load_corpus(OPENWEBTEXT, s.length)
     if (s.data, s.tokenizer) == ("docs", "gpt2"):
-        from sedd_mini.offline import docs_with_gpt2_tokens
+        from sedd_mini.text.offline import docs_with_gpt2_tokens
 
         return docs_with_gpt2_tokens(s.length, s.vocab_size)
     return load_corpus(s.data, s.length, tokenizer=s.tokenizer, vocab_size=s.vocab_size)
@@ -107,11 +97,7 @@ class Trainer:
             self.graph = UniformGraph(num_tokens)
             self.noise = GeometricNoise(s.sigma_min, s.sigma_max)
         torch.manual_seed(s.seed)
-        self.model = DiffusionTransformer(DiTConfig(
-            num_tokens=num_tokens, absorbing=s.graph == "absorb", length=s.length, width=s.width,
-            num_blocks=s.num_blocks, num_heads=s.num_heads, cond_dim=s.cond_dim, dropout=s.dropout,
-            checkpoint_activations=s.checkpoint_activations,
-        )).to(self.device)  # fmt: skip
+        self.model = DiffusionTransformer(s.network(num_tokens)).to(self.device)
         self.dtype = choose_precision(s.precision, self.device)
         if self.dtype == torch.float64:
             self.model.double()
@@ -162,7 +148,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = s.lr * self.lr_factor(self.step)
         self.model.train()
-        batch = self.noisy_batch()
+        batch = self.draw_batch()
         parts = list(zip(*(v.to(self.device).chunk(s.accumulate) for v in batch), strict=True))
         self.watch.mark("data")
         self.optimizer.zero_grad(set_to_none=True)
@@ -184,7 +170,7 @@ class Trainer:
         self.watch.mark("optimiser")
         return loss
 
-    def noisy_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def draw_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Data x0 and noisy x, both (B, L), times t (B,) stratified, and keys of dropout (B,).
 
         These are this process's rows of the batch of all. Times and noise are drawn for the whole
@@ -461,17 +447,6 @@ class Trainer:
         return changed
 
 
-def read_log(out: Path, step: int | None = None) -> list[dict]:
-    """The records of out/log.jsonl, of a checkpoint's `step` those that were logged before it."""
-    path, records = out / "log.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # a death may have torn the last one
-            records.append(json.loads(line))
-    if step is None:
-        return records
-    return [r for r in records if r["step"] < step or (r["step"] == step and "changed" not in r)]
-
-
 def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
     """Write the averaged network, small enough to ship (float16), with how it was made.
 
@@ -499,96 +474,3 @@ def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
     }  # fmt: skip
     save_pretrained(folder, trainer.average, *what[1:], dtype=torch.float16, info=record)
     return record
-
-
-def plot_log(out: Path) -> None:
-    """out/loss.png from out/log.jsonl, if that is there: training loss and validation bound."""
-    records = read_log(out)
-    train = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    valid = [(r["step"], r["valid"], 2 * r["valid_error"]) for r in records if "valid" in r]
-    if not train:
-        return
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    ax.plot(*zip(*train, strict=True), lw=1, label="training loss")
-    if valid:
-        steps, bounds, errors = zip(*valid, strict=True)
-        ax.errorbar(steps, bounds, errors, fmt="o", ms=4, label="validation bound, ± 2 errors")
-    ax.set(xlabel="step", ylabel="nats a token")
-    ax.legend()
-    fig.savefig(out / "loss.png", dpi=100)
-    plt.close(fig)
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sedd_mini.train", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a score entropy discrete diffusion model on text. Run it again with the "
-                    "same --out to go on where it stopped.",
-        epilog="presets:\n" + "\n".join(f"  {k}: {v}" for k, v in PRESETS.items()),
-    )  # fmt: skip
-    parser.add_argument(
-        "--preset", default="docs", choices=PRESETS, help="where the defaults are from"
-    )
-    parser.add_argument("--out", help="folder of the run (default: runs/PRESET-GRAPH)")
-    parser.add_argument("--export", help="at the end, write the network here, small, to be shipped")
-    parser.add_argument(
-        "--change", default=(), type=lambda text: tuple(text.split(",")), metavar="NAME,NAME",
-        help="settings that may differ from those the run in --out was saved with: "
-             + ", ".join(CHANGEABLE),
-    )  # fmt: skip
-    for f in dataclasses.fields(Settings):
-        kind = {bool: yes_or_no}.get(f.type, f.type)
-        text = f"{f.metadata['help']} (default: {f.default})"
-        flag = "--" + f.name.replace("_", "-")
-        parser.add_argument(
-            flag, dest=f.name, type=kind, help=text, metavar=f.type.__name__.upper()
-        )
-    return parser.parse_args(arguments)
-
-
-def yes_or_no(text: str) -> bool:
-    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
-        raise argparse.ArgumentTypeError(f"expected 1, true, yes, 0, false or no, got {text!r}")
-    return text.lower() in ("1", "true", "yes")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    given = vars(parse(arguments))
-    name, out, shipped, change = map(given.pop, ("preset", "out", "export", "change"))
-    print_any_text()
-    try:
-        settings = preset(name, **{k: v for k, v in given.items() if v is not None})
-        out = out or f"runs/{name}-{settings.graph}"
-        if shipped:
-            check_replaceable(shipped)
-            if Path(out).resolve().is_relative_to(Path(shipped).resolve()):
-                raise ValueError(f"--export {shipped} would replace the run in {out}")
-        trainer = Trainer(settings, out=out, change=change)
-        size = sum(p.numel() for p in trainer.model.parameters())
-        info, processes = trainer.corpus.info, trainer.world_size
-        spread = f" × {processes} processes ({settings.parallel})" if processes > 1 else ""
-        tell = print if trainer.rank == 0 else lambda text: None
-        tell(f"{size:,} parameters on {trainer.device}{spread} in {trainer.dtype}; "
-              f"{info['train_tokens']:,} training tokens of {info['source']}, vocabulary "
-              f"{trainer.graph.num_tokens}; step {trainer.step} to {settings.steps}")  # fmt: skip
-        trainer.run(callback=lambda record: "report" in record and tell(as_text(record["report"])))
-        if shipped:
-            words = arguments if arguments is not None else sys.argv[1:]
-            record = export(trainer, shipped, "python -m sedd_mini.train " + shlex.join(words))
-            if trainer.rank == 0:
-                print(f"{shipped}: bound {record['bound_bits_per_token']:.4f} bits a token")
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    distributed.stop()
-    tell(f"done: {out}. Now: python -m sedd_mini.sample --checkpoint {out}")
-
-
-if __name__ == "__main__":
-    main()

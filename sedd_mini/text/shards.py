@@ -1,8 +1,8 @@
 """Corpora that do not fit in memory: tokens on disk, prepared once, read through memory maps.
 
-    python -m sedd_mini.shards --data SOURCE --tokenizer gpt2 --out FOLDER
+    python -m sedd_mini prepare --data SOURCE --tokenizer gpt2 --out FOLDER
 
-writes a folder that `load_corpus` and `python -m sedd_mini.train --data FOLDER` take as a source:
+writes a folder that `load_corpus` and `python -m sedd_mini train --data FOLDER` take as a source:
 
     shards.json        what was prepared, how far, and the list of shards
     tokenizer.json     the tokeniser
@@ -12,11 +12,9 @@ writes a folder that `load_corpus` and `python -m sedd_mini.train --data FOLDER`
 A run that was interrupted goes on after the last whole shard when the same command is given again.
 """
 
-import argparse
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sedd_mini.data import Blocks, Corpus, cut, encode_documents, make_tokenizer, split_hash
-from sedd_mini.documents import files_of, load_documents
-from sedd_mini.tokenizers import Tokenizer, load_tokenizer, write_json
+from sedd_mini.files import write_json
+from sedd_mini.text.blocks import Blocks, cut, encode_documents, split_hash
+from sedd_mini.text.documents import files_of, load_documents
+from sedd_mini.text.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
 
 INDEX = "shards.json"
 PIECE = 50_000  # characters; longer documents are cut, so that books can be shared out
@@ -140,7 +139,7 @@ def choose_threshold(documents: Iterator[str], valid_fraction: float, seed: int)
     if not possible:
         raise ValueError(
             "a corpus of one document, or of copies of one, cannot be split: give it as it is to "
-            "load_corpus, or to python -m sedd_mini.train as --data, which cut it finer"
+            "load_corpus, or to python -m sedd_mini train as --data, which cut it finer"
         )
     return hashes[min(possible, key=lambda n: abs(n - wanted))]
 
@@ -172,8 +171,8 @@ def read_index(folder: Path, settings: dict) -> dict:
     return index
 
 
-def load_shards(folder: str | Path, length: int) -> Corpus:
-    """The prepared tokens as a `Corpus` of blocks; nothing is read before it is asked for.
+def load_shards(folder: str | Path, length: int) -> dict:
+    """The prepared tokens as the parts of a `Corpus`; nothing is read before it is asked for.
 
     Raises ValueError when the preparation is not complete, or a shard has not the length that was
     recorded. Nothing more is checked of what the shards hold.
@@ -202,31 +201,4 @@ def load_shards(folder: str | Path, length: int) -> Corpus:
         "valid_tokens": index["valid"]["tokens"],
         "chars_per_token": index["valid"]["characters"] / index["valid"]["tokens"],
     }
-    return Corpus(blocks["train"], blocks["valid"], load_tokenizer(folder), info)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m sedd_mini.shards", description=__doc__, formatter_class=style
-    )
-    parser.add_argument("--data", required=True, help="file, folder, hub name, or 'docs'")
-    parser.add_argument("--out", required=True, help="the folder to write")
-    parser.add_argument("--tokenizer", default="gpt2", help="gpt2, bpe, chars, or a folder")
-    parser.add_argument("--vocab-size", type=int, default=1024, help="tokens of a new bpe")
-    parser.add_argument("--valid-fraction", type=float, default=0.05, help="share for validation")
-    parser.add_argument("--shard-tokens", type=int, default=2**25, help="tokens per file, about")
-    parser.add_argument("--column", default="text", help="the column that holds the text")
-    parser.add_argument("--split", default="train", help="the split of a hub data set to read")
-    parser.add_argument("--config", default=None, help="the configuration of a hub data set")
-    given = vars(parser.parse_args(arguments))
-    try:
-        index = prepare_shards(given.pop("data"), given.pop("out"), **given)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    for part in ("train", "valid"):
-        print(f"{part}: {index[part]['tokens']} tokens in {len(index[part]['shards'])} shards")
-
-
-if __name__ == "__main__":
-    main()
+    return blocks | {"tokenizer": load_tokenizer(folder), "info": info}

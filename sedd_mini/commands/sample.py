@@ -1,75 +1,28 @@
 """Write text with a trained network, and fill gaps.
 
-python -m sedd_mini.sample --checkpoint RUN --num 3
-python -m sedd_mini.sample --checkpoint RUN --prompt "Return the" --length 60
-python -m sedd_mini.sample --checkpoint RUN --text "The ____ raises an ____." --show
+python -m sedd_mini sample --checkpoint RUN --num 3
+python -m sedd_mini sample --checkpoint RUN --prompt "Return the" --length 60
+python -m sedd_mini sample --checkpoint RUN --text "The ____ raises an ____." --show
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from sedd_mini.checkpoint import find_folder, load_pretrained
-from sedd_mini.data import make_tokenizer
-from sedd_mini.hardware import print_any_text
+from sedd_mini.model import template
+from sedd_mini.network.hardware import print_any_text
+from sedd_mini.network.pretrained import find_folder, load_pretrained
 from sedd_mini.samplers import sample
-from sedd_mini.tokenizers import BPETokenizer, CharTokenizer, WordTokenizer, load_tokenizer
+from sedd_mini.text.tokenizers import load_tokenizer, make_tokenizer
 
-GAP = re.compile(r" ?_{3,}")  # two are common in code: __init__
 GROUP = 2**28  # the most log-scores at a time: 1 GiB in float32
-
-
-def template(tokenizer, prompt: str = "", text: str = "", suffix: str = "", length: int = 0,
-             gap: int | None = None) -> Tensor:  # fmt: skip
-    """What is given and what is free, (L,) int64: token ids, and −1 for a free position.
-
-    Either `text` with gaps, each a run of three or more underscores; or a prompt, a suffix, or
-    both, with everything between them free, `length` tokens in all. A gap gets `gap` tokens; by
-    default one word of a word tokeniser, as many characters as underscores, or half as many tokens
-    of a BPE. A BPE puts the space before a word into its token: so that the word can be any, a
-    space before a gap, or at the end of the prompt, is left to it. Raises ValueError if nothing is
-    free.
-    """
-    if gap is not None and gap < 1:
-        raise ValueError(f"a gap has at least one token, got {gap}")
-    if text:
-        if prompt or suffix:
-            raise ValueError("give either a text with gaps, or a prompt and a suffix, not both")
-        ids, end = [], 0
-        for match in GAP.finditer(text):
-            run = match.group().count("_")
-            spaces = len(match.group()) - run
-            if isinstance(tokenizer, CharTokenizer):
-                ids += tokenizer.encode(text[end : match.start() + spaces])
-            else:
-                ids += tokenizer.encode(text[end : match.start()])
-            if gap is None:
-                width = {CharTokenizer: run, WordTokenizer: 1}.get(type(tokenizer), (run + 1) // 2)
-            else:
-                width = gap
-            ids += [-1] * width
-            end = match.end()
-        ids += tokenizer.encode(text[end:])
-    else:
-        if isinstance(tokenizer, BPETokenizer):
-            prompt = prompt.removesuffix(" ")
-        before, after = tokenizer.encode(prompt), tokenizer.encode(suffix)
-        ids = before + [-1] * (length - len(before) - len(after)) + after
-    if -1 not in ids:
-        raise ValueError(
-            "nothing is left to fill in: mark gaps by ____" if text else
-            f"nothing is left to fill in: prompt and suffix are {len(ids)} tokens, of {length}"
-        )  # fmt: skip
-    return torch.tensor(ids)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m sedd_mini.sample", description="Write text with a trained network.",
+        prog="python -m sedd_mini sample", description="Write text with a trained network.",
     )  # fmt: skip
     add = parser.add_argument
     add("--checkpoint", required=True, help="training folder, network folder, or a hub name")
@@ -135,7 +88,7 @@ def run(options: argparse.Namespace) -> list[str]:
 
 def read_tokenizer(options: argparse.Namespace):
     if options.tokenizer == "gpt2":
-        from sedd_mini.tokenizers import gpt2_tokenizer
+        from sedd_mini.text.tokenizers import gpt2_tokenizer
 
         return gpt2_tokenizer()
     if options.tokenizer:
@@ -160,7 +113,3 @@ def main(arguments: list[str] | None = None) -> None:
         if len(texts) > 1:
             print(f"--- sample {i} of {len(texts)}")
         print(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from sedd_mini.python_docs import python_docs
+from sedd_mini.text.python_docs import python_docs
 
 TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py"}
 DATASET_SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json"}
@@ -90,7 +90,7 @@ def of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     if split not in found:
         raise ValueError(
             f"{folder} holds the splits {', '.join(sorted(found))}, and none that is named "
-            f"'{split}': name one (split=…; --split of python -m sedd_mini.shards), or give the "
+            f"'{split}': name one (split=…; --split of python -m sedd_mini prepare), or give the "
             "folder of one"
         )
     return [p for p in files if split in named[p]]
@@ -128,7 +128,7 @@ def read_saved_dataset(path: Path, column: str, split: str) -> Iterator[str]:
         if split not in dataset:
             raise ValueError(
                 f"{path} has no split '{split}'; it has {', '.join(dataset)}: name one of these "
-                "(split=…; --split of python -m sedd_mini.shards)"
+                "(split=…; --split of python -m sedd_mini prepare)"
             )
         dataset = dataset[split]
     return texts_of(dataset, column, path)
@@ -205,7 +205,7 @@ def texts_of(dataset, column: str, source) -> Iterator[str]:
         problem = "has no column" if column not in first else "has no text in column"
         raise ValueError(
             f"{source} {problem} '{column}'; its columns are {', '.join(first)}: "
-            "name the one that holds the text (column=…; --column of python -m sedd_mini.shards)"
+            "name the one that holds the text (column=…; --column of python -m sedd_mini prepare)"
         )
     return (row[column] for row in chain([first], rows))
 

@@ -7,8 +7,8 @@ the network. It is for trying things: a real run wants the real tokens.
 import json
 import sys
 
-from sedd_mini.data import Corpus, load_corpus
-from sedd_mini.tokenizers import BPETokenizer, gpt2_tokenizer
+from sedd_mini.text.corpus import Corpus, load_corpus
+from sedd_mini.text.tokenizers import BPETokenizer, gpt2_tokenizer
 
 GPT2_TOKENS = 50_257
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from sedd_mini.tokenizers import WordTokenizer
+from sedd_mini.text.tokenizers import WordTokenizer
 
 NUMBERS = ("singular", "plural")
 AGREEING = {  # (singular, plural); within each list the first word is the most frequent

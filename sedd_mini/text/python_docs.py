@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from sedd_mini.tokenizers import to_printable, write_json
+from sedd_mini.files import write_json
+from sedd_mini.text.tokenizers import to_printable
 
 SKIPPED = {  # tests, programs, what is not the library, and what repeats one sentence a file
     *("test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "encodings"),

@@ -14,12 +14,13 @@ Only JSON is ever read or written.
 """
 
 import json
-import os
 import re
 import string
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+from sedd_mini.files import write_json
 
 END_OF_TEXT = "<|endoftext|>"
 FILE_NAME = "tokenizer.json"
@@ -240,6 +241,25 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     raise ValueError(f"{path} is of no kind known here (characters, words, byte-level BPE)")
 
 
+def make_tokenizer(
+    kind: str | Path | Tokenizer, texts: Iterable[str], vocab_size: int = 1024
+) -> Tokenizer:
+    """The tokeniser named "chars", "bpe" (trained on the texts) or "gpt2", or lying in a folder."""
+    if isinstance(kind, Tokenizer):
+        return kind
+    if str(kind) == "chars":
+        return CharTokenizer()
+    if str(kind) == "bpe":
+        return BPETokenizer.train(texts, vocab_size)
+    if str(kind) == "gpt2":
+        return gpt2_tokenizer()
+    if (Path(kind) / "tokenizer.json").exists():
+        return load_tokenizer(kind)
+    if Path(kind).is_dir():
+        return gpt2_tokenizer(kind)
+    raise ValueError(f"unknown tokeniser '{kind}': expected 'chars', 'bpe', 'gpt2' or a folder")
+
+
 def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """The ids of every text, on all cores where the tokeniser can."""
     if hasattr(tokenizer, "encode_batch"):
@@ -255,11 +275,3 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
         raise ValueError(f"token id {bad[0]} is out of range: ids go from 0 to {vocab_size - 1}, "
                          f"and {vocab_size} is MASK")  # fmt: skip
     return ids
-
-
-def write_json(path: Path, content) -> None:
-    """Writes JSON to a temporary file beside `path`, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(temporary, path)

@@ -1,16 +1,13 @@
 """What a run costs, before it is started: arithmetic, memory, hours, money.
 
-    python -m sedd_mini.planner --preset small --gpus 8 --kind h100 --price 2.50
+    python -m sedd_mini plan --preset small --gpus 8 --kind h100 --price 2.50
 
 Counted by hand, as chapter 06 does: matrix products alone, 2 m n p FLOPs each. The counts are
 checked against PyTorch's own counter, and the bytes, to a tenth, against what a step takes.
 """
 
-import argparse
-import sys
-
-from sedd_mini.dit import DiTConfig
-from sedd_mini.settings import preset
+from sedd_mini.network.dit import DiTConfig
+from sedd_mini.training.settings import Settings
 
 # GPU → (bfloat16 FLOPs a second of the data sheet, without sparsity; bytes of memory)
 KINDS = {
@@ -105,73 +102,32 @@ def smallest_accumulate(c: DiTConfig, length: int, batch: int, room: float, **op
                      "--checkpoint-activations, or a GPU with more memory")  # fmt: skip
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sedd_mini.planner", description=__doc__.splitlines()[0],
-        epilog=f"kinds: {', '.join(KINDS)}",
-    )  # fmt: skip
-    add = parser.add_argument
-    add("--preset", default="small", help="settings of the run (default: small)")
-    add("--gpus", type=int, default=8, help="number of GPUs (default: 8)")
-    add("--kind", default="h100", choices=KINDS, metavar="KIND", help="of GPU (default: h100)")
-    add("--steps", type=int, help="optimiser steps (default: the preset's)")
-    add("--batch-size", type=int, help="sequences a step, of all GPUs (default: the preset's)")
-    add("--length", type=int, help="tokens a sequence (default: the preset's)")
-    add("--num-tokens", type=int, default=50_257, help="vocabulary (default: GPT-2's, 50257)")
-    add("--parallel", default="ddp", choices=("ddp", "fsdp"), help="weights whole, or in shares")
-    add("--checkpoint-activations", action="store_true", help="recompute blocks in backward")
-    add(
-        "--utilisation",
-        type=float,
-        default=0.4,
-        help="share of the data sheet's FLOPs that the run reaches (default: 0.4)",
-    )
-    add("--price", type=float, help="of one GPU for one hour, in any currency")
-    return parser.parse_args(arguments)
-
-
-def plan(args: argparse.Namespace) -> str:
-    """The table that the command prints; raises ValueError where the run does not fit."""
-    names = ("steps", "batch_size", "length")
-    s = preset(args.preset, **{n: getattr(args, n) for n in names if getattr(args, n)})
-    if s.batch_size % args.gpus:
-        raise ValueError(f"{args.gpus} GPUs do not divide a batch of {s.batch_size}")
-    c = DiTConfig(
-        num_tokens=args.num_tokens, absorbing=s.graph == "absorb", length=s.length, width=s.width,
-        num_blocks=s.num_blocks, num_heads=s.num_heads, cond_dim=s.cond_dim, dropout=s.dropout,
-        checkpoint_activations=args.checkpoint_activations,
-    )  # fmt: skip
-    (speed, room), each = KINDS[args.kind], s.batch_size // args.gpus
-    shares = args.gpus if args.parallel == "fsdp" else 1
+def plan(
+    settings: Settings, gpus: int = 8, kind: str = "h100", num_tokens: int = 50_257,
+    utilisation: float = 0.4, price: float | None = None,
+) -> str:  # fmt: skip
+    """A run's arithmetic, memory, hours and cost as text; raises ValueError if it does not fit."""
+    s, c = settings, settings.network(num_tokens)
+    if s.batch_size % gpus:
+        raise ValueError(f"{gpus} GPUs do not divide a batch of {s.batch_size}")
+    (speed, room), each = KINDS[kind], s.batch_size // gpus
+    shares = gpus if s.parallel == "fsdp" else 1
     accumulate = smallest_accumulate(c, s.length, each, 0.9 * room, shares=shares)
     parts = memory(c, s.length, each // accumulate, shares=shares, accumulate=accumulate)
     flops = training_flops(c, s.length) * s.batch_size * s.steps
     blocks = sum(forward_flops(c, s.length, masked=0).values())
-    extra = 1 + args.checkpoint_activations * blocks / training_flops(c, s.length)
-    hours = extra * flops / (args.gpus * speed * args.utilisation) / 3600
+    extra = 1 + s.checkpoint_activations * blocks / training_flops(c, s.length)
+    hours = extra * flops / (gpus * speed * utilisation) / 3600
     lines = [
-        f"{args.preset}: {parameters(c) / 1e6:.1f} M parameters, {s.steps:,} steps of "
+        f"{parameters(c) / 1e6:.1f} M parameters, {s.steps:,} steps of "
         f"{s.batch_size} × {s.length} tokens ({s.steps * s.batch_size * s.length / 1e9:,.1f} G)",
         f"arithmetic: {flops:.2e} FLOPs",
         f"memory of a GPU, {each // accumulate} sequences at a time (--accumulate {accumulate}):",
         *(f"  {name:22s}{size / 1e9:8.2f} GB" for name, size in parts.items()),
         f"  {'together':22s}{sum(parts.values()) / 1e9:8.2f} GB of {room / 1e9:.0f}",
-        f"time: {hours:,.1f} hours on {args.gpus} × {args.kind} at {args.utilisation:.0%} of "
+        f"time: {hours:,.1f} hours on {gpus} × {kind} at {utilisation:.0%} of "
         f"{speed / 1e12:.0f} TFLOP/s each",
     ]
-    if args.price is not None:
-        lines.append(
-            f"cost: {hours * args.gpus * args.price:,.0f} at {args.price:g} a GPU and hour"
-        )
+    if price is not None:
+        lines.append(f"cost: {hours * gpus * price:,.0f} at {price:g} a GPU and hour")
     return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    try:
-        print(plan(parse(arguments)))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,36 +1,20 @@
-"""From text to blocks of tokens: documents, their split, packing, and the order of batches.
+"""Documents to blocks of tokens: their split, packing, and the order of batches.
 
-    load_documents(source)          any source → an iterator of documents (strings)
     split_documents(documents)      → training and validation documents, without leakage
     pack(documents, tokenizer, L)   → `Blocks` of L tokens, end-of-text between documents
     BlockLoader(blocks, B, seed)    → an endless, seeded, resumable stream of batches
-    load_corpus(source, L)          all of it in one call
-
-What a source may be, `load_documents` (in documents.py) tells; `load_corpus` also takes
-"synthetic" (synthetic.py) and a folder of prepared shards (shards.py).
 """
 
-import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sedd_mini.documents import corpus_hash, load_documents
-from sedd_mini.synthetic import SyntheticLanguage
-from sedd_mini.tokenizers import (
-    BPETokenizer,
-    CharTokenizer,
-    Tokenizer,
-    encode_all,
-    gpt2_tokenizer,
-    load_tokenizer,
-)
+from sedd_mini.text.documents import corpus_hash
+from sedd_mini.text.tokenizers import Tokenizer, encode_all
 
 FEW_DOCUMENTS = 20  # fewer cannot be shared out in a wanted proportion, so they are cut first
 
@@ -118,7 +102,7 @@ class Blocks:
                 f"{self.offsets[-1]} tokens do not fill one block of length {length}: give more "
                 "text, or shorter blocks (length=…, --length), or, if it is validation that is too "
                 "short, a larger share of the text for it (valid_fraction=…; --valid-fraction of "
-                "python -m sedd_mini.shards)"
+                "python -m sedd_mini prepare)"
             )
 
     def __len__(self) -> int:
@@ -251,100 +235,3 @@ class BlockLoader:
                 f"{now[0]} of {now[1]}: resume with the same data, tokeniser and length"
             )
         self.position, self.seed, self._epoch = state["position"], state["seed"], -1
-
-
-# ------------------------------------------------------------------------------------- all in one
-
-
-@dataclass
-class Corpus:
-    """Training and validation blocks, the tokeniser that made them, and what is known of them.
-
-    `info`: source, hash (see `corpus_hash`), documents, train_tokens, valid_tokens, and
-    chars_per_token on the validation documents (None for the synthetic language): bits per
-    character = bits per token / chars_per_token.
-    """
-
-    train: Blocks
-    valid: Blocks
-    tokenizer: Tokenizer
-    info: dict
-
-
-def load_corpus(
-    source: str | Path,
-    length: int,
-    *,
-    tokenizer: str | Path | Tokenizer = "bpe",
-    vocab_size: int = 1024,
-    valid_fraction: float = 0.05,
-    split_seed: int = 0,
-    column: str = "text",
-    split: str = "train",
-    config: str | None = None,
-) -> Corpus:
-    """Any source as blocks of `length` tokens, split for training and validation.
-
-    `tokenizer` is "bpe" (of `vocab_size` tokens, trained on the training documents), "chars",
-    "gpt2", a folder that holds one, or a tokeniser. All text is held in memory: for a corpus
-    too large for that, `sedd_mini.shards.prepare_shards` writes a folder that is a source here. The
-    "synthetic" language comes as 2²¹ training and 2¹⁷ validation tokens in independent blocks.
-    """
-    if str(source) == "synthetic":
-        return synthetic_corpus(length)
-    folder = Path(source).expanduser()
-    if (folder / "shards.json").exists():
-        from sedd_mini.shards import load_shards
-
-        return load_shards(folder, length)
-    documents = list(load_documents(source, column=column, split=split, config=config))
-    train, valid = split_documents(documents, valid_fraction, split_seed)
-    tokenizer = make_tokenizer(tokenizer, train, vocab_size)
-    train_blocks, valid_blocks = (pack(part, tokenizer, length) for part in (train, valid))
-    info = {
-        "source": str(source),
-        "hash": corpus_hash(documents),
-        "documents": len(documents),
-        "train_tokens": train_blocks.offsets[-1],
-        "valid_tokens": valid_blocks.offsets[-1],
-        "chars_per_token": sum(map(len, valid)) / valid_blocks.offsets[-1],
-    }
-    return Corpus(train_blocks, valid_blocks, tokenizer, info)
-
-
-def synthetic_corpus(length: int, train_tokens: int = 2**21, valid_tokens: int = 2**17) -> Corpus:
-    """Independent blocks of the synthetic language, always the same ones."""
-    language = SyntheticLanguage()
-    parts = []
-    for seed, tokens in enumerate((train_tokens, valid_tokens)):
-        generator = torch.Generator().manual_seed(seed)
-        sample = language.sample(max(tokens // length, 1), length, generator)
-        parts.append(sample.flatten().numpy().astype(np.uint16))
-    info = {
-        "source": "synthetic",
-        "hash": hashlib.sha256(np.concatenate(parts).tobytes()).hexdigest(),
-        "documents": None,
-        "train_tokens": len(parts[0]),
-        "valid_tokens": len(parts[1]),
-        "chars_per_token": None,
-    }
-    return Corpus(Blocks(parts[0], length), Blocks(parts[1], length), language.tokenizer(), info)
-
-
-def make_tokenizer(
-    kind: str | Path | Tokenizer, texts: Iterable[str], vocab_size: int = 1024
-) -> Tokenizer:
-    """The tokeniser named "chars", "bpe" (trained on the texts) or "gpt2", or lying in a folder."""
-    if isinstance(kind, Tokenizer):
-        return kind
-    if str(kind) == "chars":
-        return CharTokenizer()
-    if str(kind) == "bpe":
-        return BPETokenizer.train(texts, vocab_size)
-    if str(kind) == "gpt2":
-        return gpt2_tokenizer()
-    if (Path(kind) / "tokenizer.json").exists():
-        return load_tokenizer(kind)
-    if Path(kind).is_dir():
-        return gpt2_tokenizer(kind)
-    raise ValueError(f"unknown tokeniser '{kind}': expected 'chars', 'bpe', 'gpt2' or a folder")

@@ -1,6 +1,6 @@
 """Several processes that train one network: what they share, what they exchange, how they stop.
 
-    torchrun --nproc_per_node=8 -m sedd_mini.train --preset small
+    torchrun --nproc_per_node=8 -m sedd_mini train --preset small
 
 torchrun starts the processes. Each works on its own rows of every batch; averaging the gradients
 makes the step that one process alone would make on the whole batch. "ddp" keeps the weights whole
