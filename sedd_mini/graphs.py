@@ -7,7 +7,12 @@ sequence move independently, so everything here is for one token; x and x0 may h
 has shape (*S, num_states). The noise rate σ(t) is nowhere included: multiply by `noise.rate(t)`.
 
 Both classes offer the same methods, and `MatrixGraph` in worlds/ctmc.py offers them once more for
-any rate matrix, by dense linear algebra: that one is the oracle which proves these.
+any rate matrix, by dense linear algebra: that one is the oracle which proves these. A graph of your
+own has them too, and `to_config()`, the keyword arguments of its constructor; added to `GRAPHS`
+under a name, it trains, is saved and loaded like these.
+
+Work is done in float64 where digits would be lost; on a device that has none (Apple's MPS), in
+float32: see `widest`.
 """
 
 import math
@@ -46,8 +51,7 @@ class UniformGraph:
 
     def rates(self, x: Tensor) -> Tensor:
         """Q(·, x), the rates out of x, shape (*S, N), float64; −(1 − 1/N) at x itself."""
-        out = torch.full((*x.shape, self.num_states), 1 / self.num_states, dtype=torch.float64)
-        return out.to(x.device) - one_hot(x, self.num_states)
+        return 1 / self.num_states - one_hot(x, self.num_states)
 
     def rates_into(self, x: Tensor) -> Tensor:
         """Q(x, ·), the rates at which each other state jumps into x, shape (*S, N); 0 at x."""
@@ -60,7 +64,8 @@ class UniformGraph:
 
     def staggered_score(self, score: Tensor, dsigma: Tensor | float) -> Tensor:
         """exp(−Δσ̄ Q) s ≈ p_{σ̄−Δσ̄}(y) / p_σ̄(x), shape (*S, N) (section 4.2)."""
-        dsigma = check_sigma(dsigma)[..., None].to(score.dtype)
+        score = check_scores(None, score, self.num_states)
+        dsigma = check_sigma(dsigma)[..., None].to(score)
         mean = score.mean(-1, keepdim=True)
         mean = torch.minimum(mean, score.amax(-1, keepdim=True))  # rounding may lift it above
         return score + dsigma.expm1() * (score - mean)  # e^Δ s − (e^Δ − 1) mean, not cancelling
@@ -85,8 +90,9 @@ class UniformGraph:
         """
         x, x0 = check_tokens(x, self.num_states), check_tokens(x0, self.num_states)
         log_score = check_scores(x, log_score, self.num_states)
-        moved = -torch.expm1(-check_sigma(sigma, x, positive=True).double())  # S
-        log_q = moved.log() - torch.log(moved + self.num_states * (1 - moved))
+        sigma = check_sigma(sigma, x, positive=True).to(widest(x.device))
+        moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)  # S
+        log_q = moved.log() - torch.log(moved + self.num_states * stayed)
         same = x == x0
         log_r = torch.where(same, log_q, 0)  # of the states that are neither x nor x0
         excess = relative_excess(log_score, log_r[..., None])  # (*S, N)
@@ -102,17 +108,21 @@ class UniformGraph:
 
     def limit_log_prob(self, x: Tensor, sigma_max: float = math.inf) -> Tensor:
         """log p_base(x) = −log N, shape S, float64 (`sigma_max` changes nothing here)."""
-        x = check_tokens(x, self.num_states)
-        return torch.full(x.shape, -math.log(self.num_states), dtype=torch.float64, device=x.device)
+        x, wide = check_tokens(x, self.num_states), widest(x.device)
+        check_sigma_max(sigma_max)
+        return torch.full(x.shape, -math.log(self.num_states), dtype=wide, device=x.device)
 
     def prior_kl(self, sigma: Tensor | float) -> Tensor:
         """KL( p_σ̄(·|x0) ‖ p_base ) of one token in nats, the same for every x0; shape of sigma."""
         sigma, n = check_sigma(sigma), self.num_states
-        stay = torch.exp(-sigma.double())
+        stay = torch.exp(-sigma.to(widest(sigma.device)))
         here, elsewhere = (n - 1) * stay, -stay  # n p(y|x0) − 1 at y = x0 and at each other y
         kl = torch.special.xlog1py(1 + here, here) - here  # as Σ_y (n p − 1) = 0
         kl = kl + (n - 1) * (torch.special.xlog1py(1 + elsewhere, elsewhere) - elsewhere)
         return (kl / n).to(sigma.dtype)
+
+    def to_config(self) -> dict:
+        return {"num_tokens": self.num_tokens}
 
     def __repr__(self) -> str:
         return f"UniformGraph({self.num_tokens})"
@@ -146,13 +156,13 @@ class AbsorbingGraph:
 
     def rates(self, x: Tensor) -> Tensor:
         """Q(·, x), the rates out of x, shape (*S, N + 1), float64; all 0 at MASK."""
-        return one_hot(torch.full_like(x, self.mask_id), self.num_states) - one_hot(
-            x, self.num_states
-        )
+        here = one_hot(x, self.num_states)
+        return one_hot(torch.full_like(x, self.mask_id), self.num_states) - here
 
     def rates_into(self, x: Tensor) -> Tensor:
         """Q(x, ·): 1 for every token if x is MASK, else 0; shape (*S, N + 1); 0 at x."""
-        out = (x == self.mask_id).double()[..., None].repeat_interleave(self.num_states, -1)
+        masked = check_tokens(x, self.num_states) == self.mask_id
+        out = masked.to(widest(x.device))[..., None].repeat_interleave(self.num_states, -1)
         out[..., self.mask_id] = 0
         return out
 
@@ -163,7 +173,8 @@ class AbsorbingGraph:
 
     def staggered_score(self, score: Tensor, dsigma: Tensor | float) -> Tensor:
         """exp(−Δσ̄ Q) s ≈ p_{σ̄−Δσ̄}(y) / p_σ̄(x), shape (*S, N + 1) (section 4.2)."""
-        dsigma = check_sigma(dsigma).to(score.dtype)
+        score = check_scores(None, score, self.num_states)
+        dsigma = check_sigma(dsigma).to(score)
         out = dsigma.exp()[..., None] * score
         taken = dsigma.expm1() * score[..., : self.mask_id].sum(-1)
         out[..., self.mask_id] = score[..., self.mask_id] - taken
@@ -191,7 +202,7 @@ class AbsorbingGraph:
         """
         x, x0 = check_tokens(x, self.num_states), check_tokens(x0, self.num_states)
         log_score = check_scores(x, log_score, self.num_states)
-        sigma = check_sigma(sigma, x, positive=True).double()
+        sigma = check_sigma(sigma, x, positive=True).to(widest(x.device))
         masked = x == self.mask_id
         if x.device.type == "cpu" and (masked & (x0 == self.mask_id)).any():
             raise ValueError("x0 holds MASK where x is MASK: x0 must be data, tokens below mask_id")
@@ -211,9 +222,10 @@ class AbsorbingGraph:
 
         With the default, p_base is all MASK, and every other state gets −inf.
         """
-        delta = torch.tensor(math.exp(-sigma_max), dtype=torch.float64, device=x.device)
-        token = delta.log() - math.log(self.num_tokens)
         x = check_tokens(x, self.num_states)
+        delta = math.exp(-check_sigma_max(sigma_max))
+        delta = torch.tensor(delta, dtype=widest(x.device), device=x.device)
+        token = delta.log() - math.log(self.num_tokens)
         return torch.where(x == self.mask_id, torch.log1p(-delta), token)
 
     def prior_kl(self, sigma: Tensor | float) -> Tensor:
@@ -224,8 +236,14 @@ class AbsorbingGraph:
         """
         return torch.exp(-check_sigma(sigma)) * math.log(self.num_tokens)
 
+    def to_config(self) -> dict:
+        return {"num_tokens": self.num_tokens}
+
     def __repr__(self) -> str:
         return f"AbsorbingGraph({self.num_tokens})"
+
+
+GRAPHS = {"absorb": AbsorbingGraph, "uniform": UniformGraph}
 
 
 class _RelativeExcess(torch.autograd.Function):
@@ -264,14 +282,32 @@ def relative_excess(log_score: Tensor, log_r: Tensor) -> Tensor:
 
 
 def has_moved(sigma: Tensor, generator: torch.Generator | None) -> Tensor:
-    """True with probability 1 − e^{−σ̄}, shape of sigma; drawn in float64, as it may be rare."""
-    u = torch.rand(sigma.shape, generator=generator, dtype=torch.float64, device=sigma.device)
-    return u < -torch.expm1(-sigma.double())
+    """True with probability 1 − e^{−σ̄}, shape of sigma; it may be rare."""
+    u = fine_uniform(sigma.shape, generator, sigma.device)
+    return u < -torch.expm1(-sigma.to(u.dtype))
+
+
+def fine_uniform(shape, generator: torch.Generator | None, device) -> Tensor:
+    """Uniform in [0, 1), fine enough that u < p has probability p for a p of 1e-9 too.
+
+    In float64; where there is none, from two float32 numbers: the second one fills in the digits
+    below 2⁻¹², so that u near 0 is a multiple of 2⁻³⁶ (one number alone is one of 2⁻²⁴).
+    """
+    if (wide := widest(device)) == torch.float64:
+        return torch.rand(shape, generator=generator, dtype=wide, device=device)
+    high = torch.randint(2**12, shape, generator=generator, device=device)
+    low = torch.rand(shape, generator=generator, dtype=wide, device=device)
+    return ((high + low) / 2**12).clamp(max=1 - 2**-24)  # rounding may lift it to 1
+
+
+def widest(device: torch.device | str) -> torch.dtype:
+    """The widest number format of a device: float64, but float32 on Apple's MPS."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
 def one_hot(x: Tensor, num_states: int) -> Tensor:
     """(*S,) int64 → (*S, num_states) float64."""
-    return torch.nn.functional.one_hot(x, num_states).double()
+    return F.one_hot(check_tokens(x, num_states), num_states).to(widest(x.device))
 
 
 def with_diagonal(x: Tensor, rates: Tensor) -> Tensor:
@@ -298,6 +334,8 @@ def check_tokens(x: Tensor, num_states: int) -> Tensor:
     The range is read on the CPU only: on a GPU the look would stall the queue at every step, and
     there an id out of range stops the program by itself.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"token ids must be an int64 tensor, got {type(x).__name__}")
     if x.dtype != torch.int64:
         raise TypeError(f"token ids must be int64, got {x.dtype}: use x.long()")
     if x.device.type == "cpu" and not torch.compiler.is_compiling() and x.numel():
@@ -314,8 +352,10 @@ def check_sigma(
 
     Raises ValueError where it is negative, infinite or NaN, zero if `positive`, or does not fit.
     """
-    sigma = torch.as_tensor(sigma, device=None if like is None else like.device)
-    sigma = sigma.to(torch.promote_types(sigma.dtype, torch.float32))
+    sigma = torch.as_tensor(sigma)
+    device = sigma.device if like is None else like.device
+    wide = torch.promote_types(sigma.dtype, torch.float32)
+    sigma = sigma.to(device, torch.float32 if widest(device) == torch.float32 else wide)
     if sigma.device.type == "cpu" and not torch.compiler.is_compiling():
         good = (sigma > 0 if positive else sigma >= 0) & sigma.isfinite()
         if not good.all():
@@ -333,11 +373,21 @@ def check_sigma(
         ) from None
 
 
-def check_scores(x: Tensor, score: Tensor, num_states: int) -> Tensor:
-    """score in float32 or wider; raises ValueError unless its shape is (*x.shape, num_states)."""
-    if score.shape != (*x.shape, num_states):
+def check_sigma_max(sigma_max: float) -> float:
+    if not sigma_max >= 0:
+        raise ValueError(f"sigma_max must be at least 0, got {sigma_max}")
+    return sigma_max
+
+
+def check_scores(x: Tensor | None, score: Tensor, num_states: int) -> Tensor:
+    """score in float32 or wider; raises ValueError unless its shape is (*x.shape, num_states).
+
+    Without x any shape that ends in num_states will do.
+    """
+    shape = score.shape[:-1] if x is None else x.shape
+    if score.shape != (*shape, num_states):
         raise ValueError(
-            f"scores must have shape {(*x.shape, num_states)}: that of x and the {num_states} "
+            f"scores must have shape {(*shape, num_states)}: that of x and the {num_states} "
             f"states; got {tuple(score.shape)}"
         )
     return score.to(torch.promote_types(score.dtype, torch.float32))
