@@ -59,14 +59,17 @@ def diffusion_weighted_in_head(model, graph, x, sigma, x0=None, ratio=None) -> T
     return model(x, sigma, x0=x0, graph=graph).sum(-1)
 
 
-def training_loss(model, graph, noise, x0, t, generator=None, loss=diffusion_weighted) -> Tensor:
+def training_loss(
+    model, graph, noise, x0, t, x=None, generator=None, loss=diffusion_weighted
+) -> Tensor:
     """σ(t) · loss at x ~ p_{t|0}(·|x0), for data x0 (B, L) and times t (B,); (B,).
 
     With `diffusion_weighted` and t uniform in [0, 1] its expectation is the diffusion part of the
     likelihood bound.
     """
     sigma = noise.total(t)
-    x = graph.sample_transition(x0, sigma[:, None], generator)
+    if x is None:
+        x = graph.sample_transition(x0, sigma[:, None], generator)
     return noise.rate(t) * loss(model, graph, x, sigma, x0=x0)
 
 

@@ -26,6 +26,7 @@ from sedd_mini.network import pretrained
 from sedd_mini.text.shards import prepare_shards
 from sedd_mini.text.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 from sedd_mini.training import checkpoint
+from sedd_mini.training import settings as settings_file
 from sedd_mini.training import trainer as trainer_file
 from sedd_mini.training.report import read_log
 from sedd_mini.training.settings import PRESETS, Settings, preset
@@ -443,7 +444,7 @@ def test_a_run_that_goes_on_in_another_precision(text, tmp_path, precision):
 
 def test_openwebtext_is_read_from_its_shards_or_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainer_file, "load_corpus", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(settings_file, "load_corpus", lambda *_, **__: pytest.fail("it was read"))
     command = "sedd_mini prepare --data openwebtext --tokenizer gpt2 --out runs/openwebtext;"
     with pytest.raises(ValueError, match=command):
         Trainer(preset("small"))
@@ -506,8 +507,8 @@ def test_bad_settings_are_refused_with_a_reason(text):
     for changes, message in [
         ({"graph": "cube"}, "expected one of"), ({"steps": 0}, "at least 1"),
         ({"accumulate": 3}, "does not divide"), ({"num_heads": 3}, "multiple of"),
-        ({"valid_repeats": 1}, "at least 2"), ({"ema": 1.0}, "ema must lie"),
-        ({"ema": -0.1}, "ema must lie"), ({"clip": 0.0}, "clip must be above 0"),
+        ({"valid_repeats": 1}, "at least 2"), ({"ema": 1.0}, "ema must be (below 1|at least 0), got"),
+        ({"ema": -0.1}, "ema must be (below 1|at least 0), got"), ({"clip": 0.0}, "clip must be above 0"),
         ({"clip": math.nan}, "clip must be above 0"), ({"warmup": -1}, "at least 0"),
         ({"sample_every": -1}, "at least 0"), ({"valid_every": -1}, "at least 0"),
         ({"seed": -1}, "at least 0"), ({"device": "cuda:0"}, "expected one of"),

@@ -9,9 +9,10 @@ from pathlib import Path
 from sedd_mini.network.hardware import print_any_text
 from sedd_mini.network.pretrained import check_replaceable
 from sedd_mini.training import distributed
+from sedd_mini.training.export import export
 from sedd_mini.training.report import as_text
 from sedd_mini.training.settings import CHANGEABLE, PRESETS, Settings, preset
-from sedd_mini.training.trainer import Trainer, export
+from sedd_mini.training.trainer import Trainer
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -52,7 +52,7 @@ def write_network(folder: Path, model, graph, noise, tokenizer, dtype=torch.floa
     """The files of `save_pretrained`, into a folder that exists; buffers keep their precision."""
     weights = model.state_dict() | {k: p.to(dtype) for k, p in model.named_parameters()}
     save_tensors(folder / "model.safetensors", weights)
-    write_json(folder / "config.json", describe(model.config, graph, noise))
+    write_json(folder / "config.json", describe(model, graph, noise))
     if tokenizer is not None:
         tokenizer.save(folder)
 
@@ -95,8 +95,13 @@ def find_folder(name_or_folder: str | Path) -> Path:
         ) from error
 
 
-def describe(config: DiTConfig, graph, noise) -> dict:
+def check_saveable(model, graph, noise) -> None:
+    pass
+
+
+def describe(model, graph, noise) -> dict:
     """config.json, with the names of the released ones."""
+    config = model.config
     if isinstance(noise, LogLinearNoise):
         schedule = {"type": "loglinear", "eps": noise.eps}
     else:

@@ -109,9 +109,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a sharded tensor; any other as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
 def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
+
+CUT_OFF = "were they cut off by a full disk or a copy? Delete the folder or bring it back whole"
 
 # ---- checkpoints -------------------------------------------------------------------------------
 
@@ -134,7 +141,10 @@ def read_into(folder: Path, tensors: dict[str, Tensor]) -> None:
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     reader = HuggingFaceStorageReader(folder)
-    there = reader.read_metadata().state_dict_metadata
+    try:
+        there = reader.read_metadata().state_dict_metadata
+    except Exception as error:  # what is cut off fails in many ways
+        raise ValueError(f"the tensors in {folder} cannot be read ({error}): {CUT_OFF}") from error
     problems = [f"{k} is missing" for k in sorted(tensors.keys() - there.keys())]
     for k in sorted(tensors.keys() & there.keys()):
         if there[k].size != tensors[k].shape:
@@ -143,7 +153,10 @@ def read_into(folder: Path, tensors: dict[str, Tensor]) -> None:
         raise ValueError(f"{folder} does not fit the network: {'; '.join(problems)}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        checkpoint.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
+        try:
+            checkpoint.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
+        except Exception as error:
+            raise ValueError(f"the tensors in {folder} cannot be read: {CUT_OFF}") from error
 
 
 # ---- the end -----------------------------------------------------------------------------------

@@ -108,3 +108,14 @@ def plot_log(out: Path) -> None:
     ax.legend()
     fig.savefig(out / "loss.png", dpi=100)
     plt.close(fig)
+
+
+def summary_writer(out: Path, step: int):
+    """TensorBoard's writer of a run that goes on after `step`; raises ValueError without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "--tensorboard needs the package tensorboard: pip install tensorboard"
+        ) from error
+    return SummaryWriter(out / "tensorboard", purge_step=step + 1)

@@ -1,9 +1,18 @@
-"""The settings of a training run: what each means, its default, and the presets."""
+"""The settings of a training run: what each means, its range, its default, and the presets."""
 
 import dataclasses
+import inspect
+import math
+import numbers
+import operator
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from sedd_mini.graphs import GRAPHS
 from sedd_mini.network.dit import DiTConfig
+from sedd_mini.noise import SCHEDULES
+from sedd_mini.text.corpus import Corpus, load_corpus
 
 OPENWEBTEXT = "runs/openwebtext"  # where the shards of --data openwebtext are looked for
 HARMLESS = {  # what may always be another when a run goes on: its steps are the same
@@ -15,89 +24,183 @@ CHANGEABLE = (  # what may be if one says so: the network is the same
     "precision", "seed",
 )  # fmt: skip
 
+LIMITS = {
+    "least": ("at least", operator.ge), "most": ("at most", operator.le),
+    "above": ("above", operator.gt), "below": ("below", operator.lt),
+}  # fmt: skip
 
-def setting(default, help: str):
-    return field(default=default, metadata={"help": help})
+
+def setting(default, help: str, group: str, *, least=None, most=None, above=None, below=None,
+            choices=None):  # fmt: skip
+    """A field with its range: from `least` to `most`, or strictly between `above` and `below`."""
+    limits = {"least": least, "most": most, "above": above, "below": below, "choices": choices}
+    return field(default=default, metadata={"help": help, "group": group, **limits})
 
 
 @dataclass
 class Settings:
-    """All settings of a run; each is an option of the command line, with `_` written as `-`."""
+    """All settings of a run; each is an option of the command line, with `_` written as `-`.
+
+    Numbers of NumPy or PyTorch become plain ones, a path becomes its text. Raises ValueError or
+    TypeError, in one line, for what is not of the type or outside the range that is stated here.
+    """
 
     data: str = setting("docs", '"synthetic", "docs", a text file or folder, a folder of shards, a '
                                 'Hugging Face dataset, or "openwebtext": its shards in '
-                                + OPENWEBTEXT)  # fmt: skip
-    tokenizer: str = setting("bpe", '"bpe" (trained on the data), "chars", "gpt2", or a folder')
-    vocab_size: int = setting(1024, "size of a BPE that is trained here")
-    length: int = setting(128, "tokens a block, L")
-    graph: str = setting("absorb", '"absorb" (noise log-linear) or "uniform" (noise geometric)')
-    sigma_min: float = setting(1e-4, "where geometric noise starts")
-    sigma_max: float = setting(20.0, "where geometric noise ends")
-    width: int = setting(192, "width of the transformer")
-    num_blocks: int = setting(4, "its number of blocks")
-    num_heads: int = setting(4, "heads a block")
-    cond_dim: int = setting(128, "width of the noise level's embedding")
-    dropout: float = setting(0.0, "dropout, from 0 to 1")
-    steps: int = setting(3000, "optimiser steps of the whole run")
-    batch_size: int = setting(64, "blocks a step, of all processes and parts together")
-    accumulate: int = setting(1, "parts a process works its batch through in, to save memory")
-    lr: float = setting(2e-3, "highest learning rate")
-    warmup: int = setting(100, "steps over which it rises to there")
-    decay: str = setting("cosine", '"cosine" (to 0 at the last step) or "none"')
-    weight_decay: float = setting(0.0, "AdamW's weight decay")
-    beta2: float = setting(0.99, "AdamW's second β")
-    clip: float = setting(1.0, "largest norm of the gradient")
-    ema: float = setting(0.999, "decay of the averaged weights, reached as (1 + n) / (10 + n)")
-    seed: int = setting(0, "of weights, data order, times and noise")
+                                + OPENWEBTEXT, "data")  # fmt: skip
+    tokenizer: str = setting("bpe", '"bpe" (trained on the data), "chars", "gpt2", or a folder',
+                             "data")  # fmt: skip
+    vocab_size: int = setting(1024, "size of a BPE that is trained here", "data",
+                              least=257, most=2**24)  # fmt: skip
+    length: int = setting(128, "tokens a block, L", "data", least=1, most=2**20)
+    graph: str = setting("absorb", '"absorb", "uniform", or another name in GRAPHS', "network")
+    noise: str = setting("auto", '"auto" (log-linear for absorb, else geometric) or a name in '
+                                 'SCHEDULES: "loglinear", "geometric", "cosine"',
+                         "network")  # fmt: skip
+    sigma_min: float = setting(1e-4, "where geometric noise starts", "network", above=0)
+    sigma_max: float = setting(20.0, "where geometric noise ends", "network", above=0, most=1e3)
+    width: int = setting(192, "width of the transformer", "network", least=1, most=2**16)
+    num_blocks: int = setting(4, "its number of blocks", "network", least=1, most=2**12)
+    num_heads: int = setting(4, "heads a block", "network", least=1, most=2**12)
+    cond_dim: int = setting(128, "width of the noise level's embedding", "network",
+                            least=1, most=2**16)  # fmt: skip
+    dropout: float = setting(0.0, "dropout", "network", least=0, below=1)
+    steps: int = setting(3000, "optimiser steps of the whole run", "steps", least=1, most=10**8)
+    batch_size: int = setting(64, "blocks a step, of all processes and parts together", "steps",
+                              least=1, most=2**24)  # fmt: skip
+    accumulate: int = setting(1, "parts a process works its batch through in, to save memory",
+                              "machine", least=1, most=2**24)  # fmt: skip
+    lr: float = setting(2e-3, "highest learning rate", "steps", above=0)
+    warmup: int = setting(100, "steps over which it rises to there", "steps", least=0, most=10**8)
+    decay: str = setting("cosine", '"cosine" (to 0 at the last step) or "none"', "steps",
+                         choices=("cosine", "none"))  # fmt: skip
+    weight_decay: float = setting(0.0, "AdamW's weight decay", "steps", least=0)
+    beta2: float = setting(0.99, "AdamW's second β", "steps", least=0, below=1)
+    clip: float = setting(1.0, "largest norm of the gradient", "steps", above=0)
+    ema: float = setting(0.999, "decay of the averaged weights, reached as (1 + n) / (10 + n)",
+                         "steps", least=0, below=1)  # fmt: skip
+    seed: int = setting(0, "of weights, data order, times and noise", "steps",
+                        least=0, most=2**53)  # fmt: skip
     precision: str = setting("auto", '"float32", "bfloat16", or "auto": bfloat16 if that is fast '
-                                     '(or "float64", for checking)')  # fmt: skip
-    device: str = setting("auto", '"cpu", "cuda", or "auto"')
+                                     '(or "float64", for checking)', "machine",
+                             choices=("auto", "float32", "bfloat16", "float64"))  # fmt: skip
+    device: str = setting("auto", '"cpu", "cuda", or "auto"', "machine",
+                          choices=("auto", "cpu", "cuda"))  # fmt: skip
     parallel: str = setting("ddp", 'with torchrun: "ddp" (weights whole on each process) or "fsdp" '
-                                   "(in shares, for what does not fit)")  # fmt: skip
-    compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on a CPU)")
-    checkpoint_activations: bool = setting(False, "recompute blocks in backward: less memory")
-    valid_every: int = setting(1000, "steps between two validations; 0: at the end only")
-    valid_blocks: int = setting(256, "blocks of the validation set that are used")
-    valid_repeats: int = setting(8, "Monte Carlo repeats of the bound, from which its error bar is")
-    save_every: int = setting(500, "steps between two checkpoints")
-    sample_every: int = setting(1000, "steps between two sample snapshots; 0: none")
-    log_every: int = setting(20, "steps between two lines of log.jsonl")
-    tensorboard: bool = setting(False, "write the log for TensorBoard too (needs that package)")
+                                   "(in shares, for what does not fit)", "machine",
+                            choices=("ddp", "fsdp"))  # fmt: skip
+    compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on a CPU)",
+                            "machine")  # fmt: skip
+    checkpoint_activations: bool = setting(False, "recompute blocks in backward: less memory",
+                                           "machine")  # fmt: skip
+    valid_every: int = setting(1000, "steps between two validations; 0: at the end only", "saving",
+                               least=0)  # fmt: skip
+    valid_blocks: int = setting(256, "blocks of the validation set that are used", "saving",
+                                least=1)  # fmt: skip
+    valid_repeats: int = setting(8, "Monte Carlo repeats of the bound, from which its error bar is",
+                                 "saving", least=2, most=10**6)  # fmt: skip
+    save_every: int = setting(500, "steps between two checkpoints", "saving", least=1)
+    sample_every: int = setting(1000, "steps between two sample snapshots; 0: none", "saving",
+                                least=0)  # fmt: skip
+    log_every: int = setting(20, "steps between two lines of log.jsonl", "saving", least=1)
+    tensorboard: bool = setting(False, "write the log for TensorBoard too (needs that package)",
+                                "saving")  # fmt: skip
 
     def __post_init__(self):
-        choices = {
-            "graph": ("absorb", "uniform"), "decay": ("cosine", "none"),
-            "precision": ("auto", "float32", "bfloat16", "float64"), "parallel": ("ddp", "fsdp"),
-            "device": ("auto", "cpu", "cuda"),
-        }  # fmt: skip
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
-        least = {
-            "steps": 1, "batch_size": 1, "accumulate": 1, "length": 1, "valid_blocks": 1,
-            "valid_repeats": 2, "log_every": 1, "save_every": 1, "valid_every": 0,
-            "sample_every": 0, "warmup": 0, "seed": 0,
-        }  # fmt: skip
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
-        if not self.clip > 0:
-            raise ValueError(f"clip must be above 0, got {self.clip}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
+        for f in dataclasses.fields(self):
+            setattr(self, f.name, checked(f, getattr(self, f.name)))
+        for name, table in (("graph", GRAPHS), ("noise", {"auto": None} | SCHEDULES)):
+            if getattr(self, name) not in table:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of "
+                                 f"{', '.join(table)}")  # fmt: skip
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min={self.sigma_min} must be below sigma_max={self.sigma_max}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
             )
 
-    def network(self, num_tokens: int) -> DiTConfig:
+    def make_corpus(self) -> Corpus:
+        """The text of a run in tokens; also offline for "docs" in GPT-2's (see offline.py).
+
+        OpenWebText is too large for the memory: raises ValueError where there are no shards of it.
+        """
+        if self.data == "openwebtext":
+            if not Path(OPENWEBTEXT, "shards.json").exists():
+                raise ValueError(
+                    f"there are no shards of OpenWebText in {OPENWEBTEXT}. Prepare them once: "
+                    "python -m sedd_mini prepare --data openwebtext --tokenizer gpt2 --out "
+                    f"{OPENWEBTEXT}; or choose another --data"
+                )
+            return load_corpus(OPENWEBTEXT, self.length)
+        if (self.data, self.tokenizer) == ("docs", "gpt2"):
+            from sedd_mini.text.offline import docs_with_gpt2_tokens
+
+            return docs_with_gpt2_tokens(self.length, self.vocab_size)
+        return load_corpus(
+            self.data, self.length, tokenizer=self.tokenizer, vocab_size=self.vocab_size
+        )
+
+    def make_graph(self, num_tokens: int):
+        """The graph of that name in GRAPHS."""
+        return GRAPHS[self.graph](num_tokens)
+
+    def make_noise(self, graph):
+        """The schedule of that name in SCHEDULES, with sigma_min and sigma_max if it takes them."""
+        name = self.noise
+        if name == "auto":
+            name = "geometric" if graph.mask_id is None else "loglinear"
+        takes = inspect.signature(SCHEDULES[name]).parameters
+        return SCHEDULES[name](**{k: getattr(self, k) for k in ("sigma_min", "sigma_max")
+                                  if k in takes})  # fmt: skip
+
+    def network(self, num_tokens: int, absorbing: bool | None = None) -> DiTConfig:
         """The sizes of the network, for a vocabulary of `num_tokens`."""
         return DiTConfig(
-            num_tokens=num_tokens, absorbing=self.graph == "absorb", length=self.length,
-            width=self.width, num_blocks=self.num_blocks, num_heads=self.num_heads,
+            num_tokens=num_tokens, length=self.length, width=self.width,
+            absorbing=self.graph == "absorb" if absorbing is None else absorbing,
+            num_blocks=self.num_blocks, num_heads=self.num_heads,
             cond_dim=self.cond_dim, dropout=self.dropout,
             checkpoint_activations=self.checkpoint_activations,
         )  # fmt: skip
+
+
+def checked(f: dataclasses.Field, value):
+    """The value of a setting as a plain Python one; raises unless it is one that may be."""
+    if f.type is not bool and f.type in (int, float):
+        value = plain_number(f.name, value, f.type)
+    elif f.type is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(value, f.type):
+        raise TypeError(f"{f.name} must be of type {f.type.__name__}, got {value!r}")
+    if f.type is str:
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"{f.name}={value!r} is not UTF-8: rename it") from None
+    m = f.metadata
+    if m["choices"] and value not in m["choices"]:
+        raise ValueError(f"{f.name}={value!r}: expected one of {', '.join(m['choices'])}")
+    for name, (words, holds) in LIMITS.items():
+        if m[name] is not None and not holds(value, m[name]):
+            raise ValueError(f"{f.name} must be {words} {m[name]}, got {value}")
+    return value
+
+
+def plain_number(name: str, value, kind: type):
+    """An int or float of Python from any library's; raises TypeError for what is no such number."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # NumPy, PyTorch
+        value = value.item()
+    wanted = numbers.Integral if kind is int else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise TypeError(f"{name} must be a number of type {kind.__name__}, got {value!r}")
+    try:
+        value = kind(value)
+    except OverflowError:
+        value = math.inf
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return value
 
 
 PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023
@@ -129,14 +232,16 @@ def preset(name: str, **changes) -> Settings:
 def compare(saved: dict, now: Settings, change: tuple[str, ...] = ()) -> tuple[dict, dict]:
     """How the settings of a saved run differ from those now: what may, by `change`, and the rest.
 
-    Each as {name: [was, is]}, without what is harmless; `steps` is where nothing decays.
+    Each as {name: [was, is]}, without what is harmless; `steps` is where nothing decays. A setting
+    that did not exist then had its default; one that is not known here is a difference.
     """
     values = dataclasses.asdict(now)
+    defaults = {f.name: f.default for f in dataclasses.fields(now)}
     harmless = HARMLESS | ({"steps"} if now.decay == "none" else set())
     other = {
-        name: [was, values[name]]
-        for name, was in saved.items()
-        if name in values and values[name] != was and (name in change or name not in harmless)
+        name: [was, values.get(name, "not known here")]
+        for name, was in (defaults | saved).items()
+        if was != values.get(name, "not known here") and (name in change or name not in harmless)
     }
     changed = {name: both for name, both in other.items() if name in change}
     return changed, {name: both for name, both in other.items() if name not in change}

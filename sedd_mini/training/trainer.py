@@ -11,12 +11,11 @@ any number of processes makes the same steps, up to the rounding of sums in anot
 """
 
 import copy
-import dataclasses
+import inspect
 import json
 import math
-import os
-import platform
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,84 +23,132 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sedd_mini.baselines import mean_prediction_elbo
 from sedd_mini.evaluate import Bound, likelihood_bound, times
-from sedd_mini.files import newest_checkpoint, save_tensors, step_of
-from sedd_mini.graphs import AbsorbingGraph, UniformGraph
-from sedd_mini.losses import diffusion_weighted_in_head
+from sedd_mini.files import (
+    check_writable,
+    lock,
+    newest_checkpoint,
+    save_tensors,
+)
+from sedd_mini.losses import (
+    denoising_score_entropy,
+    diffusion_weighted,
+    diffusion_weighted_in_head,
+    training_loss,
+)
 from sedd_mini.network.dit import DiffusionTransformer
+from sedd_mini.network.dropout import Keyed
 from sedd_mini.network.hardware import autocast, choose_precision
-from sedd_mini.network.pretrained import load_pretrained, save_pretrained
-from sedd_mini.noise import GeometricNoise, LogLinearNoise
+from sedd_mini.network.pretrained import (
+    check_saveable,
+)
 from sedd_mini.text.blocks import BlockLoader
-from sedd_mini.text.corpus import Corpus, load_corpus
-from sedd_mini.training import distributed
-from sedd_mini.training.checkpoint import load_state, save_checkpoint
-from sedd_mini.training.report import Stopwatch, plot_log, read_log, report
-from sedd_mini.training.settings import CHANGEABLE, OPENWEBTEXT, Settings, compare
+from sedd_mini.text.corpus import Corpus
+from sedd_mini.training import checkpoint, distributed
+from sedd_mini.training.report import Stopwatch, plot_log, report, summary_writer
+from sedd_mini.training.settings import (
+    CHANGEABLE,
+    Settings,
+    plain_number,
+)
 
-
-def corpus_of(s: Settings) -> Corpus:
-    """The text of a run in tokens; also offline for "docs" in GPT-2's (see offline.py).
-
-    OpenWebText is too large for the memory: raises ValueError where its shards are not prepared.
-    """
-    if s.data == "openwebtext":
-        if not Path(OPENWEBTEXT, "shards.json").exists():
-            raise ValueError(
-                f"there are no shards of OpenWebText in {OPENWEBTEXT}. Prepare them once: python "
-                f"-m sedd_mini prepare --data openwebtext --tokenizer gpt2 --out {OPENWEBTEXT}; or "
-                "choose another --data"
-            )
-        return load_corpus(OPENWEBTEXT, s.length)
-    if (s.data, s.tokenizer) == ("docs", "gpt2"):
-        from sedd_mini.text.offline import docs_with_gpt2_tokens
-
-        return docs_with_gpt2_tokens(s.length, s.vocab_size)
-    return load_corpus(s.data, s.length, tokenizer=s.tokenizer, vocab_size=s.vocab_size)
-
-
-def summary_writer(out: Path, step: int):
-    """TensorBoard's writer of a run that goes on after `step`; raises ValueError without it."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "--tensorboard needs the package tensorboard: pip install tensorboard"
-        ) from error
-    return SummaryWriter(out / "tensorboard", purge_step=step + 1)
-
+BOUNDS = (  # losses whose integral over σ̄, with the prior term, bounds −log p
+    diffusion_weighted_in_head, diffusion_weighted, denoising_score_entropy, mean_prediction_elbo,
+)  # fmt: skip
 
 class Trainer:
     """A run: network, averaged network, optimiser, data position. `run()` does the steps."""
 
-    def __init__(self, settings: Settings, corpus: Corpus | None = None, out: str | None = None,
-                 change: tuple[str, ...] = ()):  # fmt: skip
-        """`corpus` is loaded from the settings unless given; without `out` nothing is written.
+    def __init__(
+        self, settings: Settings, corpus: Corpus | None = None, out: str | Path | None = None, *,
+        model: torch.nn.Module | None = None, graph=None, noise=None,
+        loss: Callable = diffusion_weighted_in_head, change: tuple[str, ...] = (),
+    ):  # fmt: skip
+        """What is not handed in is made from the settings; without `out` nothing is written.
 
-        `change` names settings that may differ from those that the run in `out` was saved with.
+        corpus  training and validation blocks, such as `Corpus.from_arrays` makes
+        out     folder of the run, locked against other processes until `close()` or the end
+        model   network(x, sigma) → log-scores (B, L, num_states); if its forward takes `key`, it
+                gets the keys of dropout, (B,)
+        graph, noise   as those of graphs.py and noise.py
+        loss    called as those of losses.py; what is minimised is the mean of σ(t) · loss / L.
+                Validation uses it too. It is a bound on −log p if it is in BOUNDS or has an
+                attribute `is_bound` that is true; otherwise the log calls it `valid_loss`.
+        change  names of settings that may differ from those of the run in `out`
+
+        Raises ValueError, TypeError or OSError for what could not be trained, or not be saved.
         """
-        self.settings, s = settings, settings
+        if not isinstance(settings, Settings):
+            raise TypeError(f"settings must be Settings, got {type(settings).__name__}: see preset")
         if unknown := sorted(set(change) - set(CHANGEABLE)):
             raise ValueError(f"no run can go on with another {', '.join(unknown)}: what can be "
                              f"changed is {', '.join(CHANGEABLE)}")  # fmt: skip
-        self.device = distributed.start(s.device)
+        self.settings, self.loss = settings, loss
+        self.device = distributed.start(settings.device)
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
-        if s.batch_size % (s.accumulate * self.world_size):
-            raise ValueError(f"{self.world_size} processes of accumulate={s.accumulate} parts each "
-                             f"do not divide batch_size={s.batch_size}")  # fmt: skip
-        self.corpus = corpus or corpus_of(s)
+        parts = settings.accumulate * self.world_size
+        if settings.batch_size % parts:
+            raise ValueError(
+                f"{self.world_size} processes of accumulate={settings.accumulate} parts each do "
+                f"not divide batch_size={settings.batch_size}"
+            )
+        self.step, self.history, self.seconds, self.grad_norm = 0, [], 0.0, 0.0
+        self.out, self.board, self.close = None, None, lambda: None
+        if out is not None:
+            self.claim(out)
+        try:
+            self.build(corpus, model, graph, noise)
+            if self.out:
+                self.check_can_be_saved()
+                checkpoint.resume(self, change)
+            if self.out and settings.tensorboard and self.rank == 0:
+                self.board = summary_writer(self.out, self.step)
+        except BaseException:
+            self.close()
+            raise
+
+    def claim(self, out: str | Path) -> None:
+        """Lock the folder, by process 0 for all; `close` then gives it back."""
+        problem = None
+        try:
+            self.out = check_writable(out)
+            if self.rank == 0:
+                self.close = weakref.finalize(self, lock(self.out).release)
+        except (ValueError, OSError) as error:
+            problem = error
+        if distributed.any_of(problem is not None):
+            self.close()
+            raise problem or ValueError(f"another process could not use {out}: its words say why")
+
+    def build(self, corpus: Corpus | None, model, graph, noise) -> None:
+        s = self.settings
+        self.corpus = corpus or s.make_corpus()
         num_tokens = self.corpus.tokenizer.vocab_size
-        if s.graph == "absorb":
-            self.graph, self.noise = AbsorbingGraph(num_tokens), LogLinearNoise()
-        else:
-            self.graph = UniformGraph(num_tokens)
-            self.noise = GeometricNoise(s.sigma_min, s.sigma_max)
+        self.graph = graph if graph is not None else s.make_graph(num_tokens)
+        self.noise = noise if noise is not None else s.make_noise(self.graph)
+        if self.graph.num_tokens != num_tokens:
+            raise ValueError(f"{self.graph} has {self.graph.num_tokens} tokens, the corpus has "
+                             f"{num_tokens}")  # fmt: skip
+        if self.corpus.train.length != s.length:
+            raise ValueError(f"the corpus has blocks of {self.corpus.train.length} tokens, but "
+                             f"length={s.length}: give the same")  # fmt: skip
         torch.manual_seed(s.seed)
-        self.model = DiffusionTransformer(s.network(num_tokens)).to(self.device)
+        if model is None:
+            absorbing = self.graph.mask_id is not None
+            model = DiffusionTransformer(s.network(num_tokens, absorbing))
+        states = getattr(getattr(model, "config", None), "num_states", self.graph.num_states)
+        if states != self.graph.num_states:
+            raise ValueError(f"the network has {states} states, {self.graph} has "
+                             f"{self.graph.num_states}")  # fmt: skip
+        self.model = model.to(self.device)
+        self.takes_key = "key" in inspect.signature(model.forward).parameters
         self.dtype = choose_precision(s.precision, self.device)
         if self.dtype == torch.float64:
             self.model.double()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        self.checkpoint_bytes = 4 * size  # weights, their average, two moments
         self.watch = Stopwatch(self.device)
         self.watch.watch_head(self.model)
         self.network = self.prepare(self.model)
@@ -112,13 +159,13 @@ class Trainer:
         self.loader = BlockLoader(
             self.corpus.train, s.batch_size, s.seed, self.rank, self.world_size
         )
-        self.step, self.history, self.seconds, self.grad_norm = 0, [], 0.0, 0.0
-        self.out, self.board = None if out is None else Path(out), None
-        if self.out:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self.resume(change)
-        if self.out and s.tensorboard and self.rank == 0:
-            self.board = summary_writer(self.out, self.step)
+
+    def check_can_be_saved(self) -> None:
+        """Raises now what the first save would."""
+        check_saveable(self.model, self.graph, self.noise)
+        if self.rank == 0:  # the old checkpoint goes when the new one is whole
+            number = 1 if newest_checkpoint(self.out) else 2
+            check_writable(self.out, number * self.checkpoint_bytes)
 
     def prepare(self, model: DiffusionTransformer) -> torch.nn.Module:
         """What training calls: the model, compiled and spread over processes if so set.
@@ -127,7 +174,7 @@ class Trainer:
         to step, stays out of it.
         """
         if self.settings.compile:
-            for block in model.blocks:
+            for block in getattr(model, "blocks", [model]):
                 block.compile()
         if self.world_size == 1:
             return model
@@ -155,7 +202,7 @@ class Trainer:
         loss = 0.0
         for i, part in enumerate(parts):
             with distributed.exchange(self.network, last=i == s.accumulate - 1):
-                part_loss = self.loss(*part) / s.accumulate
+                part_loss = self.mean_loss(*part) / s.accumulate
                 part_loss.backward()
             self.watch.mark("backward")
             loss += part_loss.detach()
@@ -190,11 +237,15 @@ class Trainer:
         key = self.loader.sample_ids + (s.seed % 2**23 << 40)  # below 2⁶³
         return data[mine], x[mine], t[mine], key
 
-    def loss(self, x0: Tensor, x: Tensor, t: Tensor, key: Tensor) -> Tensor:
-        """Diffusion-weighted denoising score entropy in nats a token, averaged; a scalar."""
+    def mean_loss(self, x0: Tensor, x: Tensor, t: Tensor, key: Tensor) -> Tensor:
+        """σ(t) · loss in nats a token, averaged over the sequences; a scalar."""
+        model = Keyed(self.network, key, self.noise.total(t)) if self.takes_key else self.network
         with autocast(self.device, self.dtype):
-            entropy = self.network(x, self.noise.total(t), x0=x0, graph=self.graph, key=key)
-        return (self.noise.rate(t)[:, None] * entropy).mean()  # (B, L) → ()
+            loss = training_loss(model, self.graph, self.noise, x0, t, x=x, loss=self.loss)  # (B,)
+        if loss.shape != t.shape:
+            raise ValueError(f"the loss must give one number a sequence, {tuple(t.shape)}, got "
+                             f"{tuple(loss.shape)}")  # fmt: skip
+        return loss.mean() / x0.shape[1]
 
     def lr_factor(self, step: int) -> float:
         """Share of the highest learning rate: a line up over `warmup` steps, then the decay."""
@@ -211,7 +262,7 @@ class Trainer:
         pairs = list(self.average.parameters()), list(self.model.parameters())
         torch._foreach_lerp_(*pairs, 1 - decay)
 
-    def whole_average(self) -> DiffusionTransformer:
+    def whole_average(self) -> torch.nn.Module:
         """The averaged network, to be called; where it lies in shares, a copy put together.
 
         Every process has to ask for it at the same time. Without gradients and moments it takes a
@@ -221,7 +272,7 @@ class Trainer:
         if not any(map(distributed.is_sharded, weights.values())):
             return self.average
         with torch.device("meta"):
-            network = DiffusionTransformer(self.model.config).eval().requires_grad_(False)
+            network = type(self.model)(self.model.config).eval().requires_grad_(False)
         whole = {name: distributed.whole(weight) for name, weight in weights.items()}
         network.load_state_dict(whole, assign=True)
         return network
@@ -232,11 +283,12 @@ class Trainer:
             part = f"-rank-{self.rank}" if self.world_size > 1 else ""
             path = self.out / f"not-finite-{self.step:08d}{part}.safetensors"
             save_tensors(path, dict(zip(("x0", "x", "t", "key"), batch, strict=True)))
-            where = f"its batch is in {path}, and the last checkpoint is untouched"
+            saved = newest_checkpoint(self.out)
+            where = f"its batch is in {path}, and " + (
+                f"{saved} stays as it is" if saved else "there is no checkpoint yet"
+            )
         raise FloatingPointError(
-            f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. Often a lower --lr, "
-            "a longer --warmup or --precision float32 helps; with --change lr,warmup,precision the "
-            "run goes on with them from its last checkpoint"
+            f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. {checkpoint.REMEDY}"
         )
 
     # ---- the run -------------------------------------------------------------------------------
@@ -248,7 +300,10 @@ class Trainer:
         due after it, so that what is saved is whole, and then raise KeyboardInterrupt. A second one
         breaks a validation or a snapshot off (in a single process).
         """
-        s, last = self.settings, steps or self.settings.steps
+        s = self.settings
+        last = s.steps if steps is None else plain_number("steps", steps, int)
+        if last < 1:
+            raise ValueError(f"steps must be at least 1, the step to train to, got {steps}")
         losses, norms, tokens = [], [], s.batch_size * s.length  # since the last record
         self.watch.reset()
         begun = self.step  # the first step is slower, and the last three are looked at closely
@@ -305,10 +360,14 @@ class Trainer:
             self.log({"step": self.step, "report": self.report()}, callback)
         if finished or (s.valid_every and self.step % s.valid_every == 0):
             with signals.breakable():
-                bound = self.validate()
-            self.log({"step": self.step, "valid": bound.nats / s.length,
-                      "valid_error": bound.error / s.length}, callback)  # fmt: skip
-            tell(f"step {self.step}: validation {bound}")
+                found = self.validate()
+            nats, error = found.nats / s.length, found.error / s.length
+            name, text = "valid", f"validation {found}"
+            if not self.loss_is_bound():
+                name, nats = "valid_loss", nats - found.prior / s.length
+                text = f"validation loss {nats:.4f} ± {error:.4f} nats a token; not a bound"
+            self.log({"step": self.step, name: nats, "valid_error": error}, callback)
+            tell(f"step {self.step}: {text}")
         if self.out and s.sample_every and self.step % s.sample_every == 0:
             with signals.breakable():
                 sample = self.snapshot()
@@ -349,7 +408,8 @@ class Trainer:
     def validate(self, blocks: Tensor | None = None, seed: int = 0) -> Bound:
         """The likelihood bound of the averaged network on validation blocks (M, L).
 
-        Every process computes all of it: nobody waits, and all know the same number.
+        With the loss of the run, so it is a bound only if `loss_is_bound()`. Every process computes
+        all of it: nobody waits, and all know the same number.
         """
         s = self.settings
         if blocks is None:
@@ -358,8 +418,11 @@ class Trainer:
         return likelihood_bound(
             self.whole_average(), self.graph, self.noise, blocks.to(self.device),
             repeats=s.valid_repeats, generator=torch.Generator().manual_seed(seed),
-            loss=diffusion_weighted_in_head,
+            loss=self.loss,
         )  # fmt: skip
+
+    def loss_is_bound(self) -> bool:
+        return self.loss in BOUNDS or bool(getattr(self.loss, "is_bound", False))
 
     def snapshot(self, num: int = 2, steps: int = 64) -> str:
         """Samples of the averaged network as text, by process 0; kept in samples/ of the run."""
@@ -377,100 +440,10 @@ class Trainer:
         (folder / f"step-{self.step:08d}.txt").write_text(text + "\n", encoding="utf-8")
         return f"step {self.step}: {text.splitlines()[0][:100]} …"
 
-    # ---- saving --------------------------------------------------------------------------------
-
     def save(self) -> Path:
         """A checkpoint of everything that the rest of the run depends on; all processes call it.
 
-        One of this step that is there already is left as it is.
+        One of this step that is there already is left as it is. Raises FloatingPointError, and
+        leaves the last one, where weights, moments or averages are not finite.
         """
-        state = {
-            "settings": dataclasses.asdict(self.settings), "loader": self.loader.state_dict(),
-            "corpus": self.corpus.info, "seconds": self.seconds,
-        }  # fmt: skip
-        return save_checkpoint(
-            self.out, self.step, self.state_tensors(), state, self.whole_average(), self.graph,
-            self.noise, self.corpus.tokenizer,
-        )  # fmt: skip
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds beside the averaged network, by name: the tensors themselves."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for name, p in self.model.named_parameters():
-            state = self.optimizer.state[p]
-            if not state:  # before the first step
-                state["step"] = torch.zeros((), device=p.device)
-                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-            tensors |= {f"adam.{kind}.{name}": v for kind, v in state.items()}
-        return tensors
-
-    def resume(self, change: tuple[str, ...] = ()) -> None:
-        """Go on from the newest checkpoint of the folder, if there is one.
-
-        However many processes wrote it, and however many there are now. Raises ValueError if it
-        belongs to a run with other data or other settings, those named in `change` excepted
-        (`steps` may be raised where nothing decays).
-        """
-        folder = newest_checkpoint(self.out)
-        if not distributed.same(step_of(folder)):
-            raise ValueError(f"not all processes see the same checkpoint in {self.out}: it must be "
-                             "in a folder that all machines share")  # fmt: skip
-        changed = {}
-        if folder:
-            state = load_state(folder)
-            changed = self.check_same_run(folder, state, change)
-            distributed.read_into(folder, self.state_tensors() | self.average.state_dict())
-            self.loader.load_state_dict(state["loader"])
-            self.loader.seed = self.settings.seed  # which may have been changed
-            self.step, self.seconds = state["step"], state["seconds"]
-        log, new = self.out / "log.jsonl", self.out / "log.jsonl.tmp"
-        if self.rank == 0 and log.exists():
-            self.history = read_log(self.out, self.step)
-            new.write_text("".join(json.dumps(record) + "\n" for record in self.history))
-            os.replace(new, log)
-        if changed:
-            self.log({"step": self.step, "changed": changed})
-
-    def check_same_run(self, folder: Path, state: dict, change: tuple[str, ...]) -> dict:
-        """What `change` has changed, {name: [was, is]}; raises ValueError if anything else has."""
-        changed, other = compare(state["settings"], self.settings, change)
-        problems = [f"{k} was {was!r}, is {is_!r}" for k, (was, is_) in other.items()]
-        if state["corpus"]["hash"] != self.corpus.info["hash"]:
-            problems.append("the text is another one")
-        if problems:
-            names = ",".join(k for k in other if k in CHANGEABLE)
-            raise ValueError(
-                f"{folder} is of a run with other settings ({'; '.join(problems)}): resume with "
-                "the same ones, or choose another --out"
-                + (f"; --change {names} goes on with what is now given" if names else "")
-            )
-        return changed
-
-
-def export(trainer: Trainer, folder: str | Path, command: str) -> dict:
-    """Write the averaged network, small enough to ship (float16), with how it was made.
-
-    training.json then holds the command, the settings' outcome, and the likelihood bound on the
-    whole validation set, measured on what was written. Returns its content. All processes call it,
-    and the first one writes; the others return {}.
-    """
-    s, info = trainer.settings, trainer.corpus.info
-    what = trainer.whole_average(), trainer.graph, trainer.noise, trainer.corpus.tokenizer
-    if trainer.rank > 0:
-        return {}
-    save_pretrained(folder, *what, dtype=torch.float16)
-    trainer.average = load_pretrained(folder, trainer.device)[0]
-    bound = trainer.validate(trainer.corpus.valid[:], seed=1)
-    record = {
-        "command": command, "seed": s.seed, "steps": trainer.step,
-        "tokens_seen": trainer.step * s.batch_size * s.length,
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "wall_time_s": round(trainer.seconds),
-        "hardware": f"{platform.machine()} {trainer.device}, {torch.get_num_threads()} thread(s)",
-        "python": platform.python_version(), "torch": torch.__version__,
-        "corpus": info, "valid_blocks": len(trainer.corpus.valid),
-        "bound_bits_per_token": bound.bits_per_token,
-        "bound_error_bits_per_token": bound.error / s.length / math.log(2),
-    }  # fmt: skip
-    save_pretrained(folder, trainer.average, *what[1:], dtype=torch.float16, info=record)
-    return record
+        return checkpoint.save(self)
