@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedd_mini.text.documents import corpus_hash
+from sedd_mini.text.hashes import corpus_hash
 from sedd_mini.text.tokenizers import Tokenizer, encode_all
 
 FEW_DOCUMENTS = 20  # fewer cannot be shared out in a wanted proportion, so they are cut first

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from sedd_mini.text.blocks import Blocks, pack, split_documents
-from sedd_mini.text.documents import corpus_hash, load_documents
+from sedd_mini.text.documents import load_documents
+from sedd_mini.text.hashes import corpus_hash
 from sedd_mini.text.shards import load_shards
 from sedd_mini.text.synthetic import SyntheticLanguage
 from sedd_mini.text.tokenizers import Tokenizer, make_tokenizer

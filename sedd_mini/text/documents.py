@@ -1,6 +1,5 @@
 """Documents from any source, streamed: Python's own documentation, files, folders, the hub."""
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -215,12 +214,3 @@ def rows_of(dataset, source) -> Iterator[dict]:
         yield from dataset
     except Exception as error:
         raise ValueError(f"cannot read {source}: {error}") from error
-
-
-def corpus_hash(documents: Iterable[str]) -> str:
-    """SHA-256 of the documents in their order; recorded with whatever was measured on them."""
-    digest = hashlib.sha256()
-    for document in documents:
-        content = document.encode("utf-8", "surrogatepass")
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return digest.hexdigest()
