@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # A name on the hub then fails at once instead of after a minute.
@@ -15,3 +16,12 @@ if workers > 1:
 # No time limit for an example: machines differ. On a CI machine always the same examples.
 settings.register_profile("sedd-mini", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("sedd-mini")
+
+
+@pytest.fixture
+def text(tmp_path_factory) -> str:
+    """The path of a text of 40 short paragraphs, in a folder of its own."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    words = "the cat sat on the mat and the dog sat on the cat "
+    path.write_text("\n\n".join(words * 2 + str(i) for i in range(40)))
+    return str(path)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from kill_and_resume import TINY
 
 from sedd_mini.commands.train import main as command
+from sedd_mini.losses import diffusion_weighted
 from sedd_mini.training import distributed
 from sedd_mini.training.settings import Settings
 from sedd_mini.training.trainer import Trainer
@@ -27,8 +28,22 @@ CASES = {
     "uniform": {"graph": "uniform"},
     "clipped": {"clip": 0.01},
     "float32": {"precision": "float32", "dropout": 0.2},
+    "own loss": {"dropout": 0.2, "accumulate": 2},
 }
 RESUMED = ("plain", "dropout")
+
+
+def two_looks(model, graph, x, sigma, x0=None, ratio=None):
+    """A loss of one's own that calls the network twice, the second time on rows in reverse."""
+    one = diffusion_weighted(model, graph, x, sigma, x0=x0)
+    two = diffusion_weighted(model, graph, x.flip(0), sigma.flip(0), x0=x0.flip(0)).flip(0)
+    return one + 0.5 * two.square() / x.shape[1]
+
+
+def make(text: str, name: str, out: Path | None = None, **changes) -> Trainer:
+    """The trainer of a case."""
+    parts = {"loss": two_looks} if name == "own loss" else {}
+    return Trainer(settings(text, **changes), out=out, **parts)
 
 
 def settings(text: str, **changes) -> Settings:
@@ -51,7 +66,7 @@ def main(text: str, out: str, part: str) -> None:
     distributed.start("cpu")
     for parallel in ("ddp", "fsdp"):
         for name, changes in CASES.items() if part == "1" else ():
-            trainer = Trainer(settings(text, parallel=parallel, **changes))
+            trainer = make(text, name, parallel=parallel, **changes)
             sums = count_sums(trainer.network)
             trainer.run()
             keep(trainer, Path(out) / f"{parallel}-{name}.pt", sums=len(sums))
@@ -61,6 +76,7 @@ def main(text: str, out: str, part: str) -> None:
             assert trainer.step == (0 if part == "1" else STOP2)
             trainer.run(STOP1 if part == "1" else STEPS)
             keep(trainer, folder / f"part-{part}.pt")
+            trainer.close()
     if part == "1":
         options = ["--out", f"{out}/run", "--export", f"{out}/net"]
         for name, value in vars(settings(text, steps=2, parallel="fsdp")).items():
@@ -71,6 +87,7 @@ def main(text: str, out: str, part: str) -> None:
     try:
         Trainer(settings(text), out=own)
     except ValueError as error:
+        own.mkdir(exist_ok=True)
         (own / "error.txt").write_text(str(error))
     distributed.stop()
 
