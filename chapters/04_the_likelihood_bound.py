@@ -963,7 +963,7 @@ def standard_error(graph, noise, L, stratified, groups=50):
     for _ in range(400 // groups):
         x0 = torch.multinomial(p, groups * 64 * L, True, generator=g).reshape(-1, L)
         t = torch.cat([times(64, g, stratified) for _ in range(groups)])
-        draws = training_loss(model, graph, noise, x0, 1e-3 + (1 - 1e-3) * t.float(), g)
+        draws = training_loss(model, graph, noise, x0, 1e-3 + (1 - 1e-3) * t.float(), generator=g)
         estimates.append(draws.reshape(groups, 64).mean(1))
     return torch.cat(estimates).std().item()
 

@@ -837,7 +837,7 @@ def train_and_measure(scale_by_sigma=True, steps=300, batch=128, **switches):
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     for _ in range(steps):
         x0, t = sentences(batch, generator), 1e-3 + 0.999 * times(batch, generator).float()
-        loss = training_loss(model, graph, schedule, x0, t, generator).mean()
+        loss = training_loss(model, graph, schedule, x0, t, generator=generator).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

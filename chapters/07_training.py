@@ -131,7 +131,7 @@ generator = torch.Generator().manual_seed(0)
 many = corpus.train[:4096]
 t = times(len(many), generator).float()
 with torch.no_grad():
-    start = training_loss(untrained, graph, noise, many, t, generator) / 32  # nats a token
+    start = training_loss(untrained, graph, noise, many, t, generator=generator) / 32  # nats a token
 error = start.std() / len(start) ** 0.5
 assert abs(start.mean() - 0.999 * math.log(40)) < 4 * error and error < 0.1
 
@@ -833,7 +833,7 @@ for a, b in zip(straight.average.parameters(), again.average.parameters()):
 # then, in nats a token, with log-linear noise? Work it out, then measure it. Name your answer `first`.
 #
 # ```python
-# no_rate = training_loss(untrained, graph, noise, many, t, generator) / noise.rate(t) / 32
+# no_rate = training_loss(untrained, graph, noise, many, t, generator=generator) / noise.rate(t) / 32
 # assert abs(first / no_rate.mean() - 1) < 0.05
 # ```
 #

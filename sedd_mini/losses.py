@@ -7,20 +7,21 @@ Every loss here and in `baselines.py` is called alike,
 with noisy tokens x (B, L), noise levels sigma (B,), data x0 (B, L), and true ratios (B, L, S). Each
 takes what its mathematics needs and ignores the rest, so one is swapped for another by its name.
 `model(x, sigma)` gives log-scores (B, L, S). The weights w_xy are the graph's rates Q(x, y); the
-noise rate σ(t) is not included.
+noise rate σ(t) is not included: `training_loss` multiplies by it. A loss of your own is a function
+that is called so; hand it to the trainer.
 """
 
 import torch
 from torch import Tensor
 
-from sedd_mini.graphs import check_sigma
+from sedd_mini.graphs import check_sigma, check_tokens
 
 
 def score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
     """Σ_{y≠x} w_xy (s_y − r_y log s_y + K(r_y)) with the true ratios r (eq. 5), (B,)."""
     weight = graph.rates_into(x)  # (B, L, S)
-    terms = score_entropy_terms(model(x, sigma), require(ratio, "ratio", "score_entropy"))
-    return weighted_sum(weight, terms)
+    ratio = same_shape(require(ratio, "ratio", "score_entropy"), weight, "ratio")
+    return weighted_sum(weight, score_entropy_terms(model(x, sigma), ratio))
 
 
 def implicit_score_entropy(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
@@ -49,8 +50,9 @@ def diffusion_weighted(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
 
     For an integral over t, multiply by `noise.rate(t)`.
     """
-    x0 = require(x0, "x0", "diffusion_weighted")
-    return graph.score_entropy(model(x, sigma), sigma[:, None], x, x0).sum(-1)
+    x0 = same_shape(require(x0, "x0", "diffusion_weighted"), x, "x0")
+    level = by_sequence(sigma, x)
+    return graph.score_entropy(model(x, sigma), level, x, x0).sum(-1)
 
 
 def diffusion_weighted_in_head(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
@@ -61,16 +63,25 @@ def diffusion_weighted_in_head(model, graph, x, sigma, x0=None, ratio=None) -> T
 
 def training_loss(
     model, graph, noise, x0, t, x=None, generator=None, loss=diffusion_weighted
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """σ(t) · loss at x ~ p_{t|0}(·|x0), for data x0 (B, L) and times t (B,); (B,).
 
-    With `diffusion_weighted` and t uniform in [0, 1] its expectation is the diffusion part of the
-    likelihood bound.
+    x is drawn with the generator unless it is given. With `diffusion_weighted` and t uniform in
+    [0, 1] the expectation is the diffusion part of the likelihood bound. Raises ValueError or
+    TypeError for shapes that do not fit, the loss's own included.
     """
-    sigma = noise.total(t)
+    sigma, rate = noise.total(t), noise.rate(t)  # (B,)
+    level = by_sequence(sigma, check_tokens(x0, graph.num_states))
     if x is None:
-        x = graph.sample_transition(x0, sigma[:, None], generator)
-    return noise.rate(t) * loss(model, graph, x, sigma, x0=x0)
+        x = graph.sample_transition(x0, level, generator)
+    x = same_shape(check_tokens(x, graph.num_states), x0, "x")
+    values = loss(model, graph, x, sigma, x0=x0)
+    if values.shape != rate.shape:
+        raise ValueError(
+            f"{getattr(loss, '__name__', loss)} must give one number a sequence, shape "
+            f"{tuple(rate.shape)}, got {tuple(values.shape)}"
+        )
+    return rate * values
 
 
 # ---- the pieces ----------------------------------------------------------------------------------
@@ -83,7 +94,8 @@ def score_entropy_terms(log_score: Tensor, ratio: Tensor) -> Tensor:
 
 def conditional_ratio(graph, x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
     """p(y | x0) / p(x | x0) token by token, (B, L, S); raises where x cannot come from x0."""
-    probs = graph.transition_probs(x0, check_sigma(sigma)[:, None])  # (B, L, S)
+    x0 = same_shape(x0, x, "x0")
+    probs = graph.transition_probs(x0, by_sequence(sigma, x))  # (B, L, S)
     here = probs.gather(-1, x[..., None])
     if (here <= 0).any():
         raise ValueError("p(x | x0) is 0 somewhere: x must be drawn from x0 by this graph")
@@ -111,6 +123,23 @@ def at_neighbours(model, graph, x: Tensor, sigma: Tensor) -> Tensor:
 def weighted_sum(weight: Tensor, terms: Tensor) -> Tensor:
     """Σ weight · terms over positions and states, (B, L, S) → (B,); where the weight is 0, 0."""
     return torch.where(weight > 0, weight.to(terms.dtype) * terms, 0).sum((1, 2))
+
+
+def by_sequence(sigma: Tensor, x: Tensor) -> Tensor:
+    """sigma (B,) → (B, 1); raises ValueError unless there is one level a sequence of x (B, L)."""
+    sigma = check_sigma(sigma)
+    if x.ndim != 2 or sigma.shape != x.shape[:1]:
+        raise ValueError(
+            f"need tokens (B, L) and one noise level or time for each of the B sequences, (B,); "
+            f"got {tuple(x.shape)} and {tuple(sigma.shape)}"
+        )
+    return sigma[:, None]
+
+
+def same_shape(value: Tensor, like: Tensor, name: str) -> Tensor:
+    if value.shape != like.shape:
+        raise ValueError(f"{name} must have shape {tuple(like.shape)}, got {tuple(value.shape)}")
+    return value
 
 
 def require(value: Tensor | None, name: str, loss: str) -> Tensor:

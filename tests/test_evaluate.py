@@ -218,7 +218,8 @@ def test_training_loss_is_the_integral_over_t():
     """Uniform t in [0, 1] reaches σ̄(0) to σ̄(1); the library's bound adds what lies below."""
     graph, noise, model = GRAPHS["uniform"], NOISES["geometric"], Exact(GRAPHS["uniform"], 0.7)
     g = torch.Generator().manual_seed(0)
-    values = training_loss(model, graph, noise, EVERY.repeat(1000, 1), times(16_000, g), g)
+    x0 = EVERY.repeat(1000, 1)
+    values = training_loss(model, graph, noise, x0, times(16_000, g), generator=g)
     chain, (levels, weights) = Chain(graph, data()), log_quadrature(0.3, 4.0, 40)
     truth = sum(
         w * chain.loss_by_data(model, s) for s, w in zip(levels, weights, strict=True)

@@ -198,7 +198,7 @@ def test_training_loss_estimates_the_integral_over_time():
     model = table_model(chain, random_table(chain, 5))
     data = chain.sample_data(40_000, g.manual_seed(0))
     t = torch.rand(40_000, generator=g, dtype=torch.float64)
-    values = losses.training_loss(model, chain.graph, noise, data, t, g)
+    values = losses.training_loss(model, chain.graph, noise, data, t, generator=g)
     exact = sum(
         w * (chain.p0 * chain.loss_by_data(model, s)).sum().item()
         for s, w in zip(*log_quadrature(1e-3, 5.0, 60), strict=True)

@@ -16,16 +16,28 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sedd_mini.graphs import check_sigma, check_tokens
+from sedd_mini.network import head
 from sedd_mini.network.attention import RotaryEmbedding, attention, no_autocast, rotate
 from sedd_mini.network.dropout import dropout, layer_keys
-from sedd_mini.network.head import log_scores, log_scores_at, score_entropy_at
+from sedd_mini.noise import check_number
+
+RELEASED = {  # names in config.json → names here
+    "hidden_size": "width", "cond_dim": "cond_dim", "length": "length", "n_blocks": "num_blocks",
+    "n_heads": "num_heads", "scale_by_sigma": "scale_by_sigma", "dropout": "dropout",
+}  # fmt: skip
+OPTIONS = {"normalised": False, "time_conditioning": True}  # not in the released networks
 
 
 @dataclass
 class DiTConfig:
     """Sizes of the network; the defaults are SEDD small with GPT-2's vocabulary (169.6 M weights).
 
-    Medium is width=1024, num_blocks=24, num_heads=16. Raises ValueError for sizes that do not fit.
+    Medium is width=1024, num_blocks=24, num_heads=16. `normalised`: the head gives a distribution
+    π over the data tokens at each masked position, and the log-score is log π − log(e^σ̄ − 1), the
+    form that the exact ratios have. Absorbing only: on the uniform graph a distribution over x0 is
+    no ratio; `baselines.score_of_mean` makes one of it. Without `time_conditioning` the network is
+    told σ̄ = 0 always, and σ̄ only scales its output. Raises ValueError or TypeError for what does
+    not fit.
     """
 
     num_tokens: int = 50257
@@ -37,27 +49,55 @@ class DiTConfig:
     cond_dim: int = 128
     dropout: float = 0.1
     scale_by_sigma: bool | None = None  # None: yes if absorbing; a uniform graph has no such scale
+    normalised: bool = False  # log-softmax over the data tokens
+    time_conditioning: bool = True
     checkpoint_activations: bool = False  # recompute each block in backward: less memory, +1/3 time
 
     def __post_init__(self):
         if self.scale_by_sigma is None:
             self.scale_by_sigma = self.absorbing
         for name in ("num_tokens", "length", "width", "num_blocks", "num_heads", "cond_dim"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        for name in ("absorbing", "scale_by_sigma", "checkpoint_activations", *OPTIONS):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.width % (2 * self.num_heads):
             raise ValueError(
                 f"width={self.width} must be a multiple of 2 * num_heads={2 * self.num_heads}: "
                 "heads take equal parts, and rotary positions turn pairs of dimensions"
             )
-        if not 0 <= self.dropout < 1:
+        if not 0 <= check_number("dropout", self.dropout) < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if self.scale_by_sigma and not self.absorbing:
             raise ValueError("scale_by_sigma=True is for absorbing=True only: leave it None")
+        if self.normalised and not self.absorbing:
+            raise ValueError("normalised=True is for absorbing=True only: on the uniform graph a "
+                             "distribution over tokens is no ratio")  # fmt: skip
+        if self.normalised and not self.scale_by_sigma:
+            raise ValueError("normalised=True includes the scale: leave scale_by_sigma None")
 
     @property
     def num_states(self) -> int:
         return self.num_tokens + self.absorbing
+
+    def to_config(self) -> dict:
+        """All that decides the function, in the names of the released config.json."""
+        config = {"num_tokens": self.num_tokens, "absorbing": self.absorbing}
+        config |= {name: getattr(self, own) for name, own in RELEASED.items()}
+        changed = {k for k, default in OPTIONS.items() if getattr(self, k) != default}
+        return config | {name: getattr(self, name) for name in OPTIONS if name in changed}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "DiTConfig":
+        """From what `to_config` gave; raises ValueError for a key that is unknown or missing."""
+        wanted = {"num_tokens", "absorbing", *RELEASED}
+        if unknown := sorted(config.keys() - wanted - OPTIONS.keys()):
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        if missing := sorted(wanted - config.keys()):
+            raise ValueError(f"lacks the key {missing[0]!r}")
+        return cls(**{RELEASED.get(name, name): value for name, value in config.items()})
 
 
 class DiffusionTransformer(nn.Module):
@@ -71,6 +111,11 @@ class DiffusionTransformer(nn.Module):
         self.rotary_emb = RotaryEmbedding(config.width // config.num_heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.output_layer = OutputLayer(config)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "DiffusionTransformer":
+        """A new network, from what `model.config.to_config()` gave."""
+        return cls(DiTConfig.from_config(config))
 
     def forward(self, x: Tensor, sigma: Tensor, at=None, x0=None, graph=None, key=None) -> Tensor:
         """Log-scores of x at total noise σ̄, or, given x0 and graph, the score entropy itself.
@@ -90,8 +135,9 @@ class DiffusionTransformer(nn.Module):
         only the data tell, token ids and the sign of sigma, is looked at on the CPU alone: a GPU
         would wait).
         """
-        check_input(self.config, x, sigma, at, x0, graph)
-        cond = F.silu(self.sigma_map(sigma))  # (B, C)
+        check_input(self.config, x, sigma, at, x0, graph, key)
+        told = sigma if self.config.time_conditioning else torch.zeros_like(sigma)
+        cond = F.silu(self.sigma_map(told))  # (B, C)
         hidden = self.vocab_embed(x)  # (B, L, D)
         cos, sin = self.rotary_emb(x.shape[1])  # (L, D/H) each
         keys = self.dropout_keys(x, key)  # (2 num_blocks, B), or Nones
@@ -196,22 +242,44 @@ class OutputLayer(nn.Module):
         with no_autocast(hidden):
             modulation = self.adaLN_modulation(cond)[:, None]  # (B, 1, 2 D)
         hidden = modulate(self.norm_final(hidden), *modulation.chunk(2, dim=-1))  # (B, L, D)
-        sigma = sigma[:, None].expand(x.shape)  # (B, L)
-        row = hidden, self.linear.weight, self.linear.bias, x, self.offset(sigma)
+        sigma, normalised = sigma[:, None].expand(x.shape), self.config.normalised  # (B, L)
+        offset, linear = self.offset(sigma), self.linear
         if x0 is not None:
             at = torch.ones_like(x, dtype=bool) if graph.mask_id is None else x == graph.mask_id
-            return score_entropy_at(at, *row, sigma, x0, graph)
-        return log_scores(*row) if at is None else log_scores_at(at, *row)
+            rest = x, offset, sigma, x0, graph
+            if not self.is_plain():
+                return head.score_entropy_of(linear, at, hidden, *rest, normalised)
+            row = hidden, linear.weight, linear.bias
+            return head.score_entropy_at(at, *row, *rest, normalised=normalised)
+        if not self.is_plain():
+            if at is not None:
+                hidden, x, offset = head.select(at, hidden, x, offset)
+            return head.from_logits(linear(hidden).clone(), x, offset, normalised)
+        row = hidden, linear.weight, linear.bias, x, offset, normalised
+        return head.log_scores(*row) if at is None else head.log_scores_at(at, *row)
+
+    def is_plain(self) -> bool:
+        """Whether `linear` is a matrix and a bias and nothing else: what head.py takes apart.
+
+        Anything else put in its place (a soft-cap, a low-rank change, a hook) is called as it is.
+        """
+        linear = self.linear
+        hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks,
+                 linear._backward_pre_hooks)  # fmt: skip
+        as_made = type(linear) is nn.Linear and "forward" not in linear.__dict__
+        return as_made and linear.bias is not None and not any(map(len, hooks))
 
     def offset(self, sigma: Tensor) -> Tensor:
         """What "scale by σ" subtracts from every log-score, shape of sigma: log(e^σ̄ − 1) + log N.
 
         An absorbing ratio is p(token | rest) / (e^σ̄ − 1). So the network itself has to give the log
-        of N p(token | rest) only, which does not depend on σ̄, and is 0 for a uniform guess.
+        of N p(token | rest) only, which does not depend on σ̄, and is 0 for a uniform guess. A
+        normalised head gives log p(token | rest), and no N is taken off.
         """
         if not self.config.scale_by_sigma:
             return torch.zeros_like(sigma)
-        return sigma + torch.log(-torch.expm1(-sigma)) + math.log(self.config.num_tokens)
+        scale = sigma + torch.log(-torch.expm1(-sigma))
+        return scale if self.config.normalised else scale + math.log(self.config.num_tokens)
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
@@ -221,17 +289,21 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     return linear
 
 
-def check_input(config: DiTConfig, x: Tensor, sigma: Tensor, at, x0, graph) -> None:
+def check_input(config: DiTConfig, x: Tensor, sigma: Tensor, at, x0, graph, key=None) -> None:
     """Raises for anything that `DiffusionTransformer.forward` cannot take."""
-    shape, most = tuple(x.shape), config.length
     check_tokens(x, config.num_states)
+    if not isinstance(sigma, Tensor):
+        raise TypeError(f"sigma must be a tensor, one level a sequence, got {sigma!r}")
     check_sigma(sigma, positive=True)
+    shape, most = tuple(x.shape), config.length
     if x.ndim != 2 or not 1 <= x.shape[1] <= most:
         raise ValueError(f"x must be (B, L), L from 1 to {most}, the config's length; got {shape}")
     if sigma.shape != x.shape[:1]:
         raise ValueError(f"sigma must be (B,) = {shape[:1]}, got {tuple(sigma.shape)}")
     if at is not None and (at.shape != x.shape or at.dtype != torch.bool):
         raise ValueError(f"at must be a boolean {shape}, as x; got {at.dtype} {tuple(at.shape)}")
+    if key is not None and (key.shape != x.shape[:1] or key.is_floating_point()):
+        raise ValueError(f"key must be {shape[:1]} integers, got {key.dtype} {tuple(key.shape)}")
     if (x0 is None) != (graph is None) or (x0 is not None and at is not None):
         raise ValueError("for the loss pass x0 and graph together, and no `at`")
     if x0 is not None and x0.shape != x.shape:
