@@ -65,6 +65,9 @@ class Settings:
     cond_dim: int = setting(128, "width of the noise level's embedding", "network",
                             least=1, most=2**16)  # fmt: skip
     dropout: float = setting(0.0, "dropout", "network", least=0, below=1)
+    normalised: bool = setting(False, "a head that gives a distribution over tokens (absorb only)",
+                               "network")  # fmt: skip
+    time_conditioning: bool = setting(True, "tell the network how much noise there is", "network")
     steps: int = setting(3000, "optimiser steps of the whole run", "steps", least=1, most=10**8)
     batch_size: int = setting(64, "blocks a step, of all processes and parts together", "steps",
                               least=1, most=2**24)  # fmt: skip
@@ -161,6 +164,7 @@ class Settings:
             absorbing=self.graph == "absorb" if absorbing is None else absorbing,
             num_blocks=self.num_blocks, num_heads=self.num_heads,
             cond_dim=self.cond_dim, dropout=self.dropout,
+            normalised=self.normalised, time_conditioning=self.time_conditioning,
             checkpoint_activations=self.checkpoint_activations,
         )  # fmt: skip
 
