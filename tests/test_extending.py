@@ -130,7 +130,8 @@ def test_a_subclass_is_never_saved_as_its_parent(tmp_path, monkeypatch):
         pass
 
     sizes = DiTConfig(num_tokens=5, length=4, width=8, num_blocks=1, num_heads=2, cond_dim=4)
-    net, graph, schedule = DiffusionTransformer(sizes), graphs.AbsorbingGraph(5), noise.CosineNoise()
+    net, graph = DiffusionTransformer(sizes), graphs.AbsorbingGraph(5)
+    schedule = noise.CosineNoise()
     for parts in ((Wider(sizes), graph, schedule), (net, Other(5), schedule),
                   (net, graph, Louder())):  # fmt: skip
         with pytest.raises(ValueError, match=r"Wider|Other|Louder"):
