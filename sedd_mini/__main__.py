@@ -1,7 +1,10 @@
 """The command line: python -m sedd_mini train | sample | prepare | plan (also as `sedd-mini`)."""
 
+import argparse
 import importlib
 import sys
+
+from sedd_mini.network.hardware import print_any_text
 
 COMMANDS = {  # name → what it does; each is a file of sedd_mini/commands with a main(arguments)
     "train": "train a network on text, or go on with a run",
@@ -21,7 +24,20 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if arguments[0] not in COMMANDS:
         sys.exit(f"error: no command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}")
-    importlib.import_module(f"sedd_mini.commands.{arguments[0]}").main(arguments[1:])
+    command = importlib.import_module(f"sedd_mini.commands.{arguments[0]}")
+    if not hasattr(command, "add_arguments"):
+        return command.main(arguments[1:])
+    parser = argparse.ArgumentParser(
+        f"python -m sedd_mini {arguments[0]}", description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    command.add_arguments(parser)
+    options = parser.parse_args(arguments[1:])
+    print_any_text()
+    try:
+        command.run(options)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

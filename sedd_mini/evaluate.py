@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from sedd_mini.losses import diffusion_weighted
-from sedd_mini.samplers import evaluation_mode
+from sedd_mini.network.head import chunks, piece_size
+from sedd_mini.samplers import evaluation_mode, integer, movable, real
 
 
 @dataclass
@@ -15,17 +16,24 @@ class Bound:
     """An upper bound on −log p_θ(x0), in nats a sequence, averaged over the sequences given.
 
     nats: the bound; error: one standard error of its Monte Carlo estimate; of which prior: the
-    part KL( p_{T|0} ‖ p_base ), known exactly; length: tokens a sequence.
+    part KL( p_{T|0} ‖ p_base ), known exactly; length: tokens a sequence; characters: of its text,
+    None if it is no text.
     """
 
     nats: float
     error: float
     prior: float
     length: int
+    characters: int | None = None
 
     @property
     def bits_per_token(self) -> float:
         return self.nats / self.length / math.log(2)
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """None where the number of characters is not known."""
+        return self.nats / self.characters / math.log(2) if self.characters else None
 
     @property
     def perplexity(self) -> float:
@@ -35,7 +43,10 @@ class Bound:
 
     def __str__(self) -> str:
         per_token, error = self.nats / self.length, self.error / self.length
-        return f"≤ {per_token:.4f} ± {error:.4f} nats a token (perplexity ≤ {self.perplexity:.2f})"
+        text = f"≤ {per_token:.4f} ± {error:.4f} nats a token (perplexity ≤ {self.perplexity:.2f})"
+        if self.characters:
+            text += f", {self.bits_per_character:.4f} bits a character"
+        return text
 
 
 def times(num: int, generator: torch.Generator | None = None, stratified: bool = True) -> Tensor:
@@ -60,24 +71,29 @@ def likelihood_bound(
     of the `repeats` is one estimate over all sequences with `times_each` draws a sequence, strata
     shared by all; the error bar is the spread of the repeats. For a DiffusionTransformer,
     `loss=diffusion_weighted_in_head` is the same with less memory. The model is evaluated without
-    dropout, and left as it was.
+    dropout, and left as it was. All is drawn on the CPU: with one `generator` there, the draws are
+    the same on every device. Raises ValueError or TypeError for what does not fit.
     """
-    if repeats < 2:
-        raise ValueError(f"an error bar needs at least 2 repeats, got {repeats}")
-    if x0.ndim != 2 or x0.numel() == 0:
-        raise ValueError(f"x0 must be (M, L), at least one sequence, got shape {tuple(x0.shape)}")
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must lie in (0, 1), got {eps}")
-    data, estimates = x0.repeat_interleave(times_each, 0), []
+    repeats = integer("repeats (an error bar needs several)", repeats, 2)
+    times_each = integer("times_each", times_each, 1)
+    batch_size = integer("batch_size", batch_size, 1)
+    eps = real("eps", eps, 0, 1)
+    check_data(x0, graph)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    if generator is not None and generator.device.type != "cpu":
+        raise ValueError(f"generator must be torch.Generator(), on the CPU, got {generator.device}")
+    data, estimates = x0.cpu().repeat_interleave(times_each, 0), []
     for _ in range(repeats):
         sigma, weight = sample_sigma(noise, times(len(data), generator, stratified), eps)
         total = 0.0
         for start in range(0, len(data), batch_size):
             part = slice(start, start + batch_size)
-            x0_part, level = data[part], sigma[part].to(data.device, torch.float32)
-            x = graph.sample_transition(x0_part, level[:, None], device_generator(x0, generator))
+            x0_part, level = data[part], sigma[part].float()
+            x = graph.sample_transition(x0_part, level[:, None], generator)
+            x, level, x0_part = (tensor.to(x0.device) for tensor in (x, level, x0_part))
             with evaluation_mode(model):
-                values = loss(model, graph, x, level, x0=x0_part).double().cpu()
+                values = loss(model, graph, x, level, x0=x0_part).cpu().double()
             total += (weight[part] * values).sum().item()
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total}: does the model give finite log-scores?")
@@ -87,6 +103,38 @@ def likelihood_bound(
     prior = x0.shape[1] * graph.prior_kl(sigma_max).item()
     error = (values.std() / math.sqrt(repeats)).item()
     return Bound(values.mean().item() + prior, error, prior, x0.shape[1])
+
+
+def check_data(x0, graph) -> None:
+    """Raises unless x0 (M, L) are tokens of the graph, none of them MASK."""
+    if not isinstance(x0, Tensor) or x0.dtype != torch.int64:
+        kind = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
+        raise TypeError(f"x0 must be an int64 tensor of tokens, got {kind}: use torch.as_tensor")
+    if x0.ndim != 2 or x0.numel() == 0:
+        raise ValueError(f"x0 must be (M, L), at least one sequence, got shape {tuple(x0.shape)}")
+    if x0.device.type == "mps":
+        raise ValueError("x0 is on mps, which has no float64: move x0 and the model to the cpu")
+    low, high = x0.min().item(), x0.max().item()
+    if low < 0 or high >= graph.num_tokens:
+        mask = " (MASK is no data)" if high == graph.mask_id else ""
+        raise ValueError(
+            f"x0: token ids must lie in [0, {graph.num_tokens}), got {low} to {high}{mask}"
+        )
+
+
+def diffusion_weighted_at(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
+    """`diffusion_weighted` of any model(x, sigma, at=mask), (B,), from the rows that count alone.
+
+    Absorbing: those of masked positions. A row costs num_states log-scores of memory.
+    """
+    at = movable(graph, x, torch.ones_like(x, dtype=torch.bool))
+    if not at.any():
+        return torch.zeros(len(x), device=x.device)
+    log_score = model(x, sigma, at=at)  # (M, num_states)
+    rows = log_score, sigma[:, None].expand(x.shape)[at], x[at], x0[at]
+    pieces = chunks(piece_size(log_score), *rows)  # what fits the cache
+    terms = torch.cat([graph.score_entropy(*piece) for piece in pieces])  # (M,)
+    return terms.new_zeros(x.shape).masked_scatter(at, terms).sum(-1)
 
 
 def sample_sigma(
@@ -103,8 +151,3 @@ def sample_sigma(
     sigma = torch.where(u < share, near, noise.total(t))
     rate = (1 - eps) / (1 - share) * noise.rate(t)
     return sigma, torch.where(u < share, near * span / share, rate)
-
-
-def device_generator(x: Tensor, generator: torch.Generator | None) -> torch.Generator | None:
-    """The generator, if it can be used on the device of x; otherwise that device's default one."""
-    return generator if generator is None or generator.device == x.device else None

@@ -1,54 +1,276 @@
-"""A trained network with all that belongs to it: write text, fill gaps."""
+"""A trained network with all that belongs to it: write text, fill gaps, bound the likelihood.
 
+A `TextModel` is a network, its graph and schedule, and a tokeniser; `load` reads one from a folder
+or the hub. The network may be any function model(x, sigma, at=mask) → log-scores, the tokeniser
+anything with encode, decode and vocab_size; ids in place of text are taken as they are.
+"""
+
+import math
 import re
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sedd_mini.text.tokenizers import BPETokenizer, CharTokenizer, WordTokenizer
+from sedd_mini.evaluate import Bound, diffusion_weighted_at, likelihood_bound
+from sedd_mini.network.pretrained import find_folder, load_pretrained
+from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, integer, sample
+from sedd_mini.text.tokenizers import BPETokenizer, WordTokenizer, load_tokenizer, make_tokenizer
 
-GAP = re.compile(r" ?_{3,}")  # two are common in code: __init__
+GAP = re.compile(r"_{3,}")  # two are common in code: __init__
+GROUP = 2**28  # the most log-scores that sampling holds at a time: 1 GiB in float32
+BATCH = 2**25  # of a bound, which needs several copies
 
 
-def template(tokenizer, prompt: str = "", text: str = "", suffix: str = "", length: int = 0,
+class TextNote(UserWarning):
+    """A text is read as another one."""
+
+
+class TextModel:
+    """network, graph, noise and tokenizer in one; `length` is the longest text, in tokens.
+
+    length: default `network.config.length`. Raises ValueError if there is neither, or if the
+    tokeniser and the graph count different tokens.
+    """
+
+    def __init__(self, network: Callable, graph, noise, tokenizer, length: int | None = None):
+        if length is None:
+            length = getattr(getattr(network, "config", None), "length", None)
+            if length is None:
+                raise ValueError("network has no config.length: give length, its longest text")
+        if tokenizer.vocab_size != graph.num_tokens:
+            raise ValueError(
+                f"the tokeniser has {tokenizer.vocab_size} tokens, the network {graph.num_tokens}: "
+                "give the tokeniser that the network was trained with (--tokenizer in a command)"
+            )
+        self.network, self.graph, self.noise, self.tokenizer = network, graph, noise, tokenizer
+        self.length = integer("length", length, 1)
+
+    @property
+    def device(self) -> torch.device:
+        return find_device(self.network, None, None)
+
+    def __repr__(self) -> str:
+        size = ""
+        if isinstance(self.network, torch.nn.Module):
+            size = f" of {sum(p.numel() for p in self.network.parameters()) / 1e6:.1f} M weights"
+        kind = type(self.tokenizer).__name__
+        return (
+            f"TextModel({type(self.network).__name__}{size}, {self.graph}, {self.noise}, {kind}, "
+            f"length {self.length}, on {self.device})"
+        )
+
+    def write(self, num: int = 1, length: int | None = None, steps: int = 128, prompt="",
+              suffix="", seed: int = 0, sampler: str | Step = "tweedie", callback=None,
+              ) -> list[str]:  # fmt: skip
+        """`num` texts of `length` tokens (default: all) between a prompt and a suffix.
+
+        Text i of a seed is the same whatever `num` is. sampler and callback: as in `sample`. A BPE
+        leaves a space at the prompt's end to the next word. Raises ValueError for what does not
+        fit; warns where the prompt or the suffix is read as another text.
+        """
+        length = self.length if length is None else integer("length", length, 1)
+        given = template(self.tokenizer, prompt=prompt, suffix=suffix, length=length)
+        return self.complete(given, num, steps, seed, sampler, callback)
+
+    def fill(self, text, num: int = 1, gap: int | None = None, steps: int = 128, seed: int = 0,
+             sampler: str | Step = "tweedie", callback=None) -> list[str]:  # fmt: skip
+        """`num` texts with the gaps (____) of `text` filled, `gap` tokens each: see `template`."""
+        if hasattr(text, "__len__") and len(text) == 0:
+            raise ValueError("the text is empty: mark gaps by ____, or use write(prompt=…)")
+        given = template(self.tokenizer, text=text, gap=gap)
+        return self.complete(given, num, steps, seed, sampler, callback)
+
+    def complete(self, given: Tensor, num, steps, seed, sampler="tweedie", callback=None):
+        """`num` texts that have the tokens `given` (L,), −1 where free."""
+        num, size = integer("num", num, 1), len(given)
+        if size > self.length:
+            raise ValueError(f"{size} tokens are more than the {self.length} of the network")
+        texts, group = [], max(1, GROUP // (size * self.graph.num_states))
+        while len(texts) < num:
+            some = generators(seed, min(group, num - len(texts)), first=len(texts))
+            x = sample(
+                self.network, self.graph, self.noise, (len(some), size), steps, sampler,
+                clamp=given, generator=some, callback=callback, device=self.device,
+            )  # fmt: skip
+            texts += [self.tokenizer.decode(row) for row in x.tolist()]
+        return texts
+
+    def bound(self, texts: Iterable, repeats: int = 8, times_each: int = 8,
+              seed: int = 0) -> list[Bound]:  # fmt: skip
+        """For each text, or list of ids: the likelihood bound, its error bar, bits a character.
+
+        A text longer than the network's length is cut into windows of that length and a last,
+        shorter one; their bounds are summed, so no window sees what stands before it. The noise
+        of text i comes from (seed, i). Characters are those of the text as the tokeniser reads it:
+        where it reads another text, a warning says so. Raises ValueError for an empty text.
+        """
+        if isinstance(texts, str) or not hasattr(texts, "__iter__"):
+            raise TypeError(f"texts must be a list of texts, got a {type(texts).__name__}")
+        texts = list(texts)
+        bounds, makers = [], generators(seed, max(1, len(texts)))
+        for i, text in enumerate(texts):
+            ids, characters = encode(self.tokenizer, text, f"text {i}"), None
+            if not ids:
+                raise ValueError(f"text {i} is empty: a bound needs at least one token")
+            if isinstance(text, str):
+                characters = len(read_back(self.tokenizer, text, f"text {i}"))
+            windows = torch.tensor(ids).split(self.length)
+            whole = [w for w in windows if len(w) == len(windows[0])]
+            parts = [(len(rows), self.bound_of(torch.stack(rows), repeats, times_each, makers[i]))
+                     for rows in (whole, windows[len(whole):]) if rows]  # fmt: skip
+            bounds.append(Bound(
+                nats=sum(num * part.nats for num, part in parts),
+                error=math.hypot(*(num * part.error for num, part in parts)),
+                prior=sum(num * part.prior for num, part in parts),
+                length=len(ids), characters=characters,
+            ))  # fmt: skip
+        return bounds
+
+    def bound_of(self, x0: Tensor, repeats, times_each, generator) -> Bound:
+        """The bound of windows x0 (M, L), averaged over them."""
+        network, device = self.network, self.device
+        if device.type == "mps":  # it has no float64, which the loss needs
+            device = torch.device("cpu")
+
+            def network(x, sigma, at):
+                x, sigma, at = (tensor.to(self.device) for tensor in (x, sigma, at))
+                return self.network(x, sigma, at=at).to(device)
+
+        with evaluation_mode(self.network):
+            return likelihood_bound(
+                network, self.graph, self.noise, x0.to(device), repeats, times_each,
+                max(1, BATCH // (x0.shape[1] * self.graph.num_states)), generator,
+                loss=diffusion_weighted_at,
+            )  # fmt: skip
+
+
+def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None) -> TextModel:
+    """The TextModel of a training folder, a network's folder, or a name on the hub.
+
+    device     None: cuda, mps or cpu, the first that works here
+    tokenizer  None: the one that lies beside the network; else "gpt2", a folder, or a tokeniser
+
+    Raises FileNotFoundError if something is not there, ValueError if it does not fit.
+    """
+    device = working_device(device)
+    network, graph, noise = load_pretrained(name_or_folder, device)
+    if tokenizer is None:
+        try:
+            tokenizer = load_tokenizer(find_folder(name_or_folder))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}. Say which one the network was trained with, by tokenizer=… (in a "
+                "command --tokenizer gpt2): gpt2 for the released weights, or a folder"
+            ) from error
+    elif isinstance(tokenizer, str | Path):
+        named = str(tokenizer) in ("gpt2", "chars")
+        tokenizer = make_tokenizer(tokenizer if named else Path(tokenizer).expanduser(), ())
+    return TextModel(network, graph, noise, tokenizer)
+
+
+def working_device(device: str | torch.device | None = None) -> str:
+    """The device that is asked for, if it works here; None: the first that does."""
+    reason = ""
+    for name in ("cuda", "mps", "cpu") if device is None else (device,):
+        try:
+            (torch.ones(1, device=name) + 1).tolist()
+            return str(name)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0].split(". ")[0]
+    raise ValueError(f"device {str(device)!r} does not work here ({reason:.80}): give cpu, or none")
+
+
+def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
              gap: int | None = None) -> Tensor:  # fmt: skip
     """What is given and what is free, (L,) int64: token ids, and −1 for a free position.
 
     Either `text` with gaps, each a run of three or more underscores; or a prompt, a suffix, or
     both, with everything between them free, `length` tokens in all. A gap gets `gap` tokens; by
-    default one word of a word tokeniser, as many characters as underscores, or half as many tokens
-    of a BPE. A BPE puts the space before a word into its token: so that the word can be any, a
-    space before a gap, or at the end of the prompt, is left to it. Raises ValueError if nothing is
+    default one word of a word tokeniser, half as many tokens of a BPE as underscores, or as many of
+    any other. A BPE puts the space before a word into its token: so that the word can be any, a
+    space before a gap, or at the end of the prompt, is left to it. Each text may also be a list of
+    ids, −1 where free. Warns where a tokeniser reads another text; raises ValueError if nothing is
     free.
     """
-    if gap is not None and gap < 1:
-        raise ValueError(f"a gap has at least one token, got {gap}")
-    if text:
-        if prompt or suffix:
+    gap = None if gap is None else integer("gap (a gap has at least one token)", gap, 1)
+    bpe = isinstance(tokenizer, BPETokenizer)
+    for name, value in (("prompt", prompt), ("text", text), ("suffix", suffix)):
+        check_text(value, name)
+    if len(text):
+        if len(prompt) or len(suffix):
             raise ValueError("give either a text with gaps, or a prompt and a suffix, not both")
-        ids, end = [], 0
-        for match in GAP.finditer(text):
-            run = match.group().count("_")
-            spaces = len(match.group()) - run
-            if isinstance(tokenizer, CharTokenizer):
-                ids += tokenizer.encode(text[end : match.start() + spaces])
-            else:
-                ids += tokenizer.encode(text[end : match.start()])
-            if gap is None:
-                width = {CharTokenizer: run, WordTokenizer: 1}.get(type(tokenizer), (run + 1) // 2)
-            else:
-                width = gap
-            ids += [-1] * width
-            end = match.end()
-        ids += tokenizer.encode(text[end:])
+        if not isinstance(text, str):
+            ids = encode(tokenizer, text, "text", lowest=-1)
+        else:
+            ids, end = [], 0
+            for match in GAP.finditer(text):
+                piece, run = text[end : match.start()], len(match.group())
+                ids += read(tokenizer, piece.removesuffix(" ") if bpe else piece, "text")
+                if gap is None:
+                    words = isinstance(tokenizer, WordTokenizer)
+                    run = 1 if words else (run + 1) // 2 if bpe else run
+                ids += [-1] * (run if gap is None else gap)
+                end = match.end()
+            ids += read(tokenizer, text[end:], "text")
     else:
-        if isinstance(tokenizer, BPETokenizer):
+        if bpe and isinstance(prompt, str) and prompt.endswith(" "):
+            note("the space at the end of the prompt is left to the next word, as a BPE needs it")
             prompt = prompt.removesuffix(" ")
-        before, after = tokenizer.encode(prompt), tokenizer.encode(suffix)
-        ids = before + [-1] * (length - len(before) - len(after)) + after
+        before, after = read(tokenizer, prompt, "prompt"), read(tokenizer, suffix, "suffix")
+        ids = before + [-1] * (integer("length", length, 0) - len(before) - len(after)) + after
     if -1 not in ids:
         raise ValueError(
-            "nothing is left to fill in: mark gaps by ____" if text else
+            "nothing is left to fill in: mark gaps by ____" if len(text) else
             f"nothing is left to fill in: prompt and suffix are {len(ids)} tokens, of {length}"
         )  # fmt: skip
     return torch.tensor(ids)
+
+
+def read(tokenizer, text, name: str) -> list[int]:
+    """The ids of a text, or ids as they are; warns if the text comes back as another one."""
+    ids = encode(tokenizer, text, name)
+    if isinstance(text, str):
+        read_back(tokenizer, text, name)
+    return ids
+
+
+def encode(tokenizer, text, name: str, lowest: int = 0) -> list[int]:
+    """The ids of a text, or a list of ids in [lowest, vocab_size), whatever holds them."""
+    check_text(text, name)
+    if not isinstance(text, str):
+        ids = getattr(text, "tolist", lambda: text)()
+        return [integer(f"a token id of {name}", i, lowest, tokenizer.vocab_size - 1) for i in ids]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the {name} holds bytes that are no UTF-8, at character {error.start + 1}: give it in "
+            "the encoding of the terminal"
+        ) from None
+    return list(tokenizer.encode(text))
+
+
+def check_text(text, name: str) -> None:
+    if isinstance(text, bytes) or not hasattr(text, "__len__"):
+        kind = type(text).__name__
+        raise TypeError(f"{name} must be text or a list of token ids, got {kind} {text!r:.40}")
+
+
+def read_back(tokenizer, text: str, name: str) -> str:
+    """The text as the tokeniser reads it; warns if that is another one."""
+    found = tokenizer.decode(tokenizer.encode(text))
+    if isinstance(tokenizer, WordTokenizer):  # white space only separates words there
+        return found
+    if found != text:
+        i = next((i for i, (a, b) in enumerate(zip(found, text, strict=False)) if a != b),
+                 min(len(found), len(text)))  # fmt: skip
+        note(f"the {name} holds what the tokeniser lacks, and is read otherwise: "
+             f"{text[i : i + 20]!r} as {found[i : i + 20]!r}")  # fmt: skip
+    return found
+
+
+def note(message: str) -> None:
+    warnings.warn(message, TextNote, stacklevel=4)

@@ -12,11 +12,18 @@ for those that move, from their moves alone.
 
 **Work only where work is.** The absorbing graph moves masked tokens only: scores are computed for
 these and no others, and where none is left the network is not called at all.
+
+**A step of your own** is a function step(model, graph, noise, x, free, t, t_next, generator) → x:
+`sample` takes it as its method. x (B, L) are the tokens at time t, a new x those at t_next; both
+times are float64 tensors without axes. It may call model(x, sigma, at=mask) as often as it likes
+and change x where `free` (B, L) is True. `movable` and `uniforms` below are made for it.
 """
 
 import contextlib
+import hashlib
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,6 +31,9 @@ from torch import Tensor
 
 from sedd_mini.graphs import AbsorbingGraph
 from sedd_mini.network.head import chunks, piece_size
+
+Generators = torch.Generator | list[torch.Generator] | None
+Step = Callable[..., Tensor]
 
 
 @torch.no_grad()
@@ -33,65 +43,145 @@ def sample(
     noise,
     shape: tuple[int, int],
     steps: int | None = None,
-    method: str = "tweedie",
+    method: str | Step = "tweedie",
     *,
     clamp: Tensor | None = None,
+    start: tuple[Tensor, float] | None = None,
     times: Sequence[float] | Tensor | None = None,
     denoise: bool = True,
     eps: float = 1e-5,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callable[[int, float, Tensor], None] | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Tokens (B, L) int64 from noise: `steps` τ-leaps and a last step that takes away all the rest.
+    """Tokens (B, L) int64 from noise: `steps` steps and a last one that takes away all the rest.
 
     model      any function model(x, sigma, at=mask) → log-scores (M, num_states) of the M positions
                where mask is True: x (B, L), sigma (B,) the total noise. A module is set to eval
                mode meanwhile.
     shape      (B, L)
     steps      of equal length, from t = 1 to t = eps; or give `times`, any falling list in [0, 1]
-    method     "tweedie" or "euler" (section 4 of Lou et al. 2023)
+    method     a name in SAMPLERS (section 4 of Lou et al. 2023), or a step of your own (see above)
     clamp      int64, (B, L) or (L,): tokens that are given, and −1 at the positions to fill in.
                Absorbing: as the steps get short, the rest follows p(rest | given). Uniform: it
                conditions on the noisy x_t = given instead of x_0 = given: a heuristic.
+    start      (tokens, t): goes on from these tokens, (B, L) or (L,) int64, MASK allowed, noised as
+               at time t, instead of from noise at t = 1; `clamp` overwrites what it gives
     denoise    the last step, from the last time to no noise, by Tweedie; it never leaves a MASK
-    generator  on the device of the samples; equal seeds give equal samples
+    generator  equal seeds give equal samples; on the CPU or the device of the samples. A list of
+               one a sample (see `generators`): a sample then does not depend on what is sampled
+               beside it, up to the rounding of the network.
     callback   called as callback(step, t, x) with the start (step 0) and after each step, the last
                one (t = 0) included; x is a copy
     device     of the samples; default that of the module's parameters, else of the generator
 
-    Raises ValueError for what does not fit, and where log-scores are NaN or overflow.
+    Raises ValueError or TypeError for what does not fit, also for what a step of your own returns,
+    and where log-scores are NaN or overflow.
     """
-    times = check_times(times, steps, eps, denoise)
-    if method not in ("tweedie", "euler"):
-        raise ValueError(f"method must be 'tweedie' or 'euler', got {method!r}")
+    times, shape, step = check_times(times, steps, eps, denoise, start), check_shape(shape), method
+    if isinstance(method, str):
+        step = SAMPLERS.get(method)
+    for name, value in (("model", model), ("method", step), ("callback", callback or len)):
+        if not callable(value):
+            names = f"{' or '.join(map(repr, SAMPLERS))}, or a " if name == "method" else "a "
+            given = method if name == "method" else value
+            raise ValueError(f"{name} must be {names}function, got {given!r}")
+    generator = check_generator(generator, shape)
     device = find_device(model, generator, device)
     given = check_clamp(clamp, shape, graph, device)  # (B, L), −1 where free
-    free = given < 0
-    x = torch.where(free, graph.sample_limit(shape, generator=generator, device=device), given)
-
-    def step(sigma: Tensor, dsigma: Tensor, method: str) -> None:
-        at = free if graph.mask_id is None else free & (x == graph.mask_id)
-        if at.any():
-            levels = torch.full((len(x),), sigma.item(), device=device)  # (B,)
-            log_score = model(x, levels, at=at)  # (M, num_states)
-            x[at] = leap(graph, x[at], log_score, dsigma.item(), method, generator)
+    x = torch.where(given < 0, first_tokens(graph, shape, start, generator, device), given)
 
     with evaluation_mode(model):
         tell(callback, 0, times[0], x)
         for k, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
-            sigma = noise.total(t)
-            euler = method == "euler"
-            step(
-                sigma,
-                (t - t_next) * noise.rate(t) if euler else sigma - noise.total(t_next),
-                method,
-            )
+            x = step(model, graph, noise, x, given < 0, t, t_next, generator)
+            check_step(x, given, graph, step)
             tell(callback, k, t_next, x)
         if denoise:
-            step(noise.total(times[-1]), noise.total(times[-1]), "denoise")
+            sigma = noise.total(times[-1])
+            x = leap_at(model, graph, x, given < 0, sigma, sigma, "denoise", generator)
             tell(callback, len(times), torch.tensor(0.0), x)
     return x
+
+
+def tweedie(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
+    """The step that is best token by token, for exact scores (section 4.2 of Lou et al. 2023)."""
+    sigma = noise.total(t)
+    dsigma = sigma - noise.total(t_next)
+    return leap_at(model, graph, x, free, sigma, dsigma, "tweedie", generator)
+
+
+def euler(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
+    """The step of the reverse rates as they are at t (section 4.2 of Lou et al. 2023)."""
+    dsigma = (t - t_next) * noise.rate(t)
+    return leap_at(model, graph, x, free, noise.total(t), dsigma, "euler", generator)
+
+
+SAMPLERS: dict[str, Step] = {"tweedie": tweedie, "euler": euler}
+
+
+def leap_at(model, graph, x, free, sigma, dsigma, method: str, generator: Generators) -> Tensor:
+    """A `leap` of the tokens of x (B, L) that are free and can move, at total noise sigma."""
+    at = movable(graph, x, free)
+    if not at.any():
+        return x
+    levels = torch.full((len(x),), float(sigma), device=x.device)  # (B,)
+    log_score = model(x, levels, at=at)  # (M, num_states)
+    moved = leap(graph, x[at], log_score, float(dsigma), method, uniforms(at, generator))
+    return x.masked_scatter(at, moved)
+
+
+def movable(graph, x: Tensor, free: Tensor) -> Tensor:
+    """Where a step may change x (B, L): the free positions; absorbing: of these the masked ones."""
+    return free & (x == graph.mask_id) if absorbs(graph) else free
+
+
+def absorbs(graph) -> bool:
+    """Whether it is the absorbing graph; not so a subclass whose visible tokens may move too."""
+    ways = ("reverse_rates", "tweedie_probs")
+    return isinstance(graph, AbsorbingGraph) and all(
+        getattr(type(graph), name) is getattr(AbsorbingGraph, name) for name in ways
+    )
+
+
+def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
+    """`num` numbers for each True of the mask at (B, L): (num, M), float64, uniform in [0, 1).
+
+    From one generator they come for the M positions. Of a list, one a sample, each draws a whole
+    row, (num, L), unless its row of the mask is empty: a sample's numbers are its own. They lie on
+    the device of the mask, or on the CPU if that device has no float64.
+    """
+    device = torch.device("cpu") if at.device.type == "mps" else at.device
+    if not isinstance(generator, list):
+        source = device if generator is None else generator.device
+        size = num, int(at.sum())
+        u = torch.rand(size, generator=generator, dtype=torch.float64, device=source)
+        return u.to(device)
+    u = torch.zeros(num, *at.shape, dtype=torch.float64, device=generator[0].device)
+    for i in at.any(1).nonzero()[:, 0].tolist():
+        u[:, i].uniform_(generator=generator[i])
+    return u.to(device)[:, at.to(device)]
+
+
+def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
+    """A generator on the CPU for each of the samples first, first + 1, … of a seed, `num` in all.
+
+    Sample i of a seed is always the same one, and two (seed, i) have two streams: always for seed
+    and i below 65 536; beyond, they fall together with a chance of 2⁻³² (a CPU generator of PyTorch
+    keeps 32 bits of its seed).
+    """
+    seed = integer("seed", seed, 0, 2**63 - 1)
+    last = integer("first", first, 0) + integer("num", num, 1)
+    return [torch.Generator().manual_seed(stream(seed, i)) for i in range(first, last)]
+
+
+def stream(seed: int, i: int) -> int:
+    """32 bits of (seed, i), without two alike where both are below 2¹⁶."""
+    bits, high = (seed % 2**16 << 16) + i % 2**16, (seed >> 16, i >> 16)
+    if any(high):
+        bits ^= int.from_bytes(hashlib.sha256(repr(high).encode()).digest()[:4], "big")
+    bits = bits * 0x9E3779B1 % 2**32  # odd factor and shift: each can be undone
+    return bits ^ bits >> 15
 
 
 @contextlib.contextmanager
@@ -107,30 +197,23 @@ def evaluation_mode(model: Callable):
             model.train()
 
 
-def leap(
-    graph,
-    x: Tensor,
-    log_score: Tensor,
-    dsigma: float,
-    method: str = "tweedie",
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def leap(graph, x: Tensor, log_score: Tensor, dsigma: float, method: str, u: Tensor) -> Tensor:
     """One step of the tokens x (M,), at their log-scores (M, num_states): where they go, (M,).
 
     method is "tweedie" or "denoise" (the same, but never to MASK), dsigma = Δσ̄; or "euler",
-    dsigma = Δt σ(t). Two uniform numbers a row, so that nothing depends on how rows are grouped.
+    dsigma = Δt σ(t). u (2, M) are uniform numbers, two a row, so that nothing depends on how rows
+    are grouped. All is computed on the device of u: one without float64 (MPS) has it on the CPU.
     """
     if log_score.shape != (*x.shape, graph.num_states):
         raise ValueError(
             f"model(x, sigma, at=mask) must give log-scores of shape {(*x.shape, graph.num_states)}"
             f", a row for each True of the mask; got {tuple(log_score.shape)}"
         )
-    u = torch.rand(2, len(x), generator=generator, dtype=torch.float64, device=x.device)
-    moved = []
-    for tokens, log_rows, *uniform in chunks(piece_size(log_score), x, log_score, *u):
+    moved, here = [], (x.to(u.device), log_score.to(u.device))
+    for tokens, log_rows, *uniform in chunks(piece_size(log_score), *here, *u):
         moves, p_move = move_weights(graph, tokens, log_rows, dsigma, method)
         moved.append(draw_moves(tokens, moves, p_move, *uniform))
-    return torch.cat(moved)
+    return torch.cat(moved).to(x.device)
 
 
 def move_weights(
@@ -142,7 +225,7 @@ def move_weights(
     """
     here = x[:, None]
     log_score = log_score.to(torch.promote_types(log_score.dtype, torch.float32))
-    if isinstance(graph, AbsorbingGraph):  # x is MASK, and both methods have the same form:
+    if absorbs(graph):  # x is MASK, and both methods have the same form:
         factor = dsigma if method == "euler" else math.expm1(dsigma)  # one value if log-linear
         moves = log_score.exp().scatter_(-1, here, 0.0).mul_(factor)  # (M, N + 1)
         total = moves.sum(-1, dtype=torch.float64)  # (M,)
@@ -188,56 +271,159 @@ def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
         callback(step, t.item(), x.clone())
 
 
-def check_times(times, steps: int | None, eps: float, denoise: bool) -> Tensor:
+# ---- what is given is looked at ------------------------------------------------------------------
+
+
+def integer(name: str, value, low: int, high: int | None = None) -> int:
+    """value as an int in [low, high]: numpy's too, but neither a boolean nor a float."""
+    wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if type(value).__name__ in ("bool", "bool_") or number is None or number < low or (
+        high is not None and number > high
+    ):  # fmt: skip
+        raise ValueError(f"{name} must be an integer {wanted}, got {value!r}")
+    return number
+
+
+def real(name: str, value, low: float, high: float) -> float:
+    """value as a float strictly between low and high; neither a boolean nor a text."""
+    try:
+        number = math.nan if isinstance(value, str | bool) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if not low < number < high:
+        raise ValueError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}")
+    return number
+
+
+def check_times(times, steps: int | None, eps: float, denoise: bool, start=None) -> Tensor:
     """The times of a run, falling, float64; raises ValueError for what cannot be one."""
+    first = 1.0
+    if start is not None:
+        if not isinstance(start, tuple | list) or len(start) != 2:
+            raise ValueError(f"start must be (tokens, t), got {type(start).__name__} {start!r:.60}")
+        first = real("the time t of start", start[1], 0, math.nextafter(1, 2))
     if times is None:
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(
-                f"steps must be an integer of at least 1, got {steps!r}; or give times"
-            )
-        times = torch.linspace(1, eps, steps + 1, dtype=torch.float64)
-    times = torch.as_tensor(times, dtype=torch.float64)
+        if steps is None:
+            raise ValueError("steps must be an integer of at least 1, got None; or give times")
+        steps = integer("steps", steps, 1)
+        last = real("eps", eps, 0, first)
+        times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+    try:
+        times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"times must be falling numbers in [0, 1], got {times!r:.60}") from None
     if times.ndim != 1 or len(times) < 2 or not (times.diff() < 0).all():
-        raise ValueError(f"times must be at least 2 falling numbers, got {times.tolist()}")
-    if steps not in (None, len(times) - 1):
+        raise ValueError(f"times must be at least 2 falling numbers, got {times.tolist()!s:.60}")
+    if steps is not None and integer("steps", steps, 1) != len(times) - 1:
         raise ValueError(f"{len(times)} times make {len(times) - 1} steps, not steps={steps}")
     if times[0] > 1 or times[-1] < 0 or (denoise and times[-1] == 0):
         raise ValueError(
             f"times must lie in [0, 1], the last above 0 if the denoising step is to follow "
             f"(otherwise pass denoise=False), got {times[0].item():g} to {times[-1].item():g}"
         )
+    if start is not None and times[0] != first:
+        raise ValueError(f"start is at t = {first:g}, but times begin at {times[0].item():g}")
     return times
+
+
+def check_shape(shape) -> tuple[int, int]:
+    try:
+        num, length = shape
+        return integer("B", num, 1), integer("L", length, 1)
+    except (TypeError, ValueError):
+        given = shape if isinstance(shape, tuple) else repr(shape)
+        raise ValueError(f"shape must be (B, L), both at least 1, got {given!s:.60}") from None
 
 
 def check_clamp(clamp, shape: tuple[int, int], graph, device) -> Tensor:
     """The given tokens, −1 at free positions, (B, L)."""
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"shape must be (B, L), both at least 1, got {tuple(shape)}")
     if clamp is None:
         return torch.full(shape, -1, device=device)
-    clamp = torch.as_tensor(clamp, device=device)
-    if clamp.shape not in (torch.Size(shape), torch.Size(shape[1:])):
-        raise ValueError(
-            f"clamp must have shape {tuple(shape)} or {tuple(shape[1:])}: a token at each given "
-            f"position and -1 elsewhere; got {tuple(clamp.shape)}"
-        )
-    if clamp.dtype != torch.int64 or clamp.min() < -1 or clamp.max() >= graph.num_tokens:
-        raise ValueError(
-            f"clamp must hold int64 tokens in [0, {graph.num_tokens}), or -1 where free; got "
-            f"{clamp.dtype} from {clamp.min().item()} to {clamp.max().item()}"
-        )
-    return clamp.expand(shape)
+    return check_rows("clamp", clamp, shape, device, -1, graph.num_tokens)
 
 
-def find_device(model, generator: torch.Generator | None, device) -> torch.device:
+def first_tokens(graph, shape, start, generator: Generators, device) -> Tensor:
+    """What a run begins with, (B, L): the tokens of `start`, or noise."""
+    if start is not None:
+        return check_rows("the tokens of start", start[0], shape, device, 0, graph.num_states)
+    if isinstance(generator, list):
+        rows = [graph.sample_limit((1, shape[1]), g, g.device) for g in generator]
+        return torch.cat(rows).to(device)
+    source = device if generator is None else generator.device
+    return graph.sample_limit(shape, generator, source).to(device)
+
+
+def check_rows(name: str, tokens, shape, device, low: int, end: int) -> Tensor:
+    """Tokens as int64 (B, L), in [low, end); −1 stands for a free position."""
+    try:
+        tokens = torch.as_tensor(tokens, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be int64 tokens, got {tokens!r:.60}") from None
+    if tokens.shape not in (torch.Size(shape), torch.Size(shape[1:])):
+        also = ", with -1 where free" if low < 0 else ""
+        raise ValueError(
+            f"{name} must have shape {tuple(shape)} or {tuple(shape[1:])}, a token at each "
+            f"position{also}; got {tuple(tokens.shape)}"
+        )
+    if tokens.dtype != torch.int64 or tokens.min() < low or tokens.max() >= end:
+        free = ", or -1 where free" if low < 0 else ""
+        raise ValueError(
+            f"{name} must hold int64 tokens in [0, {end}){free}; got {describe(tokens)}"
+        )
+    return tokens.expand(shape)
+
+
+def check_step(x, given: Tensor, graph, step: Step) -> None:
+    """Raises ValueError unless a step gave tokens (B, L) and left alone what is given."""
+    who, shape = f"the step {getattr(step, '__name__', step)} must return", tuple(given.shape)
+    if not isinstance(x, Tensor) or x.shape != given.shape or x.dtype != torch.int64:
+        found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else f"{x!r:.60}"
+        raise ValueError(f"{who} int64 tokens of shape {shape}, got {found}")
+    if x.device != given.device:
+        raise ValueError(f"{who} tokens on {given.device}, as it gets them; got {x.device}")
+    if x.min() < 0 or x.max() >= graph.num_states:
+        raise ValueError(f"{who} tokens in [0, {graph.num_states}), got {describe(x)}")
+    if not ((x == given) | (given < 0)).all():
+        raise ValueError(f"{who} the given tokens as they are: change x where free is True only")
+
+
+def describe(tokens: Tensor) -> str:
+    return f"{tokens.dtype} from {tokens.min().item()} to {tokens.max().item()}"
+
+
+def check_generator(generator, shape: tuple[int, int]) -> Generators:
+    """A generator, None, or a list of one a sample, all of them on one device."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    if not isinstance(generator, list | tuple) or not all(
+        isinstance(g, torch.Generator) for g in generator
+    ):
+        kind = type(generator).__name__
+        raise TypeError(f"generator must be a torch.Generator or a list of them, got {kind}")
+    different = len({id(g) for g in generator})
+    if len(generator) != shape[0] or different != shape[0]:
+        raise ValueError(f"{shape[0]} samples need as many generators, got {different} different")
+    return list(generator)
+
+
+def find_device(model, generator: Generators, device) -> torch.device:
     """Where to sample: as asked, or where the model's parameters are, or the generator, or CPU."""
+    some = generator if isinstance(generator, list) else [generator]
     if device is None:
         parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
-        device = next((o.device for o in (parameter, generator) if o is not None), "cpu")
-    device = torch.device(device)
-    if generator is not None and generator.device.type != device.type:
-        raise ValueError(
-            f"the generator is on {generator.device}, the samples on {device}: "
-            f"make it with torch.Generator(device={str(device)!r})"
-        )
+        device = next((o.device for o in (parameter, some[0]) if o is not None), "cpu")
+    try:
+        device = torch.device(device)
+    except (TypeError, RuntimeError):
+        raise ValueError(f"device must be one such as 'cpu' or 'cuda', got {device!r}") from None
+    for g in some:
+        if g is not None and g.device.type not in {"cpu", device.type} - {"mps"}:
+            raise ValueError(
+                f"the generator is on {g.device}, the samples on {device}: make it with "
+                "torch.Generator(), on the CPU, which serves all devices"
+            )
     return device
