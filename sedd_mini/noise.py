@@ -80,12 +80,17 @@ class CosineNoise:
 
     def total(self, t: Tensor | float) -> Tensor:
         """σ̄(t), the shape of t; raises ValueError for t outside [0, 1]."""
-        return -torch.log1p(-(1 - self.eps) * torch.sin(check_time(t) * (math.pi / 2)))
+        moved = (1 - self.eps) * torch.sin(check_time(t) * (math.pi / 2))
+        return torch.where(moved < 0.5, -torch.log1p(-moved), -self.stayed(t).log())
 
     def rate(self, t: Tensor | float) -> Tensor:
         """σ(t) = (1 − ε) (π/2) cos(πt/2) / (1 − (1 − ε) sin(πt/2)), the shape of t."""
-        angle, share = check_time(t) * (math.pi / 2), 1 - self.eps
-        return share * (math.pi / 2) * torch.cos(angle).clamp(min=0) / (1 - share * angle.sin())
+        cosine = torch.sin((1 - check_time(t)) * (math.pi / 2))  # exact near t = 1
+        return (1 - self.eps) * (math.pi / 2) * cosine / self.stayed(t)
+
+    def stayed(self, t: Tensor | float) -> Tensor:
+        """e^{−σ̄(t)}, as 1 − sin(πt/2) = 2 sin²(π(1 − t)/4), which does not cancel near t = 1."""
+        return self.eps + (1 - self.eps) * 2 * torch.sin((1 - check_time(t)) * (math.pi / 4)) ** 2
 
     def to_config(self) -> dict:
         return {"eps": self.eps}

@@ -8,6 +8,7 @@ import torch
 from sedd_mini import AbsorbingGraph, LogLinearNoise, UniformGraph
 from sedd_mini.network.attention import attention
 from sedd_mini.network.dit import Block, DiffusionTransformer, DiTConfig, rotate
+from sedd_mini.network.hardware import check_device, choose_precision
 
 TINY = {"num_tokens": 11, "length": 16, "width": 32, "num_blocks": 2, "num_heads": 2}
 
@@ -109,6 +110,48 @@ def test_scale_by_sigma_is_exact_at_any_noise():
     truth = truth + math.log(11)
     torch.testing.assert_close(layer.offset(sigma).double(), truth, rtol=1e-6, atol=1e-6)
     assert (tiny(scale_by_sigma=False).output_layer.offset(sigma) == 0).all()
+
+
+def test_a_normalised_head_gives_a_distribution_over_the_tokens():
+    """At masked positions s (e^σ̄ − 1) sums to 1; it is the softmax of the same logits."""
+    model, x = tiny(normalised=True), torch.full((3, 16), 11)
+    probs = model(x, SIGMA)[..., :11].double().exp() * SIGMA.double().expm1()[:, None, None]
+    torch.testing.assert_close(probs.sum(-1), torch.ones(3, 16, dtype=torch.float64))
+    plain = tiny(scale_by_sigma=False)
+    torch.testing.assert_close(probs.float(), plain(x, SIGMA)[..., :11].softmax(-1))
+    at = tokens(2).bool()
+    torch.testing.assert_close(model(x, SIGMA, at=at), model(x, SIGMA)[at])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(x, SIGMA).dtype == torch.float32
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_without_time_conditioning_noise_only_scales(normalised):
+    model, x = tiny(time_conditioning=False, normalised=normalised), tokens()
+    change = model(x, SIGMA) - model(x, 2 * SIGMA)
+    expected = model.output_layer.offset(2 * SIGMA) - model.output_layer.offset(SIGMA)
+    at = torch.ones_like(change).scatter(-1, x[..., None], 0).bool()
+    expected = expected[:, None, None].expand(change.shape)
+    torch.testing.assert_close(change[at], expected[at], rtol=1e-5, atol=1e-5)
+    timed = tiny(normalised=normalised)
+    assert set(timed.state_dict()) == set(model.state_dict())
+    assert (timed(x, SIGMA) - model(x, SIGMA)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("changes", [{}, {"normalised": True, "time_conditioning": False},
+                                     {"absorbing": False}, {"scale_by_sigma": False}])  # fmt: skip
+def test_config_is_rebuilt_from_what_it_says(changes):
+    config = DiTConfig(**TINY | changes)
+    said = config.to_config()
+    assert DiTConfig.from_config(said) == config
+    assert {"normalised", "time_conditioning"} & set(said) == (
+        {"normalised", "time_conditioning"} & set(changes)
+    )
+    with pytest.raises(ValueError, match="unknown key 'n_layers'"):
+        DiTConfig.from_config(said | {"n_layers": 3})
+    del said["n_heads"]
+    with pytest.raises(ValueError, match="lacks the key 'n_heads'"):
+        DiTConfig.from_config(said)
 
 
 def test_untrained_blocks_pass_their_input_through():
@@ -221,10 +264,18 @@ def test_compiler_is_not_started_over_by_another_number_of_masked_tokens():
         ({"num_tokens": 2.5}, "num_tokens must be a positive integer"),
         ({"dropout": 1.0}, "dropout must lie in"),
         ({"absorbing": False, "scale_by_sigma": True}, "absorbing=True only"),
+        ({"num_blocks": True}, "num_blocks must be a positive integer, got True"),
+        ({"length": -3}, "length must be a positive integer, got -3"),
+        ({"dropout": math.nan}, "dropout must lie in"),
+        ({"dropout": "0.1"}, "dropout must be a number, got '0.1'"),
+        ({"scale_by_sigma": 1}, "scale_by_sigma must be True or False, got 1"),
+        ({"time_conditioning": None}, "time_conditioning must be True or False, got None"),
+        ({"normalised": True, "absorbing": False}, "a distribution over tokens is no ratio"),
+        ({"normalised": True, "scale_by_sigma": False}, "leave scale_by_sigma None"),
     ],
 )
 def test_config_errors(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         DiTConfig(**{**TINY, **changes})
 
 
@@ -243,8 +294,47 @@ def test_config_errors(changes, message):
         ({"x0": tokens(11)}, "x0 and graph together"),
         ({"x0": tokens(11, (3, 4)), "graph": AbsorbingGraph(11)}, "shape of x"),
         ({"x0": tokens(11), "graph": UniformGraph(11)}, "has 11 states"),
+        ({"x": [[0, 1]]}, "int64 tensor, got list"),
+        ({"sigma": 1.0}, "sigma must be a tensor, one level a sequence, got 1.0"),
+        ({"key": torch.zeros(4).long()}, r"key must be \(3,\) integers"),
+        ({"key": torch.zeros(3)}, r"key must be \(3,\) integers, got torch.float32"),
     ],
 )
 def test_input_errors(changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         tiny()(**{"x": tokens(), "sigma": SIGMA, **changes})
+
+
+# ---- the machine ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["foo", "cuda", "cuda:7", "mps", "meta", "cpu:3", "", 3, None])
+def test_devices_that_are_not_here(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"choose auto, cpu|there is no cpu:3") as raised:
+        check_device(name)
+    assert "\n" not in str(raised.value)
+
+
+def test_devices_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [check_device(d) for d in ("auto", "cpu", torch.device("cpu"))] == ["cpu"] * 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [check_device(d) for d in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    with pytest.raises(ValueError, match="there is no cuda:7: cuda counts 2 here, from 0"):
+        check_device("cuda:7")
+
+
+def test_bfloat16_only_where_it_is_not_emulated(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: (
+        including_emulation))  # fmt: skip
+    assert choose_precision("auto", "cuda") == torch.float32
+    assert choose_precision("bfloat16", "cuda") == torch.bfloat16  # as asked for
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert choose_precision("auto", "cuda:0") == torch.bfloat16
+    assert choose_precision("auto", "mps") == torch.float32
+    for precision, device in (("float16", "cpu"), (None, "cpu"), ("float64", "mps")):
+        with pytest.raises(ValueError, match="precision"):
+            choose_precision(precision, device)

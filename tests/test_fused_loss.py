@@ -18,13 +18,13 @@ CASES = [
 ]
 
 
-def problem(graph, dtype, scaled=False):
+def problem(graph, dtype, scaled=False, **options):
     """A random network, x at three noise levels, and an upstream gradient of either sign."""
     g = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     config = DiTConfig(
         graph.num_tokens, absorbing=graph.mask_id is not None, length=16, width=32, num_blocks=1,
-        num_heads=2, scale_by_sigma=scaled,
+        num_heads=2, scale_by_sigma=scaled, **options,
     )  # fmt: skip
     model = DiffusionTransformer(config).eval().to(dtype)
     for parameter in model.parameters():
@@ -164,3 +164,117 @@ def test_no_tensor_over_all_positions_and_all_tokens(graph_type, monkeypatch):
     with LargestTensor() as largest, torch.no_grad():
         model(x, sigma)
     assert largest.numel == x.numel() * graph.num_states
+
+
+# ---- other heads ---------------------------------------------------------------------------------
+
+
+class ByToken(AbsorbingGraph):
+    """Weighs the ratios of the tokens unequally: the slopes of its loss do not sum to 0."""
+
+    def score_entropy(self, log_score, sigma, x, x0):
+        weighted = log_score + torch.arange(self.num_states, dtype=log_score.dtype) / 10
+        return super().score_entropy(weighted, sigma, x, x0)
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(11), ByToken(11)])
+@pytest.mark.parametrize("keep", [0, 6, 1000])
+def test_a_normalised_head_is_the_plain_formula(graph, keep, monkeypatch):
+    """In value and gradient, for slopes kept and computed again, whatever they sum to."""
+    monkeypatch.setattr("sedd_mini.network.head.chunk_size", lambda weight: 5)
+    monkeypatch.setattr("sedd_mini.network.head.piece_size", lambda log_score: 3)
+    monkeypatch.setattr("sedd_mini.network.head.kept_size", lambda weight: keep)
+    model, *data = problem(graph, torch.float64, True, normalised=True)
+    plain, fused = plain_and_fused(model, graph, *data)
+    torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_without_its_own_slopes_a_softmax_is_right_by_luck_alone():
+    """The slopes of the absorbing loss sum to 0 over a softmax; those of other weights do not."""
+    for graph, lucky in ((AbsorbingGraph(11), True), (ByToken(11), False)):
+        model, x, sigma, x0, _ = problem(graph, torch.float64, True, normalised=True)
+        at = x == 11
+        leaf = model(x, sigma, at=at).detach().requires_grad_()
+        level = sigma[:, None].expand(x.shape)[at]
+        loss = graph.score_entropy(leaf, level, x[at], x0[at])
+        (slope,) = torch.autograd.grad(loss.sum(), leaf)
+        assert (slope[:, :-1].sum(-1).abs().max() < 1e-9 * slope.abs().max()) == lucky
+
+
+class SoftCap(torch.nn.Module):
+    """Logits kept between −2 and 2."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, hidden):
+        return 2 * torch.tanh(self.linear(hidden) / 2)
+
+
+def soft_capped(model):
+    model.output_layer.linear = SoftCap(model.output_layer.linear)
+
+
+def hooked(model):
+    model.output_layer.linear.register_forward_hook(lambda _, inputs, out: 2 * (out / 2).tanh())
+
+
+def ends_in_tanh(model):
+    """What tanh gives is needed by its backward pass, and may not be overwritten."""
+    linear = model.output_layer.linear
+    model.output_layer.linear = torch.nn.Sequential(linear, torch.nn.Tanh())
+
+
+@pytest.mark.parametrize("change", [soft_capped, hooked, ends_in_tanh])
+@pytest.mark.parametrize(("graph", "scaled"), CASES[:3])
+def test_any_other_head_goes_the_general_way(graph, scaled, change, monkeypatch):
+    monkeypatch.setattr("sedd_mini.network.head.chunk_size", lambda weight: 5)
+    model, *data = problem(graph, torch.float64, scaled)
+    x, sigma, x0, _ = data
+    before = model(x, sigma)
+    torch.nn.init.normal_(model.output_layer.linear.weight, std=3)
+    change(model)
+    at = x0 > 5
+    torch.testing.assert_close(model(x, sigma, at=at), model(x, sigma)[at])
+    off_x = torch.ones_like(before).scatter(-1, x[..., None], 0).bool()
+    logits = model(x, sigma) + model.output_layer.offset(sigma)[:, None, None]
+    assert (logits[off_x].abs() <= 2).all()  # capped, which a matrix alone would not be
+    plain, fused = plain_and_fused(model, graph, *data)
+    torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-10)
+    clean = model(x0, sigma, x0=x0, graph=graph)
+    assert clean.shape == x0.shape
+    if graph.mask_id is not None:
+        assert (clean == 0).all()  # no row at all
+
+
+def test_a_cap_taken_for_a_matrix_would_be_wrong():
+    """What the general way is for: the slopes by the capped logits are not those by the others."""
+    graph = AbsorbingGraph(11)
+    model, x, sigma, x0, upstream = problem(graph, torch.float64)
+    torch.nn.init.normal_(model.output_layer.linear.weight, std=3)
+    soft_capped(model)
+    right = torch.autograd.grad(
+        model(x, sigma, x0=x0, graph=graph), list(model.parameters()), upstream
+    )
+    model.output_layer.linear = model.output_layer.linear.linear
+    wrong = torch.autograd.grad(
+        model(x, sigma, x0=x0, graph=graph), list(model.parameters()), upstream
+    )
+    assert (right[0] - wrong[0]).norm() > 0.1 * right[0].norm()
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(2000), UniformGraph(2000)])
+def test_the_general_way_holds_one_chunk_too(graph, monkeypatch):
+    monkeypatch.setattr("sedd_mini.network.head.chunk_size", lambda weight: 20)
+    config = DiTConfig(
+        2000, absorbing=graph.mask_id is not None, width=4, num_blocks=1, num_heads=1
+    )
+    model = DiffusionTransformer(config)
+    soft_capped(model)
+    x0 = torch.randint(2000, (2, 50), generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([9.0, 9.0])
+    x = graph.sample_transition(x0, sigma[:, None])
+    with LargestTensor() as largest:
+        model(x, sigma, x0=x0, graph=graph).sum().backward()
+    assert largest.numel == 20 * graph.num_states

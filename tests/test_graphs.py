@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sedd_mini import AbsorbingGraph, UniformGraph
-from sedd_mini.graphs import relative_excess
+from sedd_mini.graphs import GRAPHS, fine_uniform, relative_excess, widest
 from sedd_mini.worlds.ctmc import MatrixGraph
 
-GRAPHS = [UniformGraph, AbsorbingGraph]
-both = pytest.mark.parametrize("make", GRAPHS)
+both = pytest.mark.parametrize("make", [UniformGraph, AbsorbingGraph])
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 sizes = st.integers(2, 7)
@@ -234,6 +235,71 @@ def test_limits():
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4  # false-alarm rate 1e-4
 
 
+# ---- a device without float64 -------------------------------------------------------------------
+
+
+class NoFloat64(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            assert not isinstance(value, torch.Tensor) or value.dtype != torch.float64, func
+        return out
+
+
+@both
+@pytest.mark.parametrize("n", [5, 50_257])
+def test_no_float64_where_the_device_has_none(make, n, monkeypatch):
+    """As Apple's MPS, played by the CPU: everything runs, and is what float64 gives."""
+    kinds = [widest(device) for device in ("mps", "cpu", "cuda:1")]
+    assert kinds == [torch.float32, torch.float64, torch.float64]
+    graph, g = make(n), torch.Generator().manual_seed(0)
+    x0 = torch.randint(n, (4, 3), generator=g)
+    sigma = torch.tensor([1e-4, 0.1, 2.0, 19.0])[:, None]
+    x = graph.sample_transition(x0, sigma, g)
+    log_score = torch.randn(4, 3, graph.num_states, generator=g).scatter(-1, x[..., None], 0)
+
+    def everything():
+        score = log_score.exp()
+        return [
+            graph.transition_probs(x0, sigma), graph.rates(x), graph.rates_into(x),
+            graph.reverse_rates(x, score), graph.staggered_score(score, sigma),
+            graph.tweedie_probs(x, score, sigma), graph.score_entropy(log_score, sigma, x, x0),
+            graph.limit_log_prob(x, 7.0), graph.prior_kl(sigma), graph.tweedie_probs(x, score, 0.3),
+        ]  # fmt: skip
+
+    usual = everything()
+    monkeypatch.setattr("sedd_mini.graphs.widest", lambda device: torch.float32)
+    with NoFloat64():
+        narrow = everything()
+        graph.sample_transition(x0, sigma, g)
+        graph.sample_limit((2, 3), g)
+    for a, b in zip(usual, narrow, strict=True):
+        torch.testing.assert_close(b.double(), a.double(), rtol=2e-5, atol=1e-6)
+    level = torch.tensor(0.3, dtype=torch.float64)  # made on the CPU: narrowed on its way
+    assert graph.transition_probs(x0, level).dtype == torch.float32
+
+
+def test_fine_uniform_numbers_from_two_of_float32(monkeypatch):
+    """Near 0 they are finer than 2⁻²⁴; χ² of 2 M in 64 parts, false-alarm rate 1e-4."""
+    monkeypatch.setattr("sedd_mini.graphs.widest", lambda device: torch.float32)
+    u = fine_uniform((2_000_000,), torch.Generator().manual_seed(0), "cpu")
+    assert u.dtype == torch.float32
+    assert ((u >= 0) & (u < 1)).all()
+    assert stats.chisquare(torch.histc(u, 64, 0, 1).numpy()).pvalue > 1e-4
+    near = u[u < 2**-12].double()
+    assert 350 < len(near) < 640  # 488 ± 22
+    assert ((near * 2**24) % 1 != 0).double().mean() > 0.9
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+@both
+def test_each_is_rebuilt_from_what_it_says_of_itself(make):
+    again = GRAPHS["uniform" if make is UniformGraph else "absorb"](**make(7).to_config())
+    assert (type(again), again.num_tokens) == (make, 7)
+
+
 # ---- bad input ----------------------------------------------------------------------------------
 
 
@@ -254,6 +320,15 @@ def test_bad_input_is_refused_with_a_reason(make):
         (ValueError, "scores must have shape", lambda: graph.score_entropy(score[0], 1.0, x, x)),
         (ValueError, "at least 2", lambda: make(1)),
         (ValueError, "integer", lambda: make(4.0)),
+        (ValueError, "integer", lambda: make("4")),
+        (ValueError, "integer", lambda: make(True)),
+        (TypeError, "int64 tensor, got list", lambda: graph.transition_probs([0, 1], 1.0)),
+        (ValueError, "must lie in", lambda: graph.rates(x + 3)),
+        (ValueError, "must lie in", lambda: graph.rates_into(x - 1)),
+        (ValueError, "scores must have shape", lambda: graph.staggered_score(score[..., 1:], 1.0)),
+        (ValueError, "sigma_max must be at least 0", lambda: graph.limit_log_prob(x, -1.0)),
+        (ValueError, "sigma_max must be at least 0", lambda: graph.limit_log_prob(x, math.nan)),
+        (ValueError, "finite", lambda: graph.prior_kl(math.inf)),
     ]
     for error, message, call in cases:
         with pytest.raises(error, match=message):

@@ -5,11 +5,15 @@ enough to take the expectation exactly. A loss that is wrong in a sign, a weight
 elsewhere; a deliberately biased one shows that the test would notice.
 """
 
+import math
+
 import pytest
 import torch
 from worlds import random_chain, random_graph
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, UniformGraph, baselines, losses
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.noise import CosineNoise
 from sedd_mini.worlds.ctmc import Chain, log_quadrature
 
 SIGMA = 0.7
@@ -206,6 +210,89 @@ def test_training_loss_estimates_the_integral_over_time():
     assert abs(values.mean() - exact) < 5 * values.std() / 200
 
 
+def test_training_loss_takes_the_noisy_tokens_that_were_drawn():
+    chain, noise, g = CHAINS["absorbing 3²"], CosineNoise(), torch.Generator()
+    model, x0 = table_model(chain, random_table(chain, 5)), chain.sample_data(50, g.manual_seed(0))
+    t = torch.rand(50, generator=g, dtype=torch.float64)
+    drawn = losses.training_loss(model, chain.graph, noise, x0, t, generator=g.manual_seed(1))
+    x = chain.graph.sample_transition(x0, noise.total(t)[:, None], g.manual_seed(1))
+    given = losses.training_loss(model, chain.graph, noise, x0, t, x)
+    assert torch.equal(given, drawn)
+    by_hand = noise.rate(t) * losses.diffusion_weighted(model, chain.graph, x, noise.total(t), x0)
+    torch.testing.assert_close(given, by_hand)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.Generator()}, "int64 tensor, got Generator"),
+        ({"x": torch.zeros(3, 2).long()}, r"x must have shape \(4, 2\), got \(3, 2\)"),
+        ({"x": torch.full((4, 2), 9)}, "must lie in"),
+        ({"t": torch.ones(3)}, r"got \(4, 2\) and \(3,\)"),
+        ({"t": torch.ones(4, 1)}, r"got \(4, 2\) and \(4, 1\)"),
+        ({"t": torch.full((4,), 1.5)}, "time t must lie in"),
+        ({"x0": torch.zeros(4).long()}, r"need tokens \(B, L\)"),
+        ({"loss": lambda *a, **k: torch.ones(4, 2)}, r"shape \(4,\), got \(4, 2\)"),
+        ({"loss": lambda *a, **k: torch.ones(())}, r"shape \(4,\), got \(\)"),
+    ],
+)
+def test_training_loss_refuses_what_would_broadcast(change, message):
+    arguments = {"x0": torch.zeros(4, 2).long(), "t": torch.full((4,), 0.5), **change}
+    model = lambda x, sigma: torch.zeros(*x.shape, 3)  # noqa: E731
+    with pytest.raises((ValueError, TypeError), match=message):
+        losses.training_loss(model, UniformGraph(3), GeometricNoise(), **arguments)
+
+
+def cross_entropy(model, graph, x, sigma, x0=None, ratio=None):
+    """A user's loss: −log π of each hidden token over e^σ̄ − 1, for a head that gives log π."""
+    hidden = x == graph.mask_id
+    log_p = model(x, sigma).gather(-1, x0[..., None])[..., 0]
+    return -torch.where(hidden, log_p, 0).sum(-1) / torch.expm1(sigma)
+
+
+@pytest.mark.parametrize("time_conditioning", [True, False])
+def test_masked_cross_entropy_is_score_entropy_of_a_normalised_head(time_conditioning):
+    """Sample by sample at equal σ̄, with r = 1/(e^σ̄ − 1); and in λ = 1 − e^{−σ̄}, where the
+    integrand is 1/λ (λ-DCE): dσ̄ r = dλ / λ."""
+    g, graph, noise = torch.Generator().manual_seed(0), AbsorbingGraph(7), CosineNoise()
+    torch.manual_seed(0)
+    config = DiTConfig(7, length=5, width=16, num_blocks=1, num_heads=2, normalised=True,
+                       time_conditioning=time_conditioning)  # fmt: skip
+    model = DiffusionTransformer(config).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=g)
+
+    def log_pi(x, sigma):
+        scale = sigma + torch.log(-torch.expm1(-sigma))
+        return model(x, sigma)[..., :7] + scale[:, None, None]
+
+    x0 = torch.randint(7, (200, 5), generator=g)
+    t = 0.01 + 0.99 * torch.rand(200, generator=g, dtype=torch.float64)
+    sigma = noise.total(t)
+    x = graph.sample_transition(x0, sigma[:, None], g)
+    hidden = x == 7
+    torch.testing.assert_close(log_pi(x, sigma)[hidden].exp().sum(-1), torch.ones(
+        hidden.sum(), dtype=torch.float64))  # fmt: skip
+    entropy = losses.training_loss(model, graph, noise, x0, t, x)
+    found = losses.training_loss(log_pi, graph, noise, x0, t, x, loss=cross_entropy)
+    torch.testing.assert_close(found, entropy, rtol=1e-10, atol=1e-10)
+    in_head = losses.training_loss(
+        model, graph, noise, x0, t, x, loss=losses.diffusion_weighted_in_head
+    )
+    torch.testing.assert_close(in_head, entropy, rtol=1e-10, atol=1e-10)
+
+    u = t.clone().requires_grad_()
+    (slope,) = torch.autograd.grad((-torch.expm1(-noise.total(u))).sum(), u)  # dλ/dt
+    guess = log_pi(x, sigma).gather(-1, x0[..., None])[..., 0]
+    by_share = -torch.where(hidden, guess, 0).sum(-1) * slope / -torch.expm1(-sigma)
+    torch.testing.assert_close(by_share, entropy, rtol=1e-9, atol=1e-9)
+
+    shifted = lambda x, sigma: model(x, sigma) + 0.5  # Z = √e: no longer normalised  # noqa: E731
+    price = losses.training_loss(shifted, graph, noise, x0, t, x) - entropy
+    r = hidden.sum(-1) * noise.rate(t) / torch.expm1(sigma)
+    torch.testing.assert_close(price, r * (math.exp(0.5) - 1 - 0.5))
+
+
 def test_missing_inputs_are_named():
     graph, x, sigma = UniformGraph(3), torch.zeros(1, 2).long(), torch.ones(1)
     model = lambda x, sigma: torch.zeros(*x.shape, 3)  # noqa: E731
@@ -217,6 +304,10 @@ def test_missing_inputs_are_named():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"{loss.__name__} needs {name}"):
             loss(model, graph, x, sigma)
+    with pytest.raises(ValueError, match=r"ratio must have shape \(1, 2, 3\), got \(3,\)"):
+        losses.score_entropy(model, graph, x, sigma, ratio=torch.ones(3))
+    with pytest.raises(ValueError, match=r"x0 must have shape \(1, 2\), got \(1, 1\)"):
+        losses.diffusion_weighted(model, graph, x, sigma, x0=x[:, :1])
     masked = AbsorbingGraph(3)
     with pytest.raises(ValueError, match="must be drawn from x0"):
         losses.denoising_score_entropy(

@@ -5,6 +5,8 @@ import time
 
 import torch
 
+from sedd_mini.graphs import widest
+
 
 def print_any_text() -> None:
     """Let the output replace what its encoding lacks (Windows, redirected), instead of failing."""
@@ -13,30 +15,67 @@ def print_any_text() -> None:
             stream.reconfigure(errors="replace")
 
 
+def check_device(name: str | torch.device) -> str:
+    """The name of a device that is here; "auto": "cuda" where there is a GPU, else "cpu".
+
+    Raises ValueError for any other. Apple's "mps" has to be asked for.
+    """
+    if str(name) == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    here = [k for k in ("cpu", "cuda", "mps", "xpu") if backend(k).is_available()]
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"no device is called {name!r}: choose auto, {', '.join(here)}") from None
+    if device.type not in here:
+        raise ValueError(f"PyTorch sees no device {str(name)!r} here: choose auto, "
+                         f"{', '.join(here)}")  # fmt: skip
+    count = backend(device.type).device_count()
+    if (device.index or 0) >= count:
+        raise ValueError(f"there is no {device}: {device.type} counts {count} here, from 0")
+    return str(device)
+
+
+def backend(kind: str):
+    """PyTorch's module of a kind of device."""
+    return getattr(torch, kind)
+
+
 def choose_precision(precision: str, device: str) -> torch.dtype:
-    """ "auto" → bfloat16 where the hardware multiplies it fast."""
+    """ "auto" → bfloat16 where the hardware multiplies it fast, not where it is emulated.
+
+    Raises ValueError for another name than float32, bfloat16, float64, and for what the device
+    does not have.
+    """
+    if precision not in ("auto", "float32", "bfloat16", "float64"):
+        raise ValueError(f"precision must be auto, float32, bfloat16 or float64, got {precision!r}")
+    kind = torch.device(device).type
     if precision != "auto":
-        return getattr(torch, precision)
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        dtype = getattr(torch, precision)
+        if dtype == torch.float64 and widest(kind) != dtype:
+            raise ValueError(f"precision 'float64' is none of {kind}'s: choose float32, or the cpu")
+        return dtype
+    if kind == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     fast = any(getattr(torch.cpu, name, lambda: False)() for name in features)
-    return torch.bfloat16 if fast and device == "cpu" else torch.float32
+    return torch.bfloat16 if fast and kind == "cpu" else torch.float32
 
 
 def autocast(device: str, dtype: torch.dtype):
-    return torch.autocast(device, dtype=dtype, enabled=dtype == torch.bfloat16)
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype == torch.bfloat16)
 
 
 def synchronize(device: str) -> None:
     """Wait for a GPU's work, so that a clock read now has seen it."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device != "cpu":
+        backend(torch.device(device).type).synchronize()
 
 
 def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats: int = 8) -> float:
     """FLOPs a second of a large square matrix product here, the fastest of `repeats`."""
-    size = size or (8192 if device == "cuda" else 1024)
+    size = size or (1024 if device == "cpu" else 8192)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     times = []
     for _ in range(repeats):
@@ -50,7 +89,7 @@ def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats
 
 def peak_memory(device: str) -> int | None:
     """The most bytes taken so far: by tensors on a GPU, by the process on a CPU; None: unknown."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
     try:
         import resource
