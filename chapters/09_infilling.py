@@ -1095,30 +1095,35 @@ for seed in range(5):
 #     python -m sedd_mini sample --checkpoint checkpoints/docs-absorb --num 4 --text "The ____ statement"
 #
 # There, `--gap` sets the tokens of a gap, `--prompt` and `--suffix` fix the two ends of a text of
-# `--length` tokens, and `--show` lets you watch the text form. The command does what we did, and
-# equal seeds give equal texts:
+# `--length` tokens, and `--show` lets you watch the text form. From Python, `load` reads the network
+# with all that belongs to it. Its `fill` does what we did, with one generator a text: text number
+# $i$ of a seed is then the same one however many are asked for.
 
 # %%
-from sedd_mini.commands.sample import parse, run
+from sedd_mini import load
+from sedd_mini.samplers import generators
 
-common = ["--checkpoint", "checkpoints/docs-absorb", "--steps", "64", "--device", "cpu"]
-(by_command,) = run(parse([*common, "--seed", "4", "--gap", "1", "--text", text]))
-assert by_command == docs_tok.decode(x[0].tolist())
+model = load("checkpoints/docs-absorb", "cpu")
+(filled,) = model.fill(text, gap=1, steps=64, seed=4)
+x = sample(docs_net, docs_graph, docs_noise, (1, len(given)), 64, clamp=given,
+           generator=generators(4, 1))  # fmt: skip
+assert filled == docs_tok.decode(x[0].tolist())
 
 # %%
-def show(*options):
-    for filled in run(parse([*common, "--num", "4", *options])):
+def show(texts):
+    for filled in texts:
         print("  ", filled.replace("\n", "↵"))
 
 
 print("scattered")
-show("--text", "The ____ statement ____ an exception.")
+show(model.fill("The ____ statement ____ an exception.", num=4, steps=64))
 print("prompt")
-show("--prompt", "Return True if", "--length", "16")
+show(model.write(num=4, length=16, steps=64, prompt="Return True if"))
 print("suffix")
-show("--suffix", " is raised.", "--length", "16")
+show(model.write(num=4, length=16, steps=64, suffix=" is raised."))
 print("both")
-show("--prompt", "Return True if", "--suffix", ", otherwise return False.", "--length", "20")
+show(model.write(num=4, length=20, steps=64, prompt="Return True if",
+                 suffix=", otherwise return False."))  # fmt: skip
 
 # %% [markdown]
 # A dozen tokens are little to go by, and such short texts are not what the network was trained on,

@@ -166,8 +166,10 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None) 
                 "command --tokenizer gpt2): gpt2 for the released weights, or a folder"
             ) from error
     elif isinstance(tokenizer, str | Path):
-        named = str(tokenizer) in ("gpt2", "chars")
-        tokenizer = make_tokenizer(tokenizer if named else Path(tokenizer).expanduser(), ())
+        place = Path(tokenizer).expanduser()
+        if tokenizer not in ("gpt2", "chars") and not place.is_dir():
+            raise ValueError(f"tokenizer must be a folder, 'gpt2' or 'chars', got {tokenizer!r}")
+        tokenizer = make_tokenizer(place if place.is_dir() else tokenizer, ())
     return TextModel(network, graph, noise, tokenizer)
 
 

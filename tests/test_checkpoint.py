@@ -73,7 +73,7 @@ def test_errors_name_what_does_not_fit(tmp_path):
     wrong = weights | {"blocks.0.norm1.weight": torch.zeros(17)}
     refused(r"wrong shape: blocks.0.norm1.weight is \(17,\), not \(16,\)", weights=wrong)
     refused("unknown graph 'torus'", config=config | {"graph": {"type": "torus"}})
-    refused("unknown noise 'cosine'", config=config | {"noise": {"type": "cosine"}})
+    refused("unknown noise 'pink'", config=config | {"noise": {"type": "pink"}})
     refused("lacks the key 'tokens'", config={k: v for k, v in config.items() if k != "tokens"})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").unlink()
@@ -107,7 +107,7 @@ def test_the_old_network_stays_where_the_new_one_cannot_be_put(tmp_path, monkeyp
     rename = Path.rename
 
     def refuse(path, target):
-        if path.name == "net.tmp":
+        if path.suffix == ".tmp":
             raise PermissionError("in use")
         return rename(path, target)
 

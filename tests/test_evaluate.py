@@ -9,12 +9,19 @@ fair one.
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, evaluate
-from sedd_mini.evaluate import Bound, likelihood_bound, sample_sigma, times
-from sedd_mini.losses import training_loss
+from sedd_mini.evaluate import (
+    Bound,
+    diffusion_weighted_at,
+    likelihood_bound,
+    sample_sigma,
+    times,
+)
+from sedd_mini.losses import diffusion_weighted, training_loss
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.worlds.ctmc import Chain, log_quadrature
 
@@ -242,6 +249,38 @@ def test_reproducible_and_right_at_any_batch_size():
     assert abs(small.nats - exact_bound(graph, noise)) < 9 * small.error  # t, 7 degrees: 4e-5
 
 
+@graphs
+def test_numbers_of_numpy_are_numbers(graph):
+    noise, model = NOISES["geometric"], Exact(graph)
+    found = [
+        likelihood_bound(model, graph, noise, EVERY, kind(2), kind(3), kind(7),
+                         torch.Generator().manual_seed(0), eps=real(0.1))
+        for kind, real in ((int, float), (np.int64, np.float64))
+    ]  # fmt: skip
+    assert found[0] == found[1]
+
+
+@graphs
+def test_the_loss_of_the_rows_that_count(graph):
+    """`diffusion_weighted_at` is `diffusion_weighted`, and asks for masked positions alone."""
+    exact, asked = Exact(graph), []
+
+    def model(x, sigma, at):
+        asked.append(at)
+        return exact(x, sigma)[at]
+
+    g = torch.Generator().manual_seed(0)
+    x0, sigma = EVERY.repeat(20, 1), torch.rand(320, generator=g) + 0.1
+    x = graph.sample_transition(x0, sigma[:, None], g)
+    found = diffusion_weighted_at(model, graph, x, sigma, x0)
+    torch.testing.assert_close(found, diffusion_weighted(exact, graph, x, sigma, x0))
+    (at,) = asked
+    assert torch.equal(at, x == graph.mask_id if graph.mask_id else torch.ones_like(at))
+    if graph.mask_id:
+        assert diffusion_weighted_at(model, graph, x0, sigma, x0).tolist() == [0] * 320
+        assert len(asked) == 1  # nothing is hidden: no call
+
+
 def test_untrained_absorbing_model_pays_log_n_for_every_token():
     """Guessing evenly, the whole bound is L log N: the prior term is just what DWDSE lacks."""
     graph, noise = AbsorbingGraph(50), LogLinearNoise()
@@ -264,6 +303,10 @@ def test_units():
     assert bound.bits_per_token == pytest.approx(2)
     assert bound.perplexity == pytest.approx(4)
     assert str(bound) == "≤ 1.3863 ± 0.0500 nats a token (perplexity ≤ 4.00)"
+    assert bound.bits_per_character is None
+    text = Bound(nats=20 * math.log(2), error=0.5, prior=0.1, length=10, characters=40)
+    assert text.bits_per_character == pytest.approx(0.5)
+    assert str(text) == f"{bound}, 0.5000 bits a character"
 
 
 def test_dropout_has_no_part_in_the_bound():
@@ -300,18 +343,30 @@ def test_no_gradients_are_kept():
 
 def test_errors():
     graph, noise, model = GRAPHS["uniform"], NOISES["geometric"], Exact(GRAPHS["uniform"])
-    with pytest.raises(ValueError, match="at least 2 repeats, got 1"):
-        estimate(graph, noise, model, repeats=1)
+    for option, bad, wanted in [
+        ("repeats", (1, -8, 8.0, True, "8", math.nan), "an integer of at least 2, got"),
+        ("times_each", (0, -1, 1.5, None), "an integer of at least 1, got"),
+        ("batch_size", (0, -3, 64.0, False), "an integer of at least 1, got"),
+        ("eps", (0, 1, -0.1, math.nan, "x", True), "a number between 0 and 1, got"),
+    ]:
+        for value in bad:
+            with pytest.raises(ValueError, match=f"^{option}.* must be {wanted}") as error:
+                likelihood_bound(model, graph, noise, EVERY, **{option: value})
+            assert "\n" not in str(error.value)
+    with pytest.raises(TypeError, match="x0 must be an int64 tensor of tokens, got list"):
+        likelihood_bound(model, graph, noise, [[0, 1]])
+    with pytest.raises(TypeError, match=r"got torch.float32"):
+        likelihood_bound(model, graph, noise, torch.zeros(1, 2))
+    with pytest.raises(TypeError, match=r"must be a torch.Generator, got int"):
+        likelihood_bound(model, graph, noise, EVERY, generator=0)
     with pytest.raises(ValueError, match=r"token ids must lie in \[0, 4\), got 0 to 4"):
         likelihood_bound(model, graph, noise, torch.tensor([[0, 4]]))
     with pytest.raises(ValueError, match=r"x0.*\(M, L\)"):
         likelihood_bound(model, graph, noise, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="at least one sequence"):
         likelihood_bound(model, graph, noise, torch.zeros(0, 2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="eps"):
-        likelihood_bound(model, graph, noise, EVERY, eps=0.0)
     with pytest.raises(FloatingPointError, match="nan"):
         likelihood_bound(lambda x, s: model(x, s) * math.nan, graph, noise, EVERY)
     mask = torch.full((2, 2), N)
-    with pytest.raises(ValueError, match="x0 holds MASK"):
+    with pytest.raises(ValueError, match=r"got 4 to 4 \(MASK is no data\)"):
         likelihood_bound(Exact(GRAPHS["absorbing"]), GRAPHS["absorbing"], noise, mask)

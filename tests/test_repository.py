@@ -111,7 +111,7 @@ def third_party_imports(path: Path) -> set[tuple[str, bool]]:
         else:
             continue
         found |= {(name.split(".")[0], node in tree.body) for name in names}
-    neighbours = {file.stem for file in path.parent.glob("*.py")}
+    neighbours = {file.stem for file in (*path.parent.glob("*.py"), *path.parent.glob("*/"))}
     own = set(sys.stdlib_module_names) | neighbours | {"sedd_mini", "tests", "__future__"}
     return {(name, top) for name, top in found if name not in own}
 

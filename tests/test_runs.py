@@ -21,8 +21,7 @@ from sedd_mini import files
 from sedd_mini.graphs import AbsorbingGraph
 from sedd_mini.losses import diffusion_weighted
 from sedd_mini.network.dit import DiffusionTransformer
-from sedd_mini.network.dropout import Keyed
-from sedd_mini.training.trainer import Trainer
+from sedd_mini.training.trainer import Keyed, Trainer
 
 
 def test_settings_are_plain_values(text):
@@ -50,7 +49,7 @@ def test_settings_are_plain_values(text):
 RUN = """
 import sys, time
 from sedd_mini.training.settings import Settings
-from sedd_mini.training.trainer import Trainer
+from sedd_mini.training.trainer import Keyed, Trainer
 from kill_and_resume import settings
 trainer = Trainer(settings(sys.argv[1]), out=sys.argv[2])
 print("training", flush=True)
@@ -117,7 +116,7 @@ def test_parts_that_do_not_fit_together_are_refused(text):
         Trainer(settings(text, length=8), corpus)
     with pytest.raises(TypeError, match="settings must be Settings"):
         Trainer({"steps": 3})
-    with pytest.raises(ValueError, match=r"one number a sequence, \(4,\)"):
+    with pytest.raises(ValueError, match=r"one number a sequence, shape \(4,\)"):
         Trainer(settings(text), corpus, loss=lambda *a, **k: torch.ones(())).train_step()
     with pytest.raises(ValueError, match="steps must be at least 1"):
         Trainer(settings(text), corpus).run(0)

@@ -10,7 +10,16 @@ from worlds import random_chain
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, samplers
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.samplers import draw_moves, leap, move_weights, sample
+from sedd_mini.samplers import (
+    draw_moves,
+    generators,
+    leap,
+    movable,
+    move_weights,
+    sample,
+    stream,
+    uniforms,
+)
 from sedd_mini.worlds.ctmc import MatrixGraph, total_variation
 
 GRAPHS = [UniformGraph(4), AbsorbingGraph(4)]
@@ -189,11 +198,12 @@ def test_leap_decides_in_float64(monkeypatch):
     monkeypatch.setattr(samplers, "draw_moves", lambda *a: seen.extend(a[2:]) or real(*a))
     for graph in GRAPHS:
         x = graph.sample_limit((99,), generator=seeded())
-        leap(graph, x, torch.zeros(99, graph.num_states), 0.1, "tweedie", seeded())
+        u = uniforms(torch.ones(1, 99, dtype=torch.bool), seeded())
+        leap(graph, x, torch.zeros(99, graph.num_states), 0.1, "tweedie", u)
     assert len(seen) == 3 * len(GRAPHS)  # P(move), and the uniforms for whether and where
     assert all(values.dtype == torch.float64 for values in seen)
-    for uniforms in seen[1::3] + seen[2::3]:
-        assert (uniforms * 2**24 % 1 != 0).any()
+    for drawn in seen[1::3] + seen[2::3]:
+        assert (drawn * 2**24 % 1 != 0).any()
 
 
 def test_half_precision_scores_lose_nothing_more():
@@ -318,8 +328,35 @@ def test_with_the_network(absorbing):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "analytic"}, "'tweedie' or 'euler', got 'analytic'"),
+        ({"method": "analytic"}, "'tweedie' or 'euler', or a function, got 'analytic'"),
+        ({"method": 3}, "or a function, got 3"),
+        ({"model": None}, "model must be a function, got None"),
+        ({"callback": 3}, "callback must be a function, got 3"),
         ({"steps": 0}, "at least 1, got 0"),
+        ({"steps": True}, "steps must be an integer of at least 1, got True"),
+        ({"steps": 4.0}, "steps must be an integer of at least 1, got 4.0"),
+        ({"steps": "4"}, "got '4'"),
+        ({"eps": 0}, "eps must be a number between 0 and 1, got 0"),
+        ({"eps": math.nan}, "got nan"),
+        ({"eps": "no"}, "got 'no'"),
+        ({"steps": None, "times": [1.0, math.nan]}, "falling"),
+        ({"steps": None, "times": "later"}, "falling numbers in .*, got 'later'"),
+        ({"steps": None, "times": [1.0, 0.7, 0.7]}, "falling"),
+        ({"start": torch.zeros(2, 5)}, r"start must be \(tokens, t\)"),
+        ({"start": (torch.zeros(2, 5), 0.5)}, "start must hold int64 tokens"),
+        ({"start": (torch.full((2, 5), 5), 0.5)}, r"start must hold int64 tokens in \[0, 5\)"),
+        ({"start": (torch.full((2, 5), -1), 0.5)}, "from -1 to -1"),
+        ({"start": (torch.zeros(2, 6, dtype=torch.int64), 0.5)}, "start must have shape"),
+        ({"start": (torch.full((2, 5), 4), 1.5)}, "time t of start .* got 1.5"),
+        ({"start": (torch.full((2, 5), 4), 1e-6)}, "eps must be"),
+        ({"start": (torch.full((2, 5), 4), 0.5), "times": [1.0, 0.5, 0.1]}, "start is at t = 0.5"),
+        ({"shape": (2, -5)}, r"shape must be \(B, L\)"),
+        ({"shape": (2.0, 5)}, r"shape must be \(B, L\)"),
+        ({"shape": 5}, r"shape must be \(B, L\), .* got 5"),
+        ({"clamp": ["a"]}, "clamp must be int64 tokens"),
+        ({"device": "nowhere"}, "device must be .* got 'nowhere'"),
+        ({"generator": [torch.Generator()]}, "2 samples need as many generators, got 1"),
+        ({"generator": [torch.default_generator] * 2}, "need as many generators, got 1 different"),
         ({"steps": None}, "or give times"),
         ({"steps": None, "times": [0.1, 0.5]}, "falling"),
         ({"steps": None, "times": [1.0]}, "at least 2"),
@@ -345,7 +382,8 @@ def test_errors(changes, message):
 def test_leap_takes_rows_of_any_number():
     graph = UniformGraph(4)
     nothing = torch.zeros(0, dtype=torch.int64)
-    assert leap(graph, nothing, torch.zeros(0, 4), 0.1).shape == (0,)
+    u = torch.zeros(2, 0, dtype=torch.float64)
+    assert leap(graph, nothing, torch.zeros(0, 4), 0.1, "tweedie", u).shape == (0,)
 
 
 @pytest.mark.parametrize("method", ["tweedie", "euler"])
@@ -362,7 +400,261 @@ def test_a_masked_row_whose_moves_outweigh_certainty_is_clipped(method):
     assert p_move[0] == 1
     torch.testing.assert_close(moves[:, :4], weights)
     num = 100_000
+    u = torch.rand(2, num, generator=seeded(4), dtype=torch.float64)
     rows = log_score[:1].expand(num, -1).contiguous()
-    y = leap(graph, x[:1].expand(num), rows, dsigma, method, seeded(4))
+    y = leap(graph, x[:1].expand(num), rows, dsigma, method, u)
     law = torch.cat([weights[0] / 2.5, torch.zeros(1)])
     assert_follows(torch.bincount(y, minlength=5), law)
+
+
+# ---- steps of one's own --------------------------------------------------------------------------
+
+
+def surest_first(model, graph, noise, x, free, t, t_next, generator):
+    """One more token of each sequence: at the place where the network is surest, drawn."""
+    hidden = movable(graph, x, free)
+    left = hidden.any(1)  # (B,)
+    level = noise.total(t).float().expand(len(x))
+    weights = model(x, level, at=hidden)[:, : graph.mask_id].softmax(-1)  # (M, N)
+    sure = torch.zeros(x.shape).masked_scatter(hidden, weights.amax(-1).float())
+    place = torch.zeros_like(hidden).scatter(1, sure.argmax(1)[:, None], left[:, None])
+    cumulative = weights[place[hidden]].cumsum(-1)  # (B left, N)
+    drawn = (uniforms(place, generator, num=1)[0][:, None] > cumulative).sum(-1)
+    return x.masked_scatter(place, drawn.clamp(max=graph.mask_id - 1))
+
+
+def surest_value(model, graph, noise, x, free, t, t_next, generator):
+    """The same with the value at its most probable: no sample of the law."""
+    hidden = movable(graph, x, free)
+    level = noise.total(t).float().expand(len(x))
+    best = model(x, level, at=hidden)[:, : graph.mask_id].max(-1)
+    sure = torch.zeros(x.shape).masked_scatter(hidden, best.values.exp().float())
+    place = torch.zeros_like(hidden).scatter(1, sure.argmax(1)[:, None], hidden.any(1)[:, None])
+    return x.masked_scatter(place, best.indices[place[hidden]])
+
+
+def test_confidence_order_keeps_the_law():
+    """The place by a rule that sees visible tokens only, the value drawn: exactly p0.
+
+    Not so if the most probable value is taken.
+    """
+    graph, times = AbsorbingGraph(4), [1.0, 0.7, 0.4, 0.1]
+    chain = random_chain(graph, length=3)
+    run = {"times": times, "denoise": False, "generator": seeded()}
+    x = sample(chain.log_score, graph, NOISE, (20_000, 3), method=surest_first, **run)
+    assert_follows(chain.histogram(x).flatten() * len(x), chain.p0.flatten())
+    x = sample(chain.log_score, graph, NOISE, (100, 3), method=surest_value, **run)
+    assert len(x.unique(dim=0)) == 1
+    clamp = torch.tensor([-1, 2, -1])  # and where there is something to keep
+    run["times"] = times[:3]
+    x = sample(chain.log_score, graph, NOISE, (20_000, 3), method=surest_first, clamp=clamp, **run)
+    allowed = torch.zeros_like(chain.p0)
+    allowed[:, 2] = chain.p0[:, 2]
+    assert_follows(chain.histogram(x).flatten() * len(x), (allowed / allowed.sum()).flatten())
+
+
+def test_the_named_steps_are_functions_too():
+    for graph in GRAPHS:
+        for name, step in samplers.SAMPLERS.items():
+            runs = [sample(Fixed(graph), graph, NOISE, (30, 8), 5, how, generator=seeded())
+                    for how in (name, step)]  # fmt: skip
+            assert torch.equal(*runs)
+
+
+def test_a_step_knows_the_times_and_what_is_free():
+    graph, seen = AbsorbingGraph(4), []
+
+    def step(model, graph, noise, x, free, t, t_next, generator):
+        seen.append((t.item(), t_next.item()))
+        assert free.tolist() == [[True, False, True]] * 2
+        return x
+
+    clamp, times = torch.tensor([-1, 1, -1]), [0.9, 0.5, 0.2]
+    x = sample(Fixed(graph), graph, NOISE, (2, 3), None, step, times=times, clamp=clamp)
+    assert seen == [(0.9, 0.5), (0.5, 0.2)]
+    assert (x < 4).all()  # the step did nothing, denoising all
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: None, "bad must return int64 tokens of shape .2, 3., got None"),
+        (lambda x: x[:, :2], r"of shape \(2, 3\), got torch.int64 \(2, 2\)"),
+        (lambda x: x.float(), r"got torch.float32 \(2, 3\)"),
+        (lambda x: x + 1, r"tokens in \[0, 5\), got torch.int64 from 2 to 5"),
+        (lambda x: x - 3, r"tokens in \[0, 5\), got torch.int64 from -2 to 1"),
+        (lambda x: torch.zeros_like(x), "the given tokens as they are"),
+        (lambda x: x.zero_(), "the given tokens as they are"),  # in place, too
+    ],
+)
+def test_what_a_step_returns_is_looked_at(wrong, message):
+    def bad(model, graph, noise, x, *rest):
+        return wrong(x)
+
+    graph = AbsorbingGraph(4)
+    with pytest.raises(ValueError, match=message) as error:
+        sample(Fixed(graph), graph, NOISE, (2, 3), 2, bad, clamp=torch.tensor([-1, 1, -1]))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+def test_start_goes_on_from_a_noised_text(graph):
+    """Two halves of a run give the law of the whole; the tokens of the start are the first ones."""
+    chain, times = random_chain(graph, length=2), [1.0, 0.7, 0.3, 0.05]
+    half = sample(
+        chain.log_score, graph, NOISE, (40_000, 2), times=times[:3], denoise=False,
+        generator=seeded(),
+    )  # fmt: skip
+    x = sample(
+        chain.log_score, graph, NOISE, (40_000, 2), start=(half, 0.3), times=times[2:],
+        generator=seeded(1),
+    )  # fmt: skip
+    law = law_of_a_run(chain, times, "tweedie")
+    assert_follows(chain.histogram(x).flatten() * len(x), law)
+    seen = []
+    sample(
+        Fixed(graph), graph, NOISE, (3, 2), 4, start=(torch.tensor([1, 2]), 0.5),
+        clamp=torch.tensor([-1, 3]), generator=seeded(), callback=lambda *args: seen.append(args),
+    )  # fmt: skip
+    assert seen[0][2].tolist() == [[1, 3]] * 3
+    assert [t for _, t, _ in seen] == pytest.approx([*torch.linspace(0.5, 1e-5, 5).tolist(), 0])
+
+
+class Leaving(AbsorbingGraph):
+    """A subclass in which visible tokens may move as well: to the next one, at rate 1."""
+
+    def rates(self, x):
+        out = super().rates(x)
+        for y in range(self.num_tokens):
+            out[x == y, (y + 1) % self.num_tokens] += 1
+            out[x == y, y] -= 1
+        return out
+
+    def reverse_rates(self, x, score):
+        return MatrixGraph.of(self).reverse_rates(x, score)
+
+    def tweedie_probs(self, x, score, dsigma):
+        return MatrixGraph.of(self).tweedie_probs(x, score, dsigma)
+
+
+@pytest.mark.parametrize("make", [Leaving, lambda n: MatrixGraph.of(Leaving(n))])
+@pytest.mark.parametrize("method", ["tweedie", "euler"])
+def test_a_mask_does_not_keep_visible_tokens_of_other_graphs_from_moving(make, method):
+    graph = make(4)
+    model, x = Fixed(graph), torch.arange(5).expand(4000, 5)
+    after = sample(
+        model, graph, NOISE, (4000, 5), None, method, start=(x, 0.3), times=[0.3, 0.25],
+        denoise=False, generator=seeded(),
+    )  # fmt: skip
+    law = step_law(graph, torch.arange(5), model.table.exp(), 0.3, 0.25, method)
+    for token in range(5):
+        assert_follows(after[:, token].bincount(minlength=5).double(), law[token])
+
+
+# ---- one generator a sample ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["tweedie", "euler", surest_first])
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+def test_a_sample_of_a_seed_is_the_same_whatever_stands_beside_it(graph, method):
+    if method is surest_first and graph.mask_id is None:
+        pytest.skip("no hidden tokens")
+    model = Fixed(graph)
+    model.table = model.table + 3  # some samples are finished long before others
+
+    def run(num, first=0):
+        some = generators(5, num, first)
+        return sample(model, graph, NOISE, (num, 40), 6, method, generator=some)
+
+    whole = run(12)
+    assert torch.equal(torch.cat([run(1, i) for i in range(12)]), whole)
+    assert torch.equal(torch.cat([run(5), run(7, 5)]), whole)
+    other = sample(model, graph, NOISE, (12, 40), 6, method, generator=generators(6, 12))
+    assert not (other[:, None] == whole).all(-1).any()
+
+
+def test_a_list_of_generators_follows_the_law():
+    for graph in GRAPHS:
+        chain, times = random_chain(graph, length=2), [1.0, 0.7, 0.3, 0.05]
+        x = sample(
+            chain.log_score, graph, NOISE, (4000, 2), times=times, generator=generators(0, 4000)
+        )
+        assert_follows(chain.histogram(x).flatten() * len(x), law_of_a_run(chain, times, "tweedie"))
+
+
+def test_seeds_share_no_sample():
+    """No two streams of small (seed, i) are one; beyond, only chance makes them so."""
+    small = [stream(seed, i) for seed in range(300) for i in range(300)]
+    small += [stream(seed, i) for seed in (65_535, 65_534) for i in range(65_000, 65_536)]
+    large = [stream(seed, i) for seed in (2**16, 2**32, 2**63 - 1, 0) for i in (0, 1, 2**16, 2**40)]
+    assert len({*small, *large}) == len(small) + len(large) - 2  # (0, 0) and (0, 1) stand in both
+    assert all(0 <= value < 2**32 for value in small + large)
+    first = torch.stack([torch.rand(2, generator=g).double() for g in generators(0, 4000)])
+    bound = 4.5 / math.sqrt(12 * 4000)  # neighbours are independent: means and products
+    assert (first.mean(0) - 0.5).abs().max() < bound
+    centred = first - 0.5
+    assert (centred[1:] * centred[:-1]).mean(0).abs().max() < bound / math.sqrt(12)
+    for bad in (-1, 2**63, 1.0, True, None, "1"):
+        with pytest.raises(ValueError, match="seed must be an integer from 0 to"):
+            generators(bad, 1)
+
+
+def test_uniforms_of_either_kind():
+    at = torch.tensor([[True, False, True], [False, False, False], [False, True, True]])
+    for generator in (None, seeded(), generators(0, 3)):
+        u = uniforms(at, generator, num=3)
+        assert u.shape == (3, 4)
+        assert u.dtype == torch.float64
+        assert ((u >= 0) & (u < 1)).all()
+        assert len(u.unique()) == 12
+    some = generators(0, 3)
+    assert uniforms(at, some).shape == (2, 4)
+    assert torch.equal(some[1].get_state(), generators(0, 2)[1].get_state())  # an empty row
+
+
+# ---- devices without float64 ---------------------------------------------------------------------
+
+
+class OnMps(torch.Tensor):
+    """A tensor that says it lies on MPS and, like one there, is never of float64."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name == "__get__" and function.__self__ is torch.Tensor.device:
+            return torch.device("mps")
+        plain = [a.as_subclass(torch.Tensor) if isinstance(a, OnMps) else a for a in args]
+        if name == "to" and args[1:2] == (torch.device("cpu"),):
+            return plain[0]
+        out = function(*plain, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            if out.dtype == torch.float64:
+                raise TypeError("MPS has no float64")
+            return out.as_subclass(OnMps)
+        return out
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+@pytest.mark.parametrize("method", ["tweedie", "euler", "denoise"])
+def test_a_step_works_where_there_is_no_float64(graph, method):
+    x = graph.sample_limit((9,), generator=seeded())
+    log_score = Fixed(graph).table[x].float()
+    at = torch.ones(3, 3, dtype=torch.bool)
+    for generator in (seeded(), generators(0, 3)):
+        u = uniforms(at.as_subclass(OnMps), generator)
+        assert (type(u), u.dtype) == (torch.Tensor, torch.float64)
+        moved = leap(graph, x, log_score.as_subclass(OnMps), 0.1, method, u)
+        assert torch.equal(moved, leap(graph, x, log_score, 0.1, method, u))
+    with pytest.raises(TypeError, match="no float64"):
+        log_score.as_subclass(OnMps).double()
+
+
+def test_a_generator_on_another_device_is_refused(monkeypatch):
+    class There:
+        device = torch.device("mps")
+
+    model = Fixed(GRAPHS[0])
+    monkeypatch.setattr(samplers.torch, "Generator", There)
+    for device in ("mps", "cpu"):
+        with pytest.raises(ValueError, match=r"generator is on mps.* make it with torch.Generator"):
+            sample(model, GRAPHS[0], NOISE, (1, 2), 2, generator=There(), device=device)

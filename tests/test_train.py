@@ -25,7 +25,6 @@ from sedd_mini.commands import train as command
 from sedd_mini.commands.train import main
 from sedd_mini.network import pretrained
 from sedd_mini.text.shards import prepare_shards
-from sedd_mini.text.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 from sedd_mini.training import checkpoint
 from sedd_mini.training import settings as settings_file
 from sedd_mini.training import trainer as trainer_file
@@ -517,81 +516,10 @@ def test_yes_and_no_on_the_command_line(capsys):
     assert command.parse(["--change", "lr,warmup"]).change == ("lr", "warmup")
 
 
-def test_command_line_trains_samples_and_infills(text, tmp_path, capsys):
-    from sedd_mini.commands.sample import main as sample
-
+def test_command_line_trains_and_draws(text, tmp_path):
     options = ["--data", text, "--steps", "4", "--out", str(tmp_path / "run")]
     for name, value in TINY.items():
         options += [f"--{name.replace('_', '-')}", str(value)]
     main([*options, "--sample-every", "4"])
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 1
-    capsys.readouterr()
-    base = ["--checkpoint", str(tmp_path / "run"), "--steps", "4"]
-    sample([*base, "--prompt", "the ", "--suffix", " on", "--num", "2"])
-    lines = capsys.readouterr().out.split("--- sample")[1:]
-    assert len(lines) == 2
-    for line in lines:
-        body = line.split("\n", 1)[1].rstrip("\n")
-        assert body.startswith("the ")
-        assert body.endswith(" on")
-    sample([*base, "--text", "the ____ sat"])
-    out = capsys.readouterr().out
-    assert out.startswith("the ")
-    assert out.endswith(" sat\n")
-    for arguments, message in (
-        (["--text", "no gap"], "nothing is left"),
-        (["--text", "a ____ b", "--gap", "0"], "at least one token, got 0"),
-        (["--text", "a ____ b", "--length", "9"], "--length is for a prompt"),
-        (["--prompt", "the", "--gap", "2"], "--gap is for gaps"),
-        (["--prompt", "the cat " * 50], r"prompt and suffix are \d+ tokens, of"),
-        (["--length", "0"], "--length must be at least 1"),
-        (["--seed", "-1"], "--seed must be from 0"),
-        (["--tokenizer", str(tmp_path)], "vocab.bpe"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            sample([*base, *arguments])
-    if not torch.cuda.is_available():
-        with pytest.raises(SystemExit, match="PyTorch sees no GPU"):
-            sample([*base, "--device", "cuda"])
-    with pytest.raises(SystemExit, match="there is no folder"):
-        sample(["--checkpoint", str(tmp_path / "none" / "such" / "run")])
-
-
-def test_options_of_the_sampling_command(tmp_path, capsys, monkeypatch):
-    from sedd_mini.commands import sample
-
-    shipped = Path(__file__).parents[1] / "chapters/checkpoints/synthetic-absorb"
-
-    def write(*options):
-        sample.main(["--checkpoint", str(shipped), "--steps", "4", "--num", "3", *options])
-        return capsys.readouterr()
-
-    texts = write()
-    assert write("--seed", "0") == texts
-    assert write("--seed", "1") != texts
-    assert write("--sampler", "euler").out == texts.out  # absorbing, log-linear: the same law
-    uniform = ["--checkpoint", str(shipped.with_name("synthetic-uniform"))]
-    assert write(*uniform, "--sampler", "euler") != write(*uniform)
-    assert "step 4, t = 0.000" in write("--show").err
-    assert len(write("--num", "1", "--length", "7").out.split()) == 7
-    monkeypatch.setattr(sample, "GROUP", 1)  # one at a time: texts of the same kind
-    alone = write().out.split("--- sample")
-    assert len(alone) == 4
-    assert alone[1] != alone[2]
-    CharTokenizer().save(tmp_path)
-    with pytest.raises(SystemExit, match=r"the tokeniser has \d+ tokens, the network 40"):
-        write("--tokenizer", str(tmp_path))
-    load_tokenizer(shipped).save(tmp_path)
-    assert write("--tokenizer", str(tmp_path), "--text", "every cat ____ .").out.count(" .") == 3
-
-
-def test_a_prompt_leaves_the_space_to_the_next_word(text):
-    from sedd_mini.model import template
-
-    bpe = BPETokenizer.train([Path(text).read_text()], 300)
-    assert template(bpe, "the ", length=9).equal(template(bpe, "the", length=9))
-    letters = template(CharTokenizer(), "the ", length=9)
-    assert letters[:4].tolist() == CharTokenizer().encode("the ")
-    code = template(bpe, text="__init__ ____")  # no gap but the last
-    assert (code < 0).sum() == 2

@@ -38,7 +38,6 @@ from sedd_mini.losses import (
     training_loss,
 )
 from sedd_mini.network.dit import DiffusionTransformer
-from sedd_mini.network.dropout import Keyed
 from sedd_mini.network.hardware import autocast, choose_precision
 from sedd_mini.network.pretrained import (
     check_saveable,
@@ -447,3 +446,26 @@ class Trainer:
         leaves the last one, where weights, moments or averages are not finite.
         """
         return checkpoint.save(self)
+
+
+class Keyed:
+    """A network with the dropout keys of a batch bound to it, called as the network is.
+
+    A loss may call it on other rows than the batch's, such as neighbours of x: each row finds its
+    sample by its noise level, which is another one for each sample. So the masks are the same
+    however many processes share the batch. Raises ValueError for a level that no sample has.
+    """
+
+    def __init__(self, network, key: Tensor, sigma: Tensor):
+        self.network, self.key, self.sigma = network, key, sigma  # (B,) each
+
+    def __call__(self, x: Tensor, sigma: Tensor, **options) -> Tensor:
+        if sigma is self.sigma or torch.equal(sigma, self.sigma):
+            return self.network(x, sigma, key=self.key, **options)
+        same = sigma[:, None] == self.sigma.to(sigma.dtype)  # (rows, B)
+        if not same.any(1).all():
+            raise ValueError("the loss calls the network at a noise level that no sample has")
+        return self.network(x, sigma, key=self.key[same.int().argmax(1)], **options)
+
+    def __getattr__(self, name: str):
+        return getattr(self.network, name)
