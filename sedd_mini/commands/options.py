@@ -98,9 +98,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         fail(f"{message} ({self.prog} --help tells the options)", 2)
 
+    def print_help(self, file=None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse's own passes over a full disk
+
     def format_help(self) -> str:
         width = min(shutil.get_terminal_size((100, 40)).columns, 100)
-        lines = [f"usage: {self.prog} [-h] [options]", *textwrap.wrap(self.description or "", width)]
+        lines = textwrap.wrap(self.description or "", width)
+        lines.insert(0, f"usage: {self.prog} [-h] [options]")
         for group in self._action_groups:
             items = [(flag_of(a), (a.help or "") % vars(a)) for a in group._group_actions
                      if a.help != argparse.SUPPRESS]  # fmt: skip
@@ -146,7 +150,10 @@ def fail(message: str, code: int = 1, first: str = "error: ") -> NoReturn:
     line = first + " ".join(message.split())
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
-    if not written():
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except (OSError, ValueError):
         silence()
     end = SystemExit(line)
     end.code = code
@@ -165,9 +172,12 @@ def mistake(error: Exception, out: str | None = None) -> str | None:
     if isinstance(error, OSError):
         if error.errno is None or not error.strerror:
             return said
-        name = error.filename or (out if written() else "the standard output")
+        if error.filename is None:  # of an open file: either what is written or what is printed
+            name = f"{out}, or the printed output" if out else "the printed output"
+        else:
+            name = shortened(os.fsdecode(error.filename), 200)
         more = {errno.ENOSPC: ": free some space, or name another place"}.get(error.errno, "")
-        return f"{error.strerror}{f': {os.fsdecode(name)}' if name is not None else ''}{more}"
+        return f"{error.strerror}: {name}{more}"
     if isinstance(error, ValueError | FloatingPointError):
         return said or kind.__name__
     if isinstance(error, TypeError):
@@ -203,16 +213,6 @@ def raised_by_us(error: BaseException) -> bool:
     if trace is None or "sedd_mini" not in Path(trace.tb_frame.f_code.co_filename).parts:
         return False
     return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
-
-
-def written() -> bool:
-    """Whether what was printed so far could be written."""
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def silence() -> None:

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", default="docs", choices=PRESETS, metavar="NAME",
         help=f"whose values are the other defaults: {', '.join(PRESETS)} [docs]")  # fmt: skip
     add("--out", type=cli.folder, metavar="FOLDER",
-        help="of the run [runs/PRESET-GRAPH, then -DATA and what makes it another run]")  # fmt: skip
+        help="of the run [runs/PRESET-GRAPH, then -DATA and what makes it another run]"
+    )  # fmt: skip
     add("--export", type=cli.folder, metavar="FOLDER",
         help="at the end, write the network here, small, to be shipped")  # fmt: skip
     add("--change", default=(), type=changes, metavar="A,B",
@@ -81,7 +82,7 @@ def default_out(name: str, settings: Settings, change: tuple[str, ...] = ()) -> 
     """runs/PRESET-GRAPH for a preset as it is; what makes it another run stands behind that.
 
     So a try on other data never claims the folder of the whole run. What may be another when a run
-    goes on, by itself or by `change`, is not named. A long name is cut and ends in a hash.
+    goes on, by itself or by `change`, is not named; what would be too long ends in a hash.
     """
     _, other = compare(dataclasses.asdict(preset(name)), settings, change)
     words = []
@@ -90,10 +91,11 @@ def default_out(name: str, settings: Settings, change: tuple[str, ...] = ()) -> 
             value = re.sub(r"(?<=.)\.[a-z]+$", "", Path(value).resolve().name)
         if key != "graph":
             words.append(str(value) if key == "data" else f"{key.replace('_', '-')}{value}")
-    rest = re.sub(r"[^\w.-]+", "-", "-".join(words))
-    if len(rest) > 50:
-        rest = f"{rest[:40]}-{hashlib.sha256(rest.encode()).hexdigest()[:6]}"
-    return f"runs/{name}-{settings.graph}" + (f"-{rest}" if rest else "")
+    words = [re.sub(r"[^\w.]+", "-", word)[:30] for word in words]
+    if len("-".join(words)) > 45:
+        digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
+        words = [*words[: "data" in other], digest]
+    return "-".join([f"runs/{name}-{settings.graph}", *words])
 
 
 def run(options: argparse.Namespace) -> None:
