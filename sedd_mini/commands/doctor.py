@@ -216,8 +216,8 @@ def chapters() -> tuple[list[str], bool]:
         name = f"{file.stem[:2]} {title[1] if title else file.stem}"
         lacking = core + [p for p in imports(source) if not importlib.util.find_spec(p)]
         lacking += [] if importlib.util.find_spec("ipykernel") else ["ipykernel"]
-        lacking += [f"chapters/checkpoints/{network}" for network in SHIPPED
-                    if network in source and not whole(CHAPTERS / "checkpoints" / network)]  # fmt: skip
+        used = [CHAPTERS / "checkpoints" / network for network in SHIPPED if network in source]
+        lacking += [f"chapters/checkpoints/{path.name}" for path in used if not whole(path)]
         words = re.sub(r"[*#\s]+", " ", source[:6000])
         need = re.search(r"(\d+) GB of free memory", words)
         if need and importlib.util.find_spec("torch") and available() < float(need[1]) * 1e9:

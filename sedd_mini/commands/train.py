@@ -129,10 +129,10 @@ def run(options: argparse.Namespace) -> None:
 def check_places(options: argparse.Namespace, out: str) -> None:
     """Raises ValueError where the run or its export cannot be written, before any text is read."""
     for name, path in (("--out", out), ("--export", options.export)):
-        if path and not os.access(place := planner.existing(path), os.W_OK | os.X_OK):
-            raise ValueError(f"{name} {path} cannot be written: no write access to {place}")
-        if path and not place.is_dir():
+        if path and not (place := planner.existing(path)).is_dir():
             raise ValueError(f"{name} {path} cannot be made: {place} is no folder")
+        if path and not os.access(place, os.W_OK | os.X_OK):
+            raise ValueError(f"{name} {path} cannot be written: {place} may not be written to")
     if options.export:
         check_replaceable(options.export)
         if Path(out).resolve().is_relative_to(Path(options.export).resolve()):
