@@ -101,6 +101,7 @@ def default_out(name: str, settings: Settings, change: tuple[str, ...] = ()) -> 
 def run(options: argparse.Namespace) -> None:
     settings = settings_of(options)
     options.out = out = options.out or default_out(options.preset, settings, options.change)
+    settings.network(num_tokens=1)  # sizes that do not go together are found before text is read
     check_places(options, out)
     device = distributed.start(settings.device)
     processes = distributed.world_size()
