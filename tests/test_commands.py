@@ -84,7 +84,7 @@ BAD = [
     ("train --data text.txt --out a/b --export a", "would replace the run"),
     ("train --data text.txt --num-heads 5", "num_heads"),
     ("train --data text.txt --vocab-size 100", "257"),
-    ("train --data text.txt --length 8 --tokenizer chars --width 1000000 --num-heads 2", "of memory"),
+    (f"train --data text.txt {TINY} --width 1000000", "of memory"),
     ("train --preset small", "there are no shards of OpenWebText"),
     # sample
     ("sample", "2 required: --checkpoint"),
@@ -524,7 +524,8 @@ def test_doctor_with_little_memory(whole_house, capsys, monkeypatch):
 
 def test_doctor_waits_for_the_hub_no_longer_than_it_says(monkeypatch):
     monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-    monkeypatch.setattr(doctor.urllib.request, "urlopen", lambda *_, **__: time.sleep(2) or open(os.devnull))
+    late = lambda *_, **__: time.sleep(2) or open(os.devnull)  # noqa: E731
+    monkeypatch.setattr(doctor.urllib.request, "urlopen", late)
     start = time.monotonic()
     assert "no answer within 0.2 seconds" in doctor.hub(doctor.Question())[0]
     assert time.monotonic() - start < 1.5

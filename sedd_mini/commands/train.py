@@ -129,15 +129,15 @@ def run(options: argparse.Namespace) -> None:
 
 def check_places(options: argparse.Namespace, out: str) -> None:
     """Raises ValueError where the run or its export cannot be written, before any text is read."""
+    if options.export:
+        check_replaceable(options.export)
+        if Path(out).resolve().is_relative_to(Path(options.export).resolve()):
+            raise ValueError(f"--export {options.export} would replace the run in {out}")
     for name, path in (("--out", out), ("--export", options.export)):
         if path and not (place := planner.existing(path)).is_dir():
             raise ValueError(f"{name} {path} cannot be made: {place} is no folder")
         if path and not os.access(place, os.W_OK | os.X_OK):
             raise ValueError(f"{name} {path} cannot be written: {place} may not be written to")
-    if options.export:
-        check_replaceable(options.export)
-        if Path(out).resolve().is_relative_to(Path(options.export).resolve()):
-            raise ValueError(f"--export {options.export} would replace the run in {out}")
     if options.change and newest_checkpoint(Path(out)) is None:
         raise ValueError(f"--change is for a run that goes on, and {out} holds no checkpoint: give "
                          "its folder by --out")  # fmt: skip
