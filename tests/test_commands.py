@@ -301,7 +301,8 @@ def test_a_reader_that_goes_a_full_device_and_ctrl_c():
     """Three processes at once. No word of Python's own on stderr, at its end neither."""
     def start(what: str, stdout) -> subprocess.Popen:
         line = [sys.executable, "-c", FAKE, what, ROOT / "sedd_mini"]
-        return subprocess.Popen(line, stdout=stdout, stderr=subprocess.PIPE, text=True)
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        return subprocess.Popen(line, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
 
     piped, asleep = start("write", subprocess.PIPE), start("sleep", subprocess.PIPE)
     with open("/dev/full" if os.path.exists("/dev/full") else os.devnull, "w") as full:
