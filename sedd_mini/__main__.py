@@ -1,43 +1,89 @@
-"""The command line: python -m sedd_mini train | sample | prepare | plan (also as `sedd-mini`)."""
+"""The command line: python -m sedd_mini COMMAND [options] (also as `sedd-mini`).
+
+A command is a file of sedd_mini/commands with `add_arguments(parser)` and `run(options)`. This is
+the one place that turns a user's mistake into one line and an exit code: 2 for the command line, 1
+for what was found while running, 130 after Ctrl-C, 141 (quietly) where nobody reads the output.
+"""
 
 import argparse
 import importlib
+import os
+import shlex
 import sys
+import traceback
 
-from sedd_mini.network.hardware import print_any_text
+from sedd_mini.commands.options import Parser, fail, mistake, shortened, silence
 
-COMMANDS = {  # name → what it does; each is a file of sedd_mini/commands with a main(arguments)
+COMMANDS = {
     "train": "train a network on text, or go on with a run",
     "sample": "write text with a trained network, or fill gaps",
     "prepare": "encode a large corpus once, into shards",
     "plan": "what a run costs: arithmetic, memory, hours, money",
+    "doctor": "what is installed here, and what runs on this machine",
 }
+USAGE = "\n".join([
+    "usage: python -m sedd_mini COMMAND [options]", "",
+    *(f"  {name:9s}{text}" for name, text in COMMANDS.items()), "",
+    "python -m sedd_mini COMMAND --help tells its options. A mistake is told in one line;",
+    "the environment variable SEDD_MINI_TRACEBACK=1 shows where in the program it was found.",
+])  # fmt: skip
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of a command line, `run`, the function that gets them, and `command`."""
+    name, *rest = arguments
+    if name not in COMMANDS:
+        fail(f"no command {shortened(name)!r}: choose one of {', '.join(COMMANDS)}", 2)
+    for argument in rest:
+        if any("\ud800" <= c <= "\udfff" or c == "\0" for c in argument):
+            fail(f"{shortened(argument)!r} is not UTF-8 text: convert it, or rename the file", 2)
+    command = importlib.import_module(f"sedd_mini.commands.{name}")
+    parser = Parser(name, command.__doc__.splitlines()[0])
+    command.add_arguments(parser)
+    options = parser.parse_args(rest)
+    options.run = command.run
+    options.command = shlex.join(["python", "-m", "sedd_mini", *arguments])
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    usage = "usage: python -m sedd_mini COMMAND [options]\n\n" + "\n".join(
-        f"  {name:9s}{text}" for name, text in COMMANDS.items()
-    ) + "\n\npython -m sedd_mini COMMAND --help tells its options"
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage)
-        return
-    if arguments[0] not in COMMANDS:
-        sys.exit(f"error: no command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}")
-    command = importlib.import_module(f"sedd_mini.commands.{arguments[0]}")
-    if not hasattr(command, "add_arguments"):
-        return command.main(arguments[1:])
-    parser = argparse.ArgumentParser(
-        f"python -m sedd_mini {arguments[0]}", description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    command.add_arguments(parser)
-    options = parser.parse_args(arguments[1:])
-    print_any_text()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options, ended = None, None
     try:
-        command.run(options)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+        print_any_text()
+        try:
+            if not arguments or arguments[0] in ("-h", "--help"):
+                print(USAGE)
+            else:
+                options = parse(arguments)
+                options.run(options)
+        except SystemExit as end:
+            if end.code:  # of a mistake, which has been told already
+                raise
+            ended = end  # after --help
+        if sys.stdout:
+            sys.stdout.flush()  # here, where one can tell that it failed
+        if ended:
+            raise ended
+    except KeyboardInterrupt:
+        fail("interrupted", 130, first="")
+    except BrokenPipeError:
+        silence()
+        sys.exit(141)
+    except Exception as error:
+        line = mistake(error, getattr(options, "out", None))
+        if line is None:
+            raise
+        if os.environ.get("SEDD_MINI_TRACEBACK"):
+            traceback.print_exc()
+        fail(line)
+
+
+def print_any_text() -> None:
+    """Let the output replace what its encoding lacks (Windows, redirected), instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

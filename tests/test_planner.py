@@ -1,6 +1,10 @@
 """The planner's figures against what PyTorch counts and what a step takes."""
 
 import copy
+import math
+import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from sedd_mini.commands.plan import main as plan_command
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.training import distributed, planner
+from sedd_mini.training.settings import preset
 
 SMALL = {"num_tokens": 2000, "length": 64, "width": 64, "num_blocks": 3, "num_heads": 4}
 
@@ -154,3 +159,60 @@ def test_command_line(capsys):
     assert "--accumulate 2" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="3 GPUs do not divide"):
         plan_command(["--gpus", "3"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gpus": 0}, "gpus must be a whole number from 1, got 0"), ({"gpus": 2.0}, "gpus must be"),
+        ({"num_tokens": 0}, "num_tokens must be"), ({"kind": "tpu"}, "no GPU 'tpu' is known"),
+        ({"utilisation": 0}, "utilisation must be above 0"),
+        ({"utilisation": 1.1}, "utilisation must be"), ({"utilisation": math.nan}, "utilisation"),
+        ({"price": -1}, "price must be"), ({"price": math.inf}, "price must be"),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_plan_have_ranges(given, message):
+    with pytest.raises(ValueError, match=message):
+        planner.plan(preset("small"), **given)
+    planner.plan(preset("small"), utilisation=1.0, price=0)
+
+
+def test_what_would_fit_is_advised_and_fits():
+    s = preset("small")
+    assert planner.fitting(preset("docs"), 1024, "cpu", 24e9) is None
+    said = planner.fitting(s, 50_257, "cuda", 80e9, "bfloat16")
+    k = int(re.search(r"--accumulate (\d+) takes", said)[1])
+    assert "there are 80.0 GB (cuda)" in said
+    assert "checkpoint-activations" not in said
+    assert planner.fitting(preset("small", accumulate=k), 50_257, "cuda", 80e9, "bfloat16") is None
+    fewer = preset("small", accumulate=k // 2)
+    assert planner.fitting(fewer, 50_257, "cuda", 0.9 * 80e9, "bfloat16")
+    # one sequence of this length fits only where blocks are computed twice
+    said = planner.fitting(preset("small", length=16_384, batch_size=4), 50_257, "cuda", 14e9)
+    assert "--checkpoint-activations takes" in said
+    assert "one sequence at a time" in planner.fitting(s, 50_257, "cuda", 2e9)
+    # eight processes have an eighth of the batch each
+    assert planner.fitting(s, 50_257, "cuda", 80e9, "bfloat16", processes=8) is None
+    again = planner.fitting(preset("docs"), 1024, "cpu", None)  # no room named: what takes less
+    assert "--accumulate 2 takes" in again
+
+
+def test_double_precision_takes_twice_as_much():
+    c = DiTConfig(**SMALL)
+    single, double = (planner.memory(c, 64, 4, p, device="cpu") for p in ("float32", "float64"))
+    assert double == {name: 2 * size for name, size in single.items()}
+
+
+def test_disk_is_counted_and_refused(tmp_path, monkeypatch):
+    s, c = preset("small"), preset("small").network(50_257)
+    free = 3 * planner.checkpoint_bytes(c) // 2  # one and a half
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(ValueError, match=r"takes 2.7 GB, two .* 5.4 GB; 4.1 GB are free in .*run"):
+        planner.disk(s, 50_257, tmp_path / "run")
+    (tmp_path / "run" / "step-00000010").mkdir(parents=True)
+    assert "one of which is there" in planner.disk(s, 50_257, tmp_path / "run")
+
+
+def test_memory_of_this_machine():
+    found = planner.machine_memory("cpu")
+    assert found is None or 1e8 < found < 1e14

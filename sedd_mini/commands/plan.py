@@ -3,40 +3,42 @@
 import argparse
 import sys
 
+from sedd_mini.commands.options import number
 from sedd_mini.training.planner import KINDS, plan
-from sedd_mini.training.settings import preset
+from sedd_mini.training.settings import PRESETS, preset
+
+SETTINGS = ("steps", "batch_size", "length", "graph", "parallel", "checkpoint_activations")
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sedd_mini plan", description=__doc__.splitlines()[0],
-        epilog=f"kinds: {', '.join(KINDS)}",
-    )  # fmt: skip
-    add = parser.add_argument
-    add("--preset", default="small", help="settings of the run (default: small)")
-    add("--gpus", type=int, default=8, help="number of GPUs (default: 8)")
-    add("--kind", default="h100", choices=KINDS, metavar="KIND", help="of GPU (default: h100)")
-    add("--steps", type=int, help="optimiser steps (default: the preset's)")
-    add("--batch-size", type=int, help="sequences a step, of all GPUs (default: the preset's)")
-    add("--length", type=int, help="tokens a sequence (default: the preset's)")
-    add("--num-tokens", type=int, default=50_257, help="vocabulary (default: GPT-2's, 50257)")
-    add("--parallel", default="ddp", choices=("ddp", "fsdp"), help="weights whole, or in shares")
-    add("--checkpoint-activations", action="store_true", help="recompute blocks in backward")
-    add(
-        "--utilisation",
-        type=float,
-        default=0.4,
-        help="share of the data sheet's FLOPs that the run reaches (default: 0.4)",
-    )
-    add("--price", type=float, help="of one GPU for one hour, in any currency")
-    return parser.parse_args(arguments)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, whole = parser.add_argument, {"type": number(int, least=1), "metavar": "N"}
+    add("--preset", default="small", choices=PRESETS, metavar="NAME",
+        help=f"{', '.join(PRESETS)} [small]")  # fmt: skip
+    add("--steps", **whole, help="optimiser steps, ≥ 1 [the preset's]")
+    add("--batch-size", **whole, help="sequences a step, of all GPUs, ≥ 1 [the preset's]")
+    add("--length", **whole, help="tokens a sequence, ≥ 1 [the preset's]")
+    add("--graph", choices=("absorb", "uniform"), help="or the preset's")
+    add("--num-tokens", **whole, default=50_257, help="vocabulary, ≥ 1 [GPT-2's, 50257]")
+    add("--parallel", choices=("ddp", "fsdp"), help="weights whole, or in shares [ddp]")
+    add("--checkpoint-activations", action="store_true", default=None,
+        help="recompute blocks in backward")  # fmt: skip
+    add("--gpus", **whole, default=8, help="how many, ≥ 1 [8]")
+    add("--kind", default="h100", choices=KINDS, metavar="NAME",
+        help=f"of GPU: {', '.join(KINDS)} [h100]")  # fmt: skip
+    add("--utilisation", type=number(float, above=0, most=1), default=0.4, metavar="X",
+        help="share of the data sheet's FLOPs that the run reaches, > 0 and ≤ 1 [0.4]")  # fmt: skip
+    add("--price", type=number(float, least=0), metavar="X",
+        help="of one GPU for one hour, in any currency, ≥ 0")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> None:
+    changes = {n: v for n in SETTINGS if (v := getattr(options, n)) is not None}
+    settings = preset(options.preset, **changes)
+    print(plan(settings, options.gpus, options.kind, options.num_tokens, options.utilisation,
+               options.price))  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
-    given = vars(parse(arguments))
-    names = ("steps", "batch_size", "length", "parallel", "checkpoint_activations")
-    changes = {n: v for n in names if (v := given.pop(n)) is not None}
-    try:
-        print(plan(preset(given.pop("preset"), **changes), **given))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    from sedd_mini.__main__ import main
+
+    main(["plan", *(sys.argv[1:] if arguments is None else arguments)])

@@ -11,28 +11,35 @@ import argparse
 import sys
 import warnings
 
+from sedd_mini.commands.options import filled, number
 from sedd_mini.model import TextNote, load
 from sedd_mini.samplers import SAMPLERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", required=True, help="training folder, network folder, or a hub name")
-    add("--tokenizer", help='folder of a tokeniser, or "gpt2" (default: the one in the checkpoint)')
-    add("--device", help="such as cpu or cuda (default: cuda, mps or cpu, the first that works)")
+    add("--checkpoint", required=True, type=filled, metavar="NAME",
+        help="training folder, network folder, or a hub name")  # fmt: skip
+    add("--tokenizer", type=filled, metavar="NAME",
+        help="gpt2, or the folder of a tokeniser [the one in the checkpoint]")  # fmt: skip
+    add("--device", type=filled, metavar="NAME", help="[cuda, mps or cpu, the first that works]")
     add = parser.add_argument_group("text").add_argument
-    add("--prompt", default="", help="text that the samples begin with; a BPE leaves a space at "
-        "its end to the next word; what the tokeniser lacks is replaced, and a note says so")
-    add("--suffix", default="", help="text that they end with")
-    add("--text", default="", help='text with gaps to fill: "The ____ raises an ____."')
-    add("--gap", type=int, help="tokens a gap (default: by the number of underscores)")
-    add("--length", type=int, help="tokens a sample (default: what the network was trained on)")
+    add("--prompt", default="", metavar="TEXT",
+        help="text that the samples begin with; a BPE leaves a space at its end to the next word; "
+             "what the tokeniser lacks is replaced, and a note says so")  # fmt: skip
+    add("--suffix", default="", metavar="TEXT", help="text that they end with")
+    add("--text", default="", metavar="TEXT",
+        help='text with gaps to fill: "The ____ raises an ____."')  # fmt: skip
+    count = {"type": number(int, least=1), "metavar": "N"}
+    add("--gap", **count, help="tokens a gap, ≥ 1 [by the number of underscores]")
+    add("--length", **count, help="tokens a sample, ≥ 1 [what the network was trained on]")
     add = parser.add_argument_group("sampling").add_argument
-    add("--num", type=int, default=1, help="how many samples (default: %(default)s)")
-    add("--steps", type=int, default=128, help="sampling steps (default: %(default)s)")
-    add("--sampler", default="tweedie", choices=[*SAMPLERS], help="(default: %(default)s)")
-    add("--seed", type=int, default=0, help="of all that is random: sample i of a seed is always "
-        "the same, whatever --num is (default: %(default)s)")  # fmt: skip
+    add("--num", **count, default=1, help="how many samples, ≥ 1 [1]")
+    add("--steps", **count, default=128, help="sampling steps, ≥ 1 [128]")
+    add("--sampler", default="tweedie", choices=[*SAMPLERS], help="[tweedie]")
+    add("--seed", type=number(int, least=0), default=0, metavar="N",
+        help="of all that is random, ≥ 0 [0]; sample i of a seed is the same whatever --num is"
+    )  # fmt: skip
     add("--show", action="store_true", help="show the text as it forms, in the terminal")
 
 

@@ -6,6 +6,15 @@ Counted by hand, as chapter 06 does: matrix products alone, 2 m n p FLOPs each. 
 checked against PyTorch's own counter, and the bytes, to a tenth, against what a step takes.
 """
 
+import dataclasses
+import math
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from sedd_mini.files import newest_checkpoint
 from sedd_mini.network.dit import DiTConfig
 from sedd_mini.training.settings import Settings
 
@@ -65,6 +74,9 @@ def memory(
     below.)
     """
     total, width, tokens = parameters(c), c.width, batch * length
+    if precision == "float64":  # everything twice
+        half = memory(c, length, batch, "float32", shares, device, accumulate)
+        return {name: 2 * size for name, size in half.items()}
     word = {"bfloat16": 2, "float32": 4}[precision]
     products = c.num_blocks * 12 * width**2 + c.num_states * width
     # A block keeps, in float32, what comes into its two norms and out of them (4); in the precision
@@ -102,11 +114,111 @@ def smallest_accumulate(c: DiTConfig, length: int, batch: int, room: float, **op
                      "--checkpoint-activations, or a GPU with more memory")  # fmt: skip
 
 
+# ---- this machine ------------------------------------------------------------------------------
+
+
+def machine_memory(device: str) -> float | None:
+    """Bytes that one process may take: of its GPU, or its share of what this machine, or the
+    container, has; None where the system does not tell."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    found = []
+    try:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # Windows has none of them
+        pass
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, in two versions
+        try:
+            found.append(int(Path("/sys/fs/cgroup", limit).read_text()))
+        except (OSError, ValueError):  # none, or "max"
+            pass
+    return min(found) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if found else None
+
+
+def fitting(
+    settings: Settings, num_tokens: int, device: str, room: float | None,
+    precision: str = "float32", processes: int = 1,
+) -> str | None:  # fmt: skip
+    """None if a step of these settings fits into `room` bytes; else what would, in one line.
+
+    `room` None is for a step that did not: what takes less.
+    """
+    s, each = settings, settings.batch_size // processes
+    about = {"precision": precision, "device": device,
+             "shares": processes if s.parallel == "fsdp" else 1}  # fmt: skip
+
+    def need(k: int, recompute: bool) -> float:
+        c = dataclasses.replace(s, checkpoint_activations=recompute).network(num_tokens)
+        return sum(memory(c, s.length, each // k, accumulate=k, **about).values())
+
+    takes = need(s.accumulate, s.checkpoint_activations)
+    if room is not None and takes <= room:
+        return None
+    said = f"a step takes about {in_bytes(takes)} of memory"
+    said += f", and there are {in_bytes(room)} ({device})" if room is not None else ""
+    most = 0.9 * (takes if room is None else room)
+    for recompute in {s.checkpoint_activations: None, True: None}:
+        for k in range(s.accumulate, each + 1):
+            if each % k == 0 and (less := need(k, recompute)) <= most:
+                more = recompute and not s.checkpoint_activations
+                return (f"{said}: --accumulate {k}{' --checkpoint-activations' * more} takes "
+                        f"{in_bytes(less)}")  # fmt: skip
+    least = need(each, True)
+    return (f"{said}, and one sequence at a time {in_bytes(least)}: a smaller --length or --width, "
+            "or a machine with more memory")  # fmt: skip
+
+
+def checkpoint_bytes(c: DiTConfig) -> int:
+    """A checkpoint's: weights, their average and Adam's two moments, in float32."""
+    return 16 * parameters(c)
+
+
+def existing(path: str | Path) -> Path:
+    """The path itself, or the nearest above it that is there."""
+    path = Path(path).absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def disk(settings: Settings, num_tokens: int, out: str | Path) -> str:
+    """What a run will write, in one line; raises ValueError where that does not fit."""
+    one = checkpoint_bytes(settings.network(num_tokens))
+    old = newest_checkpoint(Path(out)) is not None  # the old one goes when the new one is whole
+    free = shutil.disk_usage(existing(out)).free
+    said = (f"a checkpoint takes {in_bytes(one)}, two of them at a time {in_bytes(2 * one)}"
+            f"{', one of which is there' * old}; {in_bytes(free)} are free in {out}")  # fmt: skip
+    if (2 - old) * one > free:
+        raise ValueError(f"{said}: free some, or give another --out")
+    return said
+
+
+def in_bytes(size: float) -> str:
+    """A number of bytes as one reads it: "2.7 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+# ---- a whole run -------------------------------------------------------------------------------
+
+
 def plan(
     settings: Settings, gpus: int = 8, kind: str = "h100", num_tokens: int = 50_257,
     utilisation: float = 0.4, price: float | None = None,
 ) -> str:  # fmt: skip
-    """A run's arithmetic, memory, hours and cost as text; raises ValueError if it does not fit."""
+    """A run's arithmetic, memory, disk, hours and cost as text.
+
+    Raises ValueError if it does not fit, and for a number without meaning: `gpus` and `num_tokens`
+    are from 1, `utilisation` is above 0 and at most 1, `price` is not negative.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no GPU {kind!r} is known: choose one of {', '.join(KINDS)}")
+    for name, value in (("gpus", gpus), ("num_tokens", num_tokens)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation must be above 0 and at most 1, got {utilisation!r}")
+    if price is not None and not 0 <= price < math.inf:
+        raise ValueError(f"price must be a number from 0, got {price!r}")
     s, c = settings, settings.network(num_tokens)
     if s.batch_size % gpus:
         raise ValueError(f"{gpus} GPUs do not divide a batch of {s.batch_size}")
@@ -125,6 +237,7 @@ def plan(
         f"memory of a GPU, {each // accumulate} sequences at a time (--accumulate {accumulate}):",
         *(f"  {name:22s}{size / 1e9:8.2f} GB" for name, size in parts.items()),
         f"  {'together':22s}{sum(parts.values()) / 1e9:8.2f} GB of {room / 1e9:.0f}",
+        f"disk: a checkpoint takes {in_bytes(checkpoint_bytes(c))}, two of them at a time",
         f"time: {hours:,.1f} hours on {gpus} × {kind} at {utilisation:.0%} of "
         f"{speed / 1e12:.0f} TFLOP/s each",
     ]
