@@ -131,7 +131,7 @@ generator = torch.Generator().manual_seed(0)
 many = corpus.train[:4096]
 t = times(len(many), generator).float()
 with torch.no_grad():
-    start = training_loss(untrained, graph, noise, many, t, generator=generator) / 32  # nats a token
+    start = training_loss(untrained, graph, noise, many, t, generator=generator) / 32  # nats/token
 error = start.std() / len(start) ** 0.5
 assert abs(start.mean() - 0.999 * math.log(40)) < 4 * error and error < 0.1
 

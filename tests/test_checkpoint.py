@@ -1,6 +1,9 @@
 """What checkpoints promise: the released form, whole folders, errors that say what is wrong."""
 
+import copy
+import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 
@@ -9,8 +12,10 @@ import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
 from sedd_mini.files import load_tensors, newest_checkpoint, save_tensors
+from sedd_mini.network import pretrained
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.network.pretrained import load_pretrained, save_pretrained
+from sedd_mini.network.pretrained import check_saveable, load_pretrained, save_pretrained
+from sedd_mini.noise import CosineNoise
 from sedd_mini.text.tokenizers import CharTokenizer
 from sedd_mini.training.checkpoint import save_checkpoint
 
@@ -18,6 +23,7 @@ CASES = [
     (AbsorbingGraph(11), LogLinearNoise(2e-3), {"absorbing": True}),
     (AbsorbingGraph(11), LogLinearNoise(), {"absorbing": True, "scale_by_sigma": False}),
     (UniformGraph(11), GeometricNoise(1e-3, 15.0), {"absorbing": False}),
+    (AbsorbingGraph(11), CosineNoise(1e-4), {"normalised": True, "time_conditioning": False}),
 ]
 
 
@@ -75,10 +81,220 @@ def test_errors_name_what_does_not_fit(tmp_path):
     refused("unknown graph 'torus'", config=config | {"graph": {"type": "torus"}})
     refused("unknown noise 'pink'", config=config | {"noise": {"type": "pink"}})
     refused("lacks the key 'tokens'", config={k: v for k, v in config.items() if k != "tokens"})
+    refused("wrong type: blocks.0.norm1.weight is torch.int32", weights=weights | {
+        "blocks.0.norm1.weight": torch.zeros(16, dtype=torch.int32)})  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="is missing"):
         load_pretrained(folder)
+
+
+def changed(config: dict, path: str, *value) -> dict:
+    """A copy in which `path` ("model.length") is `value`, or is not there."""
+    config = copy.deepcopy(config)
+    *sections, key = path.split(".")
+    content = config
+    for section in sections:
+        content = content[section]
+    content.pop(key, None)
+    return config if not value else content.update({key: value[0]}) or config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", ["sedd-mini/9"], "format 'sedd-mini/9' is not known here"),
+        ("format", [2], "format 2 is not known"),
+        ("tokens", [], "lacks the key 'tokens'"),
+        ("graph", [], "lacks the key 'graph'"),
+        ("model", [], "lacks the key 'model'"),
+        ("training", [{}], "unknown key 'training'"),
+        ("tokens", ["11"], "graph: num_tokens must be an integer of at least 2, got '11'"),
+        ("tokens", [11.0], "num_tokens must be an integer"),
+        ("tokens", [True], "num_tokens must be an integer"),
+        ("graph", ["absorb"], "graph must be a JSON object, got 'absorb'"),
+        ("graph.type", [], "lacks the key 'type'"),
+        ("graph.type", [["absorb"]], "unknown graph"),
+        ("graph.type", ["torus"], "unknown graph 'torus', expected one of absorb, uniform"),
+        ("graph.size", [3], "graph: .*size"),
+        ("noise.type", ["linear"], "unknown noise 'linear'.*SCHEDULES"),
+        ("noise.eps", [], "noise: lacks the key 'eps'"),
+        ("noise.eps", ["0.001"], "noise: eps must be a number, got '0.001'"),
+        ("noise.eps", [True], "noise: eps must be a number, got True"),
+        ("noise.eps", [None], "noise: eps must be a number, got None"),
+        ("noise.eps", [math.nan], "noise: need 0 < eps < 1, got nan"),
+        ("noise.eps", [2], "noise: need 0 < eps < 1, got 2"),
+        ("noise.sigma_min", [1e-3], "noise: .*sigma_min"),
+        ("noise", [[]], r"noise must be a JSON object, got \[\]"),
+        ("model.type", ["unet"], "unknown model 'unet', expected one of dit.*NETWORKS"),
+        ("model.n_layers", [3], "model: unknown key 'n_layers'"),
+        ("model.dropout", [], "model: lacks the key 'dropout'"),
+        ("model.dropout", ["0"], "model: dropout must be a number"),
+        ("model.length", [8.0], "model: length must be a positive integer, got 8.0"),
+        ("model.n_blocks", [True], "model: num_blocks must be a positive integer, got True"),
+        ("model.scale_by_sigma", [1], "model: scale_by_sigma must be True or False, got 1"),
+        ("model.scale_by_sigma", [None], "model: scale_by_sigma is None, but"),
+        ("model.normalised", ["yes"], "model: normalised must be True or False"),
+    ],
+)
+def test_what_is_not_known_in_a_folder_of_ours_is_refused(tmp_path, path, value, message):
+    graph, noise, sizes = CASES[0]
+    folder = save_pretrained(tmp_path / "net", make(graph, sizes), graph, noise)
+    file = folder / "config.json"
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, *value)))
+    with pytest.raises(ValueError, match=message) as raised:
+        load_pretrained(folder)
+    assert str(raised.value).startswith(f"{file}: ")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"null", b"\xff\xfe{}", b"[" * 100_000])
+def test_a_description_that_is_none_is_named(tmp_path, content):
+    graph, noise, sizes = CASES[0]
+    folder = save_pretrained(tmp_path / "net", make(graph, sizes), graph, noise)
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"net/config\.json (cannot be read|must hold)") as raised:
+        load_pretrained(folder)
+    assert "\n" not in str(raised.value)
+
+
+# ---- classes of a user ---------------------------------------------------------------------------
+
+
+class Slower(CosineNoise):
+    """A subclass with another rate: written as its parent it would come back as that."""
+
+
+class Lopsided(AbsorbingGraph):
+    def __init__(self, num_tokens, weights):
+        super().__init__(num_tokens)
+        self.weights = weights
+
+    def to_config(self):
+        return {"num_tokens": self.num_tokens, "weights": self.weights}
+
+
+@dataclasses.dataclass
+class CountConfig:
+    num_tokens: int
+    start: float = 0.0
+
+    def to_config(self):
+        return dataclasses.asdict(self)
+
+
+class Count(torch.nn.Module):
+    """A network with one number a state, whose embedding is its head too."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.table = torch.nn.Parameter(torch.full((config.num_tokens + 1, 1), config.start))
+        self.head = self.table
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(CountConfig(**config))
+
+    def forward(self, x, sigma):
+        return (self.table * self.head).T.expand(*x.shape, -1)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(pretrained.NETWORKS, "count", Count)
+    monkeypatch.setitem(pretrained.GRAPHS, "lopsided", Lopsided)
+    monkeypatch.setitem(pretrained.SCHEDULES, "slower", Slower)
+
+
+@pytest.mark.usefixtures("registered")
+def test_classes_of_a_user_come_back_as_themselves(tmp_path):
+    model, graph, noise = Count(CountConfig(3, 0.5)), Lopsided(3, [1.5, 2]), Slower(0.01)
+    torch.nn.init.normal_(model.table)
+    folder = save_pretrained(tmp_path / "net", model, graph, noise)
+    again = load_pretrained(folder)
+    assert list(map(type, again)) == [Count, Lopsided, Slower]
+    assert (again[0].config, again[1].weights, again[2].eps) == (model.config, [1.5, 2], 0.01)
+    assert torch.equal(again[0].table, model.table)
+    assert again[0].head is again[0].table
+    pretrained.SCHEDULES.pop("slower")
+    with pytest.raises(ValueError, match="unknown noise 'slower'"):
+        load_pretrained(folder)
+
+
+def test_what_has_no_name_is_not_saved(tmp_path):
+    graph, noise, sizes = CASES[0]
+    model, folder = make(graph, sizes), tmp_path / "net"
+    for what, table in (
+        ((Count(CountConfig(3)), graph, noise), "NETWORKS"),
+        ((type("Mine", (DiffusionTransformer,), {})(model.config), graph, noise), "NETWORKS"),
+        ((model, Lopsided(11, [1]), noise), "GRAPHS"),
+        ((model, graph, Slower()), "SCHEDULES"),
+    ):
+        for refuse in (check_saveable, lambda *w: save_pretrained(folder, *w)):
+            with pytest.raises(ValueError, match=rf"not be loaded; add the class by {table}\["):
+                refuse(*what)
+    assert not folder.exists()
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_would_come_back_as_another_is_not_saved(monkeypatch):
+    graph, noise, sizes = CASES[0]
+    model = make(graph, sizes)
+    before = torch.random.get_rng_state()
+    check_saveable(model, graph, noise)
+    assert torch.equal(torch.random.get_rng_state(), before)  # a run's weights are seeded
+    with pytest.raises(ValueError, match=r"has another output_layer\.linear\.bias"):
+        check_saveable(model, AbsorbingGraph(12), noise)
+    model.output_layer.linear = torch.nn.Sequential(model.output_layer.linear, torch.nn.Tanh())
+    with pytest.raises(ValueError, match=r"has another output_layer\.linear, "):
+        check_saveable(model, graph, noise)
+    model = make(graph, sizes)
+    model.blocks[0].mlp[1] = torch.nn.ReLU()  # the same weights, another network
+    with pytest.raises(ValueError, match=r"has another blocks\.0\.mlp\.1$"):
+        check_saveable(model, graph, noise)
+    for weights in (torch.ones(2), {1, 2}, [math.nan]):
+        with pytest.raises(ValueError, match=r"Lopsided.to_config\(\) must hold what JSON can"):
+            check_saveable(make(graph, sizes), Lopsided(11, weights), noise)
+    monkeypatch.setattr(Slower, "to_config", lambda self: {})
+    with pytest.raises(ValueError, match=r"CosineNoise.*is.*, another noise"):
+        check_saveable(make(graph, sizes), graph, Slower(0.5))
+
+
+# ---- precision -----------------------------------------------------------------------------------
+
+
+def test_float64_is_kept(tmp_path, monkeypatch):
+    graph, noise, sizes = CASES[0]
+    model = make(graph, sizes).double()
+    folder = save_pretrained(tmp_path / "net", model, graph, noise)
+    loaded, _, _ = load_pretrained(folder)
+    for (name, a), (_, b) in zip(
+        model.state_dict().items(), loaded.state_dict().items(), strict=True
+    ):
+        assert (a.dtype, b.dtype) == (torch.float64, torch.float64), name
+        assert torch.equal(a, b), name
+    monkeypatch.setattr(pretrained, "widest", lambda device: torch.float32)  # as on MPS
+    assert next(load_pretrained(folder)[0].parameters()).dtype == torch.float32
+
+
+def test_ruin_is_not_saved_over_what_is_good(tmp_path):
+    graph, noise, sizes = CASES[0]
+    model = make(graph, sizes)
+    folder = save_pretrained(tmp_path / "net", model, graph, noise)
+    before = (folder / "model.safetensors").read_bytes()
+    for value, dtype in ((math.nan, None), (math.inf, None), (1e6, torch.float16)):
+        with torch.no_grad():
+            model.blocks[1].norm2.weight[0] = value
+        with pytest.raises(ValueError, match=r"blocks.1.norm2.weight is not finite"):
+            save_pretrained(folder, model, graph, noise, dtype=dtype)
+    with pytest.raises(TypeError, match="dtype must be"):
+        save_pretrained(folder, make(graph, sizes), graph, noise, dtype=torch.int8)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+# ---- folders -------------------------------------------------------------------------------------
 
 
 def test_only_a_network_is_replaced(tmp_path):
@@ -162,3 +378,8 @@ def test_names_that_lead_nowhere(tmp_path, monkeypatch):
         load_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match="not in the cache"):
         load_pretrained("nobody-at-all/no-such-network")
+    for name in ("~nosuchuser", "x" * 5000, "a\0b", "", "a/b/c"):
+        with pytest.raises((FileNotFoundError, ValueError), match=r"there is no folder|neither"):
+            load_pretrained(name)
+    with pytest.raises(ValueError, match="no device is called 'foo'"):
+        load_pretrained(tmp_path, device="foo")

@@ -189,6 +189,28 @@ def test_what_is_loaded_samples_infills_and_evaluates(tmp_path, case):
     assert bound.nats > 0
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("noise", {"type": "cosine"}, "unknown noise 'cosine', expected 'loglinear' or"),
+        ("graph", {"type": "roulette"}, "unknown graph 'roulette'"),
+        ("graph", None, "graph must be a JSON object, got None"),
+        ("tokens", "13", "num_tokens must be a positive integer, got '13'"),
+        ("model", {"hidden_size": "24"}, "width must be a positive integer, got '24'"),
+        ("model", {"dropout": None}, "dropout must be a number, got None"),
+    ],
+)
+def test_what_is_read_of_a_released_folder_is_checked(tmp_path, section, change, message):
+    """Another file's cosine need not be ours; all that is not read is passed over, as above."""
+    folder = released_folder(tmp_path / "net", "absorb", True)
+    config = released_config("absorb", True)
+    config[section] = config[section] | change if isinstance(change, dict) else change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message) as raised:
+        load_pretrained(folder)
+    assert str(folder / "config.json") in str(raised.value)
+
+
 def test_sampling_without_a_tokeniser_says_how_to_give_one(tmp_path):
     folder = released_folder(tmp_path / "net", "absorb", True)
     with pytest.raises(SystemExit, match=r"no tokeniser in .*net.* --tokenizer gpt2"):

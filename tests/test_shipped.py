@@ -13,9 +13,10 @@ import torch
 
 from sedd_mini.commands.train import parse
 from sedd_mini.evaluate import likelihood_bound, sample_sigma, times
+from sedd_mini.files import load_tensors
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.losses import diffusion_weighted_in_head, score_entropy
-from sedd_mini.network.pretrained import load_pretrained
+from sedd_mini.network.pretrained import load_pretrained, save_pretrained
 from sedd_mini.samplers import sample
 from sedd_mini.text.blocks import split_documents
 from sedd_mini.text.corpus import load_corpus
@@ -50,6 +51,20 @@ def test_nothing_else_is_shipped_and_it_is_small():
     assert sorted(path.name for path in SHIPPED.iterdir()) == NAMES
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
     assert size <= 12_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_marked_as_ours_and_loaded_in_float32(name, tmp_path):
+    """float16 on disk, whose every number float32 holds; saved again, the description is equal."""
+    model, graph, noise = load_pretrained(SHIPPED / name)
+    on_disk = load_tensors(SHIPPED / name / "model.safetensors")
+    for key, value in model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, on_disk[key].float())
+    folder = save_pretrained(tmp_path / name, model, graph, noise)
+    before, after = (json.loads((f / "config.json").read_text()) for f in (SHIPPED / name, folder))
+    assert before == after
+    assert before["format"] == "sedd-mini/2"
 
 
 @pytest.mark.parametrize("name", NAMES)

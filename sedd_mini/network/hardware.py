@@ -8,13 +8,6 @@ import torch
 from sedd_mini.graphs import widest
 
 
-def print_any_text() -> None:
-    """Let the output replace what its encoding lacks (Windows, redirected), instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
 def check_device(name: str | torch.device) -> str:
     """The name of a device that is here; "auto": "cuda" where there is a GPU, else "cpu".
 

@@ -192,14 +192,18 @@ def check_saveable(model, graph, noise) -> None:
     with torch.random.fork_rng(devices=[]):  # whoever trains has seeded already
         try:
             with torch.device("meta"):
-                again, *_ = understand(config, "what is to be saved")
+                again = understand(config, "what is to be saved")
         except (RuntimeError, NotImplementedError):  # needs real numbers
-            again, *_ = understand(config, "what is to be saved")
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, again)]
-    if shapes[0] != shapes[1]:
-        other = sorted(k for k in shapes[0] | shapes[1] if shapes[0].get(k) != shapes[1].get(k))
-        raise ValueError(f"{type(model).__name__} made again from its config has other weights: "
-                         + ", ".join(other[:5]))  # fmt: skip
+            again = understand(config, "what is to be saved")
+    was, is_ = (
+        {k: v.shape for k, v in m.state_dict().items()} | {k: type(v) for k, v in m.named_modules()}
+        for m in (model, again[0])
+    )
+    if other := sorted(k for k in was | is_ if was.get(k) != is_.get(k)):
+        raise ValueError(f"{type(model).__name__} made again from its config has another "
+                         f"{', '.join(other[:5])}")  # fmt: skip
+    if any(float(noise.total(t)) != float(again[2].total(t)) for t in (0.3, 0.7)):
+        raise ValueError(f"{noise} made again from its to_config() is {again[2]}, another noise")
 
 
 def understand(config: dict, file: Path | str) -> tuple:

@@ -35,7 +35,9 @@ def make(kind: str, args, generator):
     """One problem: a function from "plain" or "fused" to the loss, its gradients computed."""
     graph_type, noise = WORLDS[kind]
     graph = graph_type(args.num_tokens)
-    config = DiTConfig(args.num_tokens, absorbing=kind == "absorbing", width=args.width)
+    absorbing = kind == "absorbing"
+    config = DiTConfig(args.num_tokens, absorbing=absorbing, width=args.width,
+                       normalised=args.normalised and absorbing)  # fmt: skip
     layer = OutputLayer(config)
     torch.nn.init.normal_(layer.linear.weight, std=0.02, generator=generator)
     hidden = torch.randn(args.batch, args.length, args.width, generator=generator)
@@ -96,6 +98,7 @@ def measure_memory(kind: str, args) -> None:
         command = [sys.executable, __file__, "--memory-of", kind, way]
         for name in ("threads", "batch", "length", "width", "num_tokens"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+        command += ["--normalised"] * args.normalised
         extra[way] = float(subprocess.run(command, check=True, capture_output=True).stdout)
     print(
         f"{kind:10} memory  plain {extra['plain']:6.0f} MB  fused {extra['fused']:6.0f} MB  "
@@ -122,6 +125,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--num-tokens", type=int, default=50257)
+    parser.add_argument("--normalised", action="store_true", help="the absorbing head normalised")
     parser.add_argument("--memory-of", nargs=2, metavar=("GRAPH", "WAY"), help="for inner use")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
