@@ -276,6 +276,7 @@ def test_where_there_is_no_float64_the_network_alone_is_on_the_device(words, mon
         (lambda m: m.fill("a ____", gap=0), ValueError, "a gap has at least one token.* got 0"),
         (lambda m: m.fill("a ____", gap=True), ValueError, "got True"),
         (lambda m: m.fill("a ____", gap=50), ValueError, "52 tokens are more than the 32"),
+        (lambda m: m.fill([1, -1], gap=2), ValueError, "gap is for the ____ of a text"),
         (lambda m: m.fill(3), TypeError, "text must be text or a list of token ids, got int 3"),
         (lambda m: m.bound("the cat"), TypeError, "texts must be a list of texts, got a str"),
         (lambda m: m.bound(3), TypeError, "texts must be a list of texts, got a int"),
