@@ -114,6 +114,21 @@ def test_the_laws_tested_above_include_negative_weights():
     assert ((t - t_next) * NOISE.rate(t) * rates.diag() < -1).any()
 
 
+@pytest.mark.parametrize("method", ["tweedie", "euler", "denoise"])
+def test_an_absorbing_row_whose_moves_weigh_more_than_1_moves_for_certain(method):
+    """P(move) is then 1, not more (a particle filter takes the logarithm of 1 − P), and the places
+    keep their shares; a row below 1 moves with what it weighs."""
+    graph, x = AbsorbingGraph(4), torch.full((2,), 4)
+    factor = 0.5 if method == "euler" else math.expm1(0.5)
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0]).double() * torch.tensor([[1.0], [0.01]]).double()
+    log_score = torch.cat([(weights / factor).log(), torch.zeros(2, 1)], 1)
+    moves, p_move = move_weights(graph, x, log_score, 0.5, method)
+    torch.testing.assert_close(moves[:, :4], weights)
+    expected = [1, 1] if method == "denoise" else [1, 0.1]
+    torch.testing.assert_close(p_move, torch.tensor(expected, dtype=torch.float64))
+    assert p_move.max() == 1
+
+
 def test_euler_is_tweedie_for_absorbing_with_log_linear_noise():
     """Δt σ(t) = e^Δσ̄ − 1 there; it is not with geometric noise, nor on the uniform graph."""
     for graph, noise, same in (
