@@ -110,22 +110,21 @@ class TextModel:
         if isinstance(texts, str) or not hasattr(texts, "__iter__"):
             raise TypeError(f"texts must be a list of texts, got a {type(texts).__name__}")
         texts = list(texts)
-        bounds, makers = [], generators(seed, max(1, len(texts)))
+        bounds = []
         for i, text in enumerate(texts):
-            ids, characters = encode(self.tokenizer, text, f"text {i}"), None
+            ids, found = read(self.tokenizer, text, f"text {i}")
             if not ids:
                 raise ValueError(f"text {i} is empty: a bound needs at least one token")
-            if isinstance(text, str):
-                characters = len(read_back(self.tokenizer, text, f"text {i}"))
+            (generator,) = generators(seed, 1, first=i)
             windows = torch.tensor(ids).split(self.length)
             whole = [w for w in windows if len(w) == len(windows[0])]
-            parts = [(len(rows), self.bound_of(torch.stack(rows), repeats, times_each, makers[i]))
+            parts = [(len(rows), self.bound_of(torch.stack(rows), repeats, times_each, generator))
                      for rows in (whole, windows[len(whole):]) if rows]  # fmt: skip
             bounds.append(Bound(
                 nats=sum(num * part.nats for num, part in parts),
                 error=math.hypot(*(num * part.error for num, part in parts)),
                 prior=sum(num * part.prior for num, part in parts),
-                length=len(ids), characters=characters,
+                length=len(ids), characters=None if found is None else len(found),
             ))  # fmt: skip
         return bounds
 
@@ -198,53 +197,46 @@ def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
     free.
     """
     gap = None if gap is None else integer("gap (a gap has at least one token)", gap, 1)
-    bpe = isinstance(tokenizer, BPETokenizer)
-    for name, value in (("prompt", prompt), ("text", text), ("suffix", suffix)):
-        check_text(value, name)
-    if len(text):
+    bpe, words = isinstance(tokenizer, BPETokenizer), isinstance(tokenizer, WordTokenizer)
+    if not isinstance(text, str) or text:
         if len(prompt) or len(suffix):
             raise ValueError("give either a text with gaps, or a prompt and a suffix, not both")
+        ids, end = [], 0
         if not isinstance(text, str):
-            ids = encode(tokenizer, text, "text", lowest=-1)
-        else:
-            ids, end = [], 0
-            for match in GAP.finditer(text):
-                piece, run = text[end : match.start()], len(match.group())
-                ids += read(tokenizer, piece.removesuffix(" ") if bpe else piece, "text")
-                if gap is None:
-                    words = isinstance(tokenizer, WordTokenizer)
-                    run = 1 if words else (run + 1) // 2 if bpe else run
-                ids += [-1] * (run if gap is None else gap)
-                end = match.end()
-            ids += read(tokenizer, text[end:], "text")
+            if gap is not None:
+                raise ValueError("gap is for the ____ of a text: in a list of ids give each gap -1")
+            ids, text = read(tokenizer, text, "text", lowest=-1)[0], ""
+        for match in GAP.finditer(text):
+            piece, run = text[end : match.start()], len(match.group())
+            ids += read(tokenizer, piece.removesuffix(" ") if bpe else piece, "text")[0]
+            ids += [-1] * (gap or (1 if words else (run + 1) // 2 if bpe else run))
+            end = match.end()
+        ids += read(tokenizer, text[end:], "text")[0]
+        missing = "mark gaps by ____, or by the id -1"
     else:
         if bpe and isinstance(prompt, str) and prompt.endswith(" "):
             note("the space at the end of the prompt is left to the next word, as a BPE needs it")
             prompt = prompt.removesuffix(" ")
-        before, after = read(tokenizer, prompt, "prompt"), read(tokenizer, suffix, "suffix")
+        before, after = (read(tokenizer, part, name)[0]
+                         for part, name in ((prompt, "prompt"), (suffix, "suffix")))  # fmt: skip
         ids = before + [-1] * (integer("length", length, 0) - len(before) - len(after)) + after
+        missing = f"prompt and suffix are {len(ids)} tokens, of {length}"
     if -1 not in ids:
-        raise ValueError(
-            "nothing is left to fill in: mark gaps by ____" if len(text) else
-            f"nothing is left to fill in: prompt and suffix are {len(ids)} tokens, of {length}"
-        )  # fmt: skip
+        raise ValueError(f"nothing is left to fill in: {missing}")
     return torch.tensor(ids)
 
 
-def read(tokenizer, text, name: str) -> list[int]:
-    """The ids of a text, or ids as they are; warns if the text comes back as another one."""
-    ids = encode(tokenizer, text, name)
-    if isinstance(text, str):
-        read_back(tokenizer, text, name)
-    return ids
+def read(tokenizer, text, name: str, lowest: int = 0) -> tuple[list[int], str | None]:
+    """The ids of a text, and what text they stand for: a warning says so if it is another one.
 
-
-def encode(tokenizer, text, name: str, lowest: int = 0) -> list[int]:
-    """The ids of a text, or a list of ids in [lowest, vocab_size), whatever holds them."""
-    check_text(text, name)
+    A list of ids in [lowest, vocab_size), whatever holds them, is taken as it is.
+    """
+    if isinstance(text, bytes) or not hasattr(text, "__len__"):
+        kind = type(text).__name__
+        raise TypeError(f"{name} must be text or a list of token ids, got {kind} {text!r:.40}")
     if not isinstance(text, str):
-        ids = getattr(text, "tolist", lambda: text)()
-        return [integer(f"a token id of {name}", i, lowest, tokenizer.vocab_size - 1) for i in ids]
+        ids, last = getattr(text, "tolist", lambda: text)(), tokenizer.vocab_size - 1
+        return [integer(f"a token id of {name}", i, lowest, last) for i in ids], None
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -252,26 +244,14 @@ def encode(tokenizer, text, name: str, lowest: int = 0) -> list[int]:
             f"the {name} holds bytes that are no UTF-8, at character {error.start + 1}: give it in "
             "the encoding of the terminal"
         ) from None
-    return list(tokenizer.encode(text))
-
-
-def check_text(text, name: str) -> None:
-    if isinstance(text, bytes) or not hasattr(text, "__len__"):
-        kind = type(text).__name__
-        raise TypeError(f"{name} must be text or a list of token ids, got {kind} {text!r:.40}")
-
-
-def read_back(tokenizer, text: str, name: str) -> str:
-    """The text as the tokeniser reads it; warns if that is another one."""
-    found = tokenizer.decode(tokenizer.encode(text))
-    if isinstance(tokenizer, WordTokenizer):  # white space only separates words there
-        return found
-    if found != text:
-        i = next((i for i, (a, b) in enumerate(zip(found, text, strict=False)) if a != b),
-                 min(len(found), len(text)))  # fmt: skip
+    ids = list(tokenizer.encode(text))
+    found = tokenizer.decode(ids)
+    if found != text and not isinstance(tokenizer, WordTokenizer):  # there, white space is nothing
+        pairs = enumerate(zip(found, text, strict=False))
+        i = next((i for i, (a, b) in pairs if a != b), min(len(found), len(text)))
         note(f"the {name} holds what the tokeniser lacks, and is read otherwise: "
              f"{text[i : i + 20]!r} as {found[i : i + 20]!r}")  # fmt: skip
-    return found
+    return ids, found
 
 
 def note(message: str) -> None:

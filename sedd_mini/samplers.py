@@ -78,15 +78,10 @@ def sample(
     Raises ValueError or TypeError for what does not fit, also for what a step of your own returns,
     and where log-scores are NaN or overflow.
     """
-    times, shape, step = check_times(times, steps, eps, denoise, start), check_shape(shape), method
-    if isinstance(method, str):
-        step = SAMPLERS.get(method)
-    for name, value in (("model", model), ("method", step), ("callback", callback or len)):
-        if not callable(value):
-            names = f"{' or '.join(map(repr, SAMPLERS))}, or a " if name == "method" else "a "
-            given = method if name == "method" else value
-            raise ValueError(f"{name} must be {names}function, got {given!r}")
-    generator = check_generator(generator, shape)
+    times, shape = check_times(times, steps, eps, denoise, start), check_shape(shape)
+    step, generator = find_step(method), check_generator(generator, shape)
+    if not callable(model) or not (callback is None or callable(callback)):
+        raise TypeError(f"model and callback must be functions, got {model!r:.60} and {callback!r}")
     device = find_device(model, generator, device)
     given = check_clamp(clamp, shape, graph, device)  # (B, L), −1 where free
     x = torch.where(given < 0, first_tokens(graph, shape, start, generator, device), given)
@@ -276,14 +271,12 @@ def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
 
 def integer(name: str, value, low: int, high: int | None = None) -> int:
     """value as an int in [low, high]: numpy's too, but neither a boolean nor a float."""
-    wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
     try:
-        number = operator.index(value)
+        number = operator.index(value) if value is not True and value is not False else low - 1
     except TypeError:
-        number = None
-    if type(value).__name__ in ("bool", "bool_") or number is None or number < low or (
-        high is not None and number > high
-    ):  # fmt: skip
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be an integer {wanted}, got {value!r}")
     return number
 
@@ -297,6 +290,14 @@ def real(name: str, value, low: float, high: float) -> float:
     if not low < number < high:
         raise ValueError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}")
     return number
+
+
+def find_step(method: str | Step) -> Step:
+    step = SAMPLERS.get(method) if isinstance(method, str) else method
+    if not callable(step):
+        names = " or ".join(map(repr, SAMPLERS))
+        raise ValueError(f"method must be {names}, or a function, got {method!r}")
+    return step
 
 
 def check_times(times, steps: int | None, eps: float, denoise: bool, start=None) -> Tensor:

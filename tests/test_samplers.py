@@ -114,6 +114,21 @@ def test_the_laws_tested_above_include_negative_weights():
     assert ((t - t_next) * NOISE.rate(t) * rates.diag() < -1).any()
 
 
+@pytest.mark.parametrize("method", ["tweedie", "euler", "denoise"])
+def test_an_absorbing_row_whose_moves_weigh_more_than_1_moves_for_certain(method):
+    """P(move) is then 1, not more (a particle filter takes the logarithm of 1 − P), and the places
+    keep their shares; a row below 1 moves with what it weighs."""
+    graph, x = AbsorbingGraph(4), torch.full((2,), 4)
+    factor = 0.5 if method == "euler" else math.expm1(0.5)
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0]).double() * torch.tensor([[1.0], [0.01]]).double()
+    log_score = torch.cat([(weights / factor).log(), torch.zeros(2, 1)], 1)
+    moves, p_move = move_weights(graph, x, log_score, 0.5, method)
+    torch.testing.assert_close(moves[:, :4], weights)
+    expected = [1, 1] if method == "denoise" else [1, 0.1]
+    torch.testing.assert_close(p_move, torch.tensor(expected, dtype=torch.float64))
+    assert p_move.max() == 1
+
+
 def test_euler_is_tweedie_for_absorbing_with_log_linear_noise():
     """Δt σ(t) = e^Δσ̄ − 1 there; it is not with geometric noise, nor on the uniform graph."""
     for graph, noise, same in (
@@ -330,8 +345,6 @@ def test_with_the_network(absorbing):
     [
         ({"method": "analytic"}, "'tweedie' or 'euler', or a function, got 'analytic'"),
         ({"method": 3}, "or a function, got 3"),
-        ({"model": None}, "model must be a function, got None"),
-        ({"callback": 3}, "callback must be a function, got 3"),
         ({"steps": 0}, "at least 1, got 0"),
         ({"steps": True}, "steps must be an integer of at least 1, got True"),
         ({"steps": 4.0}, "steps must be an integer of at least 1, got 4.0"),
@@ -377,6 +390,16 @@ def test_errors(changes, message):
     arguments = {"model": Fixed(graph), "shape": (2, 5), "steps": 2, **changes}
     with pytest.raises(ValueError, match=message):
         sample(graph=graph, noise=NOISE, **arguments)
+
+
+def test_what_is_no_function_is_refused():
+    for changes in ({"model": None}, {"callback": 3}):
+        arguments = {"model": Fixed(GRAPHS[0]), "callback": None, **changes}
+        with pytest.raises(TypeError, match="model and callback must be functions"):
+            sample(graph=GRAPHS[0], noise=NOISE, shape=(1, 2), steps=2, **arguments)
+    for generator in (5, [5], "seed"):
+        with pytest.raises(TypeError, match=r"generator must be a torch.Generator or a list"):
+            sample(Fixed(GRAPHS[0]), GRAPHS[0], NOISE, (1, 2), 2, generator=generator)
 
 
 def test_leap_takes_rows_of_any_number():
@@ -627,11 +650,13 @@ class OnMps(torch.Tensor):
         if name == "to" and args[1:2] == (torch.device("cpu"),):
             return plain[0]
         out = function(*plain, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            if out.dtype == torch.float64:
-                raise TypeError("MPS has no float64")
-            return out.as_subclass(OnMps)
-        return out
+        several = isinstance(out, tuple | list)
+        outs = [o.as_subclass(OnMps) if isinstance(o, torch.Tensor) else o
+                for o in (out if several else [out])]  # fmt: skip
+        if any(isinstance(o, OnMps) and o.as_subclass(torch.Tensor).dtype == torch.float64
+               for o in outs):  # fmt: skip
+            raise TypeError("MPS has no float64")
+        return tuple(outs) if several else outs[0]
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=str)

@@ -1,6 +1,7 @@
 """One step of the absorbing sampler against one full call of the network: time.
 
     python tests/benchmarks/sampler_step.py [--threads 2] [--repeats 3] [--batch 1] [--length 256]
+    git show COMMIT:sedd_mini/samplers.py > old.py; python … --against old.py   # the same, before
 
 The network is SEDD small (12 blocks, width 768, N = 50 257) with random weights. The full call is
 model(x, sigma): log-scores at all positions. The step is what `sample` does between two times:
@@ -11,6 +12,7 @@ which other programs on the machine hardly disturb.
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
 
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--against", help="another samplers.py, timed in turn with this one")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.threads == 1 else time.perf_counter
@@ -42,7 +45,13 @@ def main() -> None:
     def full_call(t, x):
         model(x, noise.total(t).repeat(args.batch))
 
-    def one_step(t, x, steps):
+    samplers = {"step": sample}
+    if args.against:
+        spec = importlib.util.spec_from_file_location("against", args.against)
+        spec.loader.exec_module(other := importlib.util.module_from_spec(spec))
+        samplers["before"] = other.sample
+
+    def one_step(sample, t, x, steps):
         """From t to t − 1/steps; the tokens of x that are not MASK are clamped."""
         clamp = torch.where(x == graph.mask_id, -1, x)
         times = [t, max(t - 1 / steps, 1e-5)]
@@ -54,11 +63,14 @@ def main() -> None:
     for t, steps in ((1.0, 1), (1.0, 128), (0.5, 128), (0.1, 128)):
         visible = torch.rand(shape, generator=generator) >= t
         x = torch.where(visible, tokens, graph.mask_id)
-        seconds = {"call": [], "step": []}
+        seconds = {"call": [], **{name: [] for name in samplers}}
         for repeat in range(args.repeats + 1):
             for name in seconds:
                 start = clock()
-                full_call(t, x) if name == "call" else one_step(t, x, steps)
+                if name == "call":
+                    full_call(t, x)
+                else:
+                    one_step(samplers[name], t, x, steps)
                 if repeat:  # the first warms up
                     seconds[name].append(clock() - start)
         call, step = (statistics.median(seconds[name]) for name in ("call", "step"))
@@ -67,6 +79,9 @@ def main() -> None:
             f"{masked:4.0%} masked, step 1/{steps:<4} full call {call:.3f} s   "
             f"sampler step {step:.3f} s   ratio {step / call:.2f}"
         )
+        if args.against:
+            ratio = min(seconds["step"]) / min(seconds["before"])
+            print(f"      against {args.against}: {ratio:.3f} of its fastest time")
 
 
 if __name__ == "__main__":
