@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sedd_mini.text.blocks import Blocks, pack, split_documents
+from sedd_mini.text.copies import seen_share
 from sedd_mini.text.documents import load_documents
 from sedd_mini.text.hashes import corpus_hash
 from sedd_mini.text.shards import load_shards
@@ -69,6 +70,7 @@ def load_corpus(
         "train_tokens": train_blocks.offsets[-1],
         "valid_tokens": valid_blocks.offsets[-1],
         "chars_per_token": sum(map(len, valid)) / valid_blocks.offsets[-1],
+        "seen_13grams": seen_share(train_blocks, valid_blocks),
     }
     return Corpus(train_blocks, valid_blocks, tokenizer, info)
 
@@ -88,5 +90,6 @@ def synthetic_corpus(length: int, train_tokens: int = 2**21, valid_tokens: int =
         "train_tokens": len(parts[0]),
         "valid_tokens": len(parts[1]),
         "chars_per_token": None,
+        "seen_13grams": None,
     }
     return Corpus(Blocks(parts[0], length), Blocks(parts[1], length), language.tokenizer(), info)
