@@ -82,7 +82,7 @@ def warn_of_share(wanted: float, found: float) -> None:
     if not wanted / 2 <= found <= 2 * wanted:
         warnings.warn(
             f"valid_fraction={wanted:g} was asked for, but {found:.2g} of the text came to be for "
-            "validation, because what belongs together stays on one side",
+            "validation, because documents stay whole and copies together",
             stacklevel=3,
         )
 

@@ -46,3 +46,8 @@ def local_path(given: str | Path) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{ascii(str(given))[:200]} is no path of a file: {reason}") from None
     return path
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,9 +12,15 @@ def corpus_hash(documents: Iterable[str]) -> str:
     """SHA-256 of the documents in their order; recorded with whatever was measured on them."""
     digest = hashlib.sha256()
     for document in documents:
-        content = document.encode("utf-8", "surrogatepass")
-        digest.update(len(content).to_bytes(8, "big") + content)
+        digest.update(framed(document))
     return digest.hexdigest()
+
+
+def framed(document: str) -> bytes:
+    """The text as bytes, with their number in front, so that documents that follow one another tell
+    where each ends."""
+    content = document.encode("utf-8", "surrogatepass")
+    return len(content).to_bytes(8, "big") + content
 
 
 def normal_form(document: str) -> str:
