@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from texts import book, small_bpe
 
 from sedd_mini.commands.prepare import main as shards_main
+from sedd_mini.files import lock
 from sedd_mini.text import shards, tokenizers
 from sedd_mini.text.blocks import encode_documents
 from sedd_mini.text.copies import cut, seen_share
@@ -284,6 +283,31 @@ def test_going_on_gives_the_same_bytes_and_reads_only_the_rest(kind, place, tmp_
     assert not read
 
 
+@pytest.mark.parametrize("place", [2, 4, 7])
+def test_going_on_in_the_middle_of_a_long_text(place, tmp_path, monkeypatch):
+    source = tmp_path / "long.txt"
+    source.write_text(book(0, 3000))  # 400 kB: eight pieces or so, each a shard of its own
+    options = {"tokenizer": CharTokenizer(), "shard_tokens": 1, "progress": False}
+    whole = prepare_shards(source, tmp_path / "whole", **options)
+    assert whole["documents"] >= 7
+    real, calls = np.save, []
+
+    def dies(file, tokens):
+        calls.append(1)
+        if len(calls) == place:
+            raise OSError("No space left on device")
+        real(file, tokens)
+
+    monkeypatch.setattr(np, "save", dies)
+    with pytest.raises(OSError, match="No space left"):
+        prepare_shards(source, tmp_path / "again", **options)
+    monkeypatch.setattr(np, "save", real)
+    index = json.loads((tmp_path / "again" / "shards.json").read_text())
+    assert index["place"] == {"at": None, "piece": place - 1}
+    assert prepare_shards(source, tmp_path / "again", **options) == whole
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
 def test_a_kill_leaves_a_file_that_goes_and_others_that_stay(tmp_path):
     source = rows_of_books(tmp_path, "jsonl", 40)
     out = tmp_path / "out"
@@ -340,17 +364,23 @@ def test_a_source_that_changed_is_refused_and_one_that_was_touched_is_not(
     assert index["train"] == whole["train"]
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    code = (
-        "import sys; from sedd_mini.files import lock\n"
-        f"with lock({str(tmp_path / 'out')!r}): print('held', flush=True); sys.stdin.read()"
-    )
-    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", code], **options) as other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="in use by another process"):
-            prepare_shards("docs", tmp_path / "out", "chars")
-        other.stdin.close()
+def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):
+    """The lock itself, over processes, is tested in test_files.py."""
+    locked = []
+
+    class Lock(lock):
+        def __init__(self, folder):
+            locked.append(folder)
+            if len(locked) > 1:
+                raise ValueError(f"{folder} is in use by another process")
+            super().__init__(folder)
+
+    source = rows_of_books(tmp_path, "jsonl", 30)
+    monkeypatch.setattr(shards, "lock", Lock)
+    prepare_shards(source, tmp_path / "out", "chars", progress=False)
+    with pytest.raises(ValueError, match="in use by another process"):
+        prepare_shards(source, tmp_path / "out", "chars")
+    assert locked == [tmp_path / "out"] * 2
 
 
 # ------------------------------------------------------------------------------ what does not fit
