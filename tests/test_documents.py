@@ -1,11 +1,13 @@
 """Sources: every format gives the same documents, streamed; the hub; errors."""
 
+import csv
 import itertools
 import json
 
 import pytest
 
-from sedd_mini.text.documents import OPENWEBTEXT, load_documents
+from sedd_mini.text.documents import load_documents, read_documents
+from sedd_mini.text.hub import OPENWEBTEXT
 
 ROWS = [{"text": f"document {i}\nwith two lines", "id": i} for i in range(7)]
 
@@ -89,7 +91,7 @@ def test_a_text_file_is_one_document_and_a_long_one_is_streamed(tmp_path, monkey
     text = "".join(f"line {i} é\n" for i in range(1000))
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert list(load_documents(path)) == [text]
-    monkeypatch.setattr("sedd_mini.text.documents.LONG_FILE", 1000)
+    monkeypatch.setattr("sedd_mini.text.formats.LONG_FILE", 1000)
     pieces = list(load_documents(str(path)))
     assert len(pieces) > 5
     assert "".join(pieces) == text
@@ -192,3 +194,113 @@ def test_errors_of_the_hub_keep_their_own_words(hub):
         load_documents("bad/split")
     with pytest.raises(FileNotFoundError, match=r"not be reached \(ConnectionError: no route\)"):
         load_documents("far/away")
+
+
+# ------------------------------------------------------------------------------ tables and places
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_csv_file_is_a_table(kind, tmp_path):
+    path, comma = tmp_path / f"rows.{kind}", {"csv": ",", "tsv": "\t"}[kind]
+    texts = ["plain", f'quoted "so"{comma} with\r\ntwo lines', "é" * 200_000, " x "]
+    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=comma)
+        writer.writerows([["id", "text"], *enumerate(texts), [9, ""], []])
+    assert list(load_documents(path)) == texts
+    (tmp_path / "folder").mkdir()
+    path.rename(tmp_path / "folder" / path.name)
+    assert list(load_documents(tmp_path / "folder")) == texts
+    with pytest.raises(ValueError, match=r"no column 'body'; its columns are id, text: .*--column"):
+        load_documents(tmp_path / "folder", column="body")
+    for broken in ("text\n\n", "text\n", " "):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=r"no text in|has no column"):
+            list(load_documents(path))
+    path.write_text(f"id{comma}text\n1{comma}two{comma}three\n")
+    with pytest.raises(ValueError, match=r"rows.* up to byte 20 has 3 fields, the head 2"):
+        list(load_documents(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16", "latin-1"])
+def test_text_that_is_not_utf8_is_refused(encoding, tmp_path):
+    (tmp_path / "a.txt").write_bytes("Some text, café.\n".encode(encoding) * 9)
+    with pytest.raises(ValueError, match=r"a\.txt (holds NUL|is not UTF-8).*convert it [^\n]*$"):
+        load_documents(tmp_path)
+
+
+def test_paths_that_no_file_can_have():
+    for bad in ("~nosuchuser/a.txt", "a\0b.txt", "x" * 300, "y/" * 3000, "\udcff.txt", "", " "):
+        with pytest.raises(ValueError, match=r"^.* is no path of a file: [^\n]+$"):
+            load_documents(bad)
+
+
+def test_a_row_that_is_no_object_or_no_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for line in ("[1, 2]", "3", '{"text": [1]}', '{"text": 3}', "{" * 100_000, "\xff"):
+        path.write_bytes(b'{"text": "a"}\n' + line.encode("latin-1") + b"\n")
+        with pytest.raises(ValueError, match=r"^[^\n]*rows\.jsonl[^\n]*$"):
+            list(load_documents(path))
+    path.write_text('{"text": "2020-01-01"}\n\n{"other": 1}\n{"text": "b"}')  # a date stays text
+    assert list(load_documents(path)) == ["2020-01-01", "b"]
+
+
+FORMATS = ["jsonl", "json", "parquet", "arrow", "saved", "saved dict", "folder"]
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "csv", "text", "docs"])
+def test_reading_goes_on_at_every_place(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("sedd_mini.text.formats.LONG_FILE", 1000)
+    monkeypatch.setattr("sedd_mini.text.formats.ROWS", 3)
+    if kind == "text":
+        source = tmp_path / "a.txt"
+        source.write_bytes(b"\xef\xbb\xbf" + "".join(f"{i} é 漢\r\n" for i in range(900)).encode())
+    elif kind == "csv":
+        source = tmp_path / "a.csv"
+        source.write_text('text\na\n"two\nlines"\n\n"",\n'.replace(",", "") + "é\n" * 5)
+    else:
+        source = "docs" if kind == "docs" else write_source(kind, tmp_path)
+    whole = list(read_documents(source, "text", "train", None))
+    assert len(whole) >= 7
+    for i in {0, 1, 3, len(whole) - 2, len(whole) - 1}:
+        place = json.loads(json.dumps(whole[i][1]))
+        assert list(read_documents(source, "text", "train", None, place)) == whole[i + 1 :]
+
+
+def test_what_lies_before_a_place_is_not_read(tmp_path):
+    """It can be destroyed: a parquet file's first row groups, a jsonl file's first lines."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"text": f"{i} " + "x" * 50 * i} for i in range(60)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=10)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.txt").write_text("".join(row["text"] + "\n" for row in rows) * 3)
+    for name in ("a.parquet", "a.jsonl"):
+        whole = list(read_documents(tmp_path / name, "text", "train", None))
+        content = bytearray((tmp_path / name).read_bytes())
+        content[4:4000] = bytes(3996)
+        (tmp_path / name).write_bytes(content)
+        rest = read_documents(tmp_path / name, "text", "train", None, whole[49][1])
+        assert list(rest) == whole[50:]
+        with pytest.raises(ValueError, match="cannot read"):
+            list(read_documents(tmp_path / name, "text", "train", None))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_reading_goes_on_in_a_data_set_of_the_hub(streaming, hub, tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    dataset = Dataset.from_list([{"text": f"page {i}", "id": i} for i in range(47)])
+    hub.asked.clear()
+    monkeypatch.setattr("sedd_mini.text.hub.EVERY", 10)
+
+    def read(start=None):
+        again = dataset.to_iterable_dataset(num_shards=4) if streaming else dataset
+        hub.answers = {("some/set", None): again}
+        return list(read_documents("some/set", "text", "train", None, start))
+
+    whole = read()
+    assert [text for text, _ in whole] == dataset["text"][:]
+    for i in (0, 8, 9, 10, 25, 45, 46):
+        rest = read(json.loads(json.dumps(whole[i][1])))
+        assert [text for text, _ in rest] == [text for text, _ in whole[i + 1 :]]

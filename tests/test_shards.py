@@ -1,8 +1,11 @@
 """Shards: the same stream, interruptions, the split, memory, the command."""
 
 import json
+import os
+import re
 import tracemalloc
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,19 +14,16 @@ from hypothesis import strategies as st
 from texts import book, small_bpe
 
 from sedd_mini.commands.prepare import main as shards_main
+from sedd_mini.files import lock
 from sedd_mini.text import shards, tokenizers
-from sedd_mini.text.blocks import (
-    cut,
-    encode_documents,
-    split_hash,
-)
+from sedd_mini.text.blocks import encode_documents
+from sedd_mini.text.copies import cut, seen_share
 from sedd_mini.text.corpus import load_corpus
 from sedd_mini.text.documents import load_documents
-from sedd_mini.text.shards import choose_threshold, load_shards, prepare_shards
-from sedd_mini.text.tokenizers import (
-    BPETokenizer,
-    CharTokenizer,
-)
+from sedd_mini.text.hashes import split_hash
+from sedd_mini.text.shard_files import load_shards
+from sedd_mini.text.shards import choose_threshold, prepare_shards
+from sedd_mini.text.tokenizers import BPETokenizer, CharTokenizer, WordTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_shards_go_on_after_an_interruption(tmp_path, bpe, monkeypatch):
 
     name = whole["train"]["shards"][0]["name"]
     np.save(tmp_path / "again" / name, np.zeros(5, dtype=np.uint16))
-    with pytest.raises(ValueError, match=f"{name} has 5 tokens, not"):
+    with pytest.raises(ValueError, match=f"{name} has 5 tokens of uint16, not"):
         load_shards(tmp_path / "again", 16)
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         prepare_shards(source, tmp_path / "none", **options, valid_fraction=0)
@@ -135,7 +135,7 @@ def test_memory_of_a_preparation_does_not_grow_with_the_corpus(tmp_path, monkeyp
 
     def peak(num: int) -> int:
         documents = (f"{texts[i % 20]} {i}" for i in range(num))
-        monkeypatch.setattr(shards, "load_documents", lambda source, **_: documents)
+        monkeypatch.setattr(shards, "read_documents", lambda *_: ((d, [0, 0]) for d in documents))
         monkeypatch.setattr(shards, "choose_threshold", lambda *_: 0.1)
         folder = tmp_path / str(num)
         options = {"shard_tokens": 50_000, "progress": False}
@@ -147,6 +147,8 @@ def test_memory_of_a_preparation_does_not_grow_with_the_corpus(tmp_path, monkeyp
 
     small_batches = partial(encode_documents, batch_characters=20_000)
     monkeypatch.setattr(shards, "encode_documents", small_batches)
+    monkeypatch.setattr(shards, "seen_share", partial(seen_share, most=1000))
+    monkeypatch.setattr("sedd_mini.text.copies.CHUNK", 2**12)
     tracemalloc.start()
     try:
         peak(20)  # what happens at the first call alone
@@ -208,3 +210,266 @@ def test_an_index_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="power cut"):
         tokenizers.write_json(tmp_path / "index.json", {"step": 2})
     assert json.loads((tmp_path / "index.json").read_text()) == {"step": 1}
+
+
+# ------------------------------------------------------------------------------ going on
+
+
+def rows_of_books(folder: Path, kind: str, num: int = 90) -> Path:
+    """A source of `num` different texts of about 3 kB, and one of 120 kB in the middle."""
+    texts = [f"{i} {book(i, 20)}" for i in range(num)]
+    texts[num // 2] = book(num, 700)
+    path = folder / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    elif kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"text": texts}), path, row_group_size=10)
+    else:
+        path = folder / "texts"
+        path.mkdir()
+        for i, text in enumerate(texts):
+            (path / f"{i:03d}.txt").write_text(text)
+    return path
+
+
+def contents(folder: Path) -> dict:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "folder"])
+@pytest.mark.parametrize("place", [1, 2, 5, 9])
+def test_going_on_gives_the_same_bytes_and_reads_only_the_rest(kind, place, tmp_path, monkeypatch):
+    """Killed while it writes a shard; afterwards nothing is read twice but what was not written."""
+    source = rows_of_books(tmp_path, kind)
+    options = {"tokenizer": CharTokenizer(), "shard_tokens": 40_000, "progress": False}
+    small = partial(encode_documents, batch_characters=5000)
+    monkeypatch.setattr(shards, "encode_documents", small)
+    whole = prepare_shards(source, tmp_path / "whole", **options)
+    assert len(whole["read"]) == 8
+    real, calls = np.save, []
+
+    def dies(file, tokens):
+        calls.append(1)
+        if len(calls) == place:
+            file.write(b"half a file")
+            raise KeyboardInterrupt
+        real(file, tokens)
+
+    monkeypatch.setattr(np, "save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_shards(source, tmp_path / "again", **options)
+    monkeypatch.setattr(np, "save", real)
+    done = json.loads((tmp_path / "again" / "shards.json").read_text())["documents"]
+    assert (done > 45) == (place == 9)
+
+    read, reader = [], shards.read_documents
+
+    def counting(*arguments):
+        for text, at in reader(*arguments):
+            read.append(text)
+            yield text, at
+
+    monkeypatch.setattr(shards, "read_documents", counting)
+    assert prepare_shards(source, tmp_path / "again", **options) == whole
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+    assert whole["documents"] == 90 + 1  # the long text is two
+    if done:  # else the tokeniser's and the split's first look at the source count, too
+        assert 90 - done <= len(read) <= 90 - done + 1
+    read.clear()
+    assert prepare_shards(source, tmp_path / "again", **options) == whole
+    assert not read
+
+
+@pytest.mark.parametrize("place", [2, 4, 7])
+def test_going_on_in_the_middle_of_a_long_text(place, tmp_path, monkeypatch):
+    source = tmp_path / "long.txt"
+    source.write_text(book(0, 3000))  # 400 kB: eight pieces or so, each a shard of its own
+    options = {"tokenizer": CharTokenizer(), "shard_tokens": 1, "progress": False}
+    whole = prepare_shards(source, tmp_path / "whole", **options)
+    assert whole["documents"] >= 7
+    real, calls = np.save, []
+
+    def dies(file, tokens):
+        calls.append(1)
+        if len(calls) == place:
+            raise OSError("No space left on device")
+        real(file, tokens)
+
+    monkeypatch.setattr(np, "save", dies)
+    with pytest.raises(OSError, match="No space left"):
+        prepare_shards(source, tmp_path / "again", **options)
+    monkeypatch.setattr(np, "save", real)
+    index = json.loads((tmp_path / "again" / "shards.json").read_text())
+    assert index["place"] == {"at": None, "piece": place - 1}
+    assert prepare_shards(source, tmp_path / "again", **options) == whole
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+def test_a_kill_leaves_a_file_that_goes_and_others_that_stay(tmp_path):
+    source = rows_of_books(tmp_path, "jsonl", 40)
+    out = tmp_path / "out"
+    out.mkdir()
+    mine = ["train-00000.npy.tmp", "notes.txt", ".train-00000.npy.tmp", "valid.npy"]
+    for name in mine:
+        (out / name).write_text("mine")
+    (out / ".train-00003.npy.123.tmp").write_text("half a shard")
+    prepare_shards(source, out, "chars", progress=False)
+    assert all((out / name).read_text() == "mine" for name in mine)
+    assert not (out / ".train-00003.npy.123.tmp").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "valid-00000.npy").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds valid-00000\.npy but no shards\.json.*--out"):
+        prepare_shards(source, tmp_path / "other", "chars")
+    CharTokenizer().save(tmp_path / "third")
+    with pytest.raises(ValueError, match="holds another tokeniser"):
+        prepare_shards(source, tmp_path / "third", "bpe", vocab_size=300)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_source_that_changed_is_refused_and_one_that_was_touched_is_not(
+    complete, tmp_path, monkeypatch
+):
+    source = rows_of_books(tmp_path, "jsonl", 60)
+    options = {"tokenizer": "chars", "shard_tokens": 30_000, "progress": False}
+    if not complete:
+        real, calls = np.save, []
+
+        def dies(file, tokens):
+            calls.append(1)
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            real(file, tokens)
+
+        monkeypatch.setattr(np, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_shards(source, tmp_path / "out", **options)
+        monkeypatch.setattr(np, "save", real)
+    else:
+        prepare_shards(source, tmp_path / "out", **options)
+    lines = source.read_text().splitlines(keepends=True)
+    before = contents(tmp_path / "out")
+    source.write_text("".join([lines[1], lines[0], *lines[2:]]))  # files of equal size
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(ValueError, match=r"rows\.jsonl has changed since .*out was prepared"):
+        prepare_shards(source, tmp_path / "out", **options)
+    assert contents(tmp_path / "out") == before
+    source.write_text("".join(lines))
+    os.utime(source, ns=(2, 2))
+    index = prepare_shards(source, tmp_path / "out", **options)
+    assert index["complete"]
+    whole = prepare_shards(source, tmp_path / "whole", **options)
+    assert index["train"] == whole["train"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):
+    """The lock itself, over processes, is tested in test_files.py."""
+    locked = []
+
+    class Lock(lock):
+        def __init__(self, folder):
+            locked.append(folder)
+            if len(locked) > 1:
+                raise ValueError(f"{folder} is in use by another process")
+            super().__init__(folder)
+
+    source = rows_of_books(tmp_path, "jsonl", 30)
+    monkeypatch.setattr(shards, "lock", Lock)
+    prepare_shards(source, tmp_path / "out", "chars", progress=False)
+    with pytest.raises(ValueError, match="in use by another process"):
+        prepare_shards(source, tmp_path / "out", "chars")
+    assert locked == [tmp_path / "out"] * 2
+
+
+# ------------------------------------------------------------------------------ what does not fit
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    source = rows_of_books(folder, "jsonl", 40)
+    prepare_shards(source, folder / "out", "chars", progress=False)
+    return folder / "out"
+
+
+def test_another_tokenizer_beside_shards_is_refused(prepared, tmp_path):
+    corpus = load_corpus(prepared, 16)
+    assert 0 <= corpus.info["seen_13grams"] <= 1
+    same = [{"tokenizer": "chars"}, {"vocab_size": 97}, {"tokenizer": prepared},
+            {"tokenizer": CharTokenizer()}]  # fmt: skip
+    for asked in same:
+        assert load_corpus(prepared, 16, **asked).info == corpus.info
+    WordTokenizer(["a"]).save(tmp_path)
+    for other in ("bpe", "gpt2", tmp_path, str(tmp_path), WordTokenizer(["a"])):
+        with pytest.raises(ValueError, match=r"out is in tokens of 'chars', not of .*--tokenizer"):
+            load_corpus(prepared, 16, tokenizer=other)
+    with pytest.raises(ValueError, match=r"has 97 tokens, not the vocab_size=1024 .*--vocab-size"):
+        load_corpus(prepared, 16, vocab_size=1024)
+
+
+def test_a_tokenizer_folder_that_changed_is_refused(tmp_path):
+    source = rows_of_books(tmp_path, "jsonl", 40)
+    folder, options = tmp_path / "tokens", {"progress": False}
+    BPETokenizer.train([book(0, 30)], 300).save(folder)
+    index = prepare_shards(source, tmp_path / "out", folder, **options)
+    assert prepare_shards(source, tmp_path / "out", folder, **options) == index
+    BPETokenizer.train([book(1, 30)], 290).save(folder)
+    with pytest.raises(ValueError, match=r"tokens is another one than that which .*out was prep"):
+        prepare_shards(source, tmp_path / "out", folder, **options)
+
+
+DAMAGES = {
+    "shards.json": [
+        b"", b"{", b"[]", b"3", b"\xff\xfe", b"{}", b'{"settings": 3}', b"{" * 99_999,
+        lambda index: index["train"].update(tokens="many"),
+        lambda index: index["train"].update(shards={"a": 1}),
+        lambda index: index["train"]["shards"][0].update(name="../train-00000.npy"),
+        lambda index: index["train"]["shards"][0].pop("sha256"),
+        lambda index: index.update(complete="yes"),
+        lambda index: index["settings"].update(source=3),
+    ],
+    "tokenizer.json": [b"", b"{", b"[]", b'{"type": "words", "words": 3}', b'{"model": {}}',
+                       b'{"type": "words", "words": [1]}', b'{"type": "ids", "vocab_size": -1}'],
+    "train-00000.npy": [b"", b"\x93NUMPY", b"no array", b"truncated", None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_file_is_named_in_one_line(name, prepared):
+    whole = (prepared / name).read_bytes()
+    try:
+        for damage in DAMAGES[name]:
+            if damage is None:
+                (prepared / name).unlink()
+            elif callable(damage):
+                index = json.loads(whole)
+                damage(index)
+                (prepared / name).write_text(json.dumps(index))
+            else:
+                content = whole[: len(whole) // 2] if damage == b"truncated" else damage
+                (prepared / name).write_bytes(content)
+            with pytest.raises(ValueError, match=rf"^[^\n]*{re.escape(name)}[^\n]*$"):
+                load_corpus(prepared, 16)
+    finally:
+        (prepared / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("bad", [
+    {"valid_fraction": 0}, {"valid_fraction": 1}, {"valid_fraction": float("nan")},
+    {"valid_fraction": True}, {"valid_fraction": "0.1"}, {"shard_tokens": 0},
+    {"shard_tokens": 1.5}, {"shard_tokens": True}, {"split_seed": -1}, {"split_seed": 0.5},
+    {"vocab_size": 0, "tokenizer": "bpe"}, {"vocab_size": 256, "tokenizer": "bpe"},
+    {"vocab_size": 300, "tokenizer": "chars"}, {"vocab_size": True},
+    {"out": "a\0b"}, {"out": "x" * 300}, {"out": "~nosuchuser/x"}, {"out": "\udcff"},
+    {"source": "a\0b"}, {"source": "~nosuchuser/x"}, {"tokenizer": "x" * 300},
+    {"tokenizer": "no such folder"}, {"out": "text.txt"}, {"out": "text.txt/below"},
+])  # fmt: skip
+def test_bad_arguments_are_one_line_and_leave_nothing(bad, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("\n\n".join(book(i, 30) for i in range(30)))
+    given = {"source": "text.txt", "out": "out", "tokenizer": "chars", "progress": False} | bad
+    with pytest.raises((ValueError, OSError), match=r"^[^\n]+$"):
+        prepare_shards(**given)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

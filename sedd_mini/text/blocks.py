@@ -5,15 +5,17 @@
     BlockLoader(blocks, B, seed)    → an endless, seeded, resumable stream of batches
 """
 
+import warnings
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sedd_mini.text.hashes import corpus_hash
+from sedd_mini.text.checks import share, whole_number
+from sedd_mini.text.copies import copies, cut, related
+from sedd_mini.text.hashes import normal_form, split_hash
 from sedd_mini.text.tokenizers import Tokenizer, encode_all
 
 FEW_DOCUMENTS = 20  # fewer cannot be shared out in a wanted proportion, so they are cut first
@@ -28,12 +30,16 @@ def split_documents(
 
     Documents go to validation in the order of a hash of their text, as long as they fit into
     `valid_fraction` of all characters: the same for every order of the documents, and near the
-    wanted share. A corpus of fewer than 20 documents, such as one long file, is first cut at
-    paragraph ends into about a hundred pieces, each a document from then on. Raises ValueError
+    wanted share (a warning says where not). Copies are texts that differ in line ends and in the
+    white space around them at most. A corpus of fewer than 20 documents, such as one long file, or
+    with one longer than the wanted share is first cut into about a hundred pieces, each a document
+    from then on; pieces that share a long passage stay together, too.
+
+    Not covered: uncut documents that are nearly copies or quote each other, and a passage that was
+    changed in small ways; `copies.seen_share` tells how much of that there is. Raises ValueError
     where no split is possible.
     """
-    if not 0 <= valid_fraction < 1:
-        raise ValueError(f"valid_fraction must lie in [0, 1), got {valid_fraction}")
+    valid_fraction = share("valid_fraction", valid_fraction, zero=True)
     documents = list(documents)
     total = sum(map(len, documents))
     if valid_fraction == 0:
@@ -42,41 +48,43 @@ def split_documents(
     if len(documents) < FEW_DOCUMENTS or longest > valid_fraction * total:
         size = max(total // 100, 200)
         documents = [piece for document in documents for piece in cut(document, size)]
-    copies = Counter(documents)
-    if len(copies) < 2:
+        groups = related(documents)
+    else:
+        groups = copies(documents)
+    if len(groups) < 2:
         raise ValueError(
-            f"a text of {total} characters is too short to be split for validation: give more text"
+            f"a text of {total} characters is too short to be split for validation, or repeats "
+            "itself from end to end: give more text"
         )
-    room, chosen = valid_fraction * total, set()
-    for document in sorted(copies, key=lambda text: split_hash(text, seed)):
-        size = len(document) * copies[document]
-        if size <= room:
-            chosen.add(document)
-            room -= size
-    chosen = chosen or {min(copies, key=lambda text: len(text) * copies[text])}
-    return [d for d in documents if d not in chosen], [d for d in documents if d in chosen]
+    sizes = [sum(len(documents[i]) for i in group) for group in groups]
+    hashes = [hash_of([documents[i] for i in group], seed) for group in groups]
+    room, chosen = valid_fraction * total, []
+    for k in sorted(range(len(groups)), key=hashes.__getitem__):
+        if sizes[k] <= room:
+            chosen.append(k)
+            room -= sizes[k]
+    chosen = chosen or [min(range(len(groups)), key=sizes.__getitem__)]
+    held_out = {i for k in chosen for i in groups[k]}
+    warn_of_share(valid_fraction, sum(sizes[k] for k in chosen) / total)
+    parts = ([], [])
+    for i, document in enumerate(documents):
+        parts[i in held_out].append(document)
+    return parts
 
 
-def split_hash(document: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the text and the seed alone."""
-    digest = corpus_hash([str(seed), document])
-    return int(digest[:13], 16) / 16**13
+def hash_of(group: list[str], seed: int) -> float:
+    """The `split_hash` of a document and its copies; of different texts one for them all."""
+    return split_hash("\n\n".join(sorted(set(map(normal_form, group)))), seed)
 
 
-def cut(text: str, size: int) -> Iterator[str]:
-    """Pieces of `size` to 1.5 `size` characters that together are the text: cut after a blank line
-    if there is one in that range, else after a line, else after a word."""
-    start = 0
-    while len(text) - start > 1.5 * size:
-        end = start + size
-        for mark in ("\n\n", "\n", " "):
-            at = text.find(mark, end, end + size // 2)
-            if at >= 0:
-                end = at + len(mark)
-                break
-        yield text[start:end]
-        start = end
-    yield text[start:]
+def warn_of_share(wanted: float, found: float) -> None:
+    """Says so if validation has less than half or more than twice the share that was asked for."""
+    if not wanted / 2 <= found <= 2 * wanted:
+        warnings.warn(
+            f"valid_fraction={wanted:g} was asked for, but {found:.2g} of the text came to be for "
+            "validation, because documents stay whole and copies together",
+            stacklevel=3,
+        )
 
 
 # ------------------------------------------------------------------------------------- blocks
@@ -96,8 +104,8 @@ class Blocks:
         if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in self.arrays):
             raise ValueError("tokens must be one-dimensional arrays of integers")
         self.offsets = np.cumsum([0, *map(len, self.arrays)]).tolist()
-        self.length = length
-        if length < 1 or len(self) < 1:
+        self.length = whole_number("length", length, 1)
+        if len(self) < 1:
             raise ValueError(
                 f"{self.offsets[-1]} tokens do not fill one block of length {length}: give more "
                 "text, or shorter blocks (length=…, --length), or, if it is validation that is too "
@@ -182,7 +190,10 @@ class BlockLoader:
     def __init__(
         self, blocks: Blocks, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
     ):
-        if batch_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
+        batch_size = whole_number("batch_size", batch_size, 1)
+        world_size = whole_number("world_size", world_size, 1)
+        seed = whole_number("seed", seed, 0)
+        if batch_size % world_size or not 0 <= rank < world_size:
             raise ValueError(
                 f"batch_size counts all processes, so it must be a positive multiple of world_size,"
                 f" and rank below it; got {batch_size}, {world_size} and {rank}"

@@ -9,12 +9,15 @@ writes a folder that `load_corpus` and `python -m sedd_mini train --data FOLDER`
     train-00000.npy …  successive parts of one stream of tokens, end-of-text between documents
     valid-00000.npy …
 
-A run that was interrupted goes on after the last whole shard when the same command is given again.
+A run that was interrupted goes on after the last whole shard when the same command is given again:
+it remembers the place in the source, and does not read what lies before. If a local file has
+another time of change since then, what was read is read once more and compared by its hash.
 """
 
 import hashlib
 import json
-import os
+import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,13 +25,33 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sedd_mini.files import write_json
-from sedd_mini.text.blocks import Blocks, cut, encode_documents, split_hash
-from sedd_mini.text.documents import files_of, load_documents
-from sedd_mini.text.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
+from sedd_mini.files import lock, write_json
+from sedd_mini.text.blocks import Blocks, encode_documents, warn_of_share
+from sedd_mini.text.checks import local_path, share, whole_number
+from sedd_mini.text.copies import cut, seen_share
+from sedd_mini.text.documents import files_of, read_documents
+from sedd_mini.text.hashes import corpus_hash, framed, split_hash
+from sedd_mini.text.shard_files import (
+    INDEX,
+    PARTS,
+    SHARD,
+    open_shards,
+    read_index,
+    write_shards,
+)
+from sedd_mini.text.tokenizers import (
+    BPE_TOKENS,
+    FILE_NAME,
+    Tokenizer,
+    load_tokenizer,
+    make_tokenizer,
+    tokenizer_hash,
+)
 
-INDEX = "shards.json"
 PIECE = 50_000  # characters; longer documents are cut, so that books can be shared out
+RULES = 2  # how documents are cut and shared out: raised when that changes
+START = {"at": None, "piece": 0}  # a place: of a document in the source, of a piece in that
+LEFT_OVER = re.compile(r"\.(train|valid)-\d{5,}\.npy\.\d+\.tmp")  # by one that was killed
 
 
 def prepare_shards(
@@ -36,7 +59,7 @@ def prepare_shards(
     out: str | Path,
     tokenizer: str | Path | Tokenizer = "gpt2",
     *,
-    vocab_size: int = 1024,
+    vocab_size: int | None = None,
     valid_fraction: float = 0.05,
     split_seed: int = 0,
     shard_tokens: int = 2**25,
@@ -47,90 +70,200 @@ def prepare_shards(
 ) -> dict:
     """Encodes a source into shards of about `shard_tokens` tokens; returns the index.
 
-    A document longer than 50 000 characters is first cut at paragraph ends into pieces, each a
-    document from then on. One goes to validation if a hash of its text, in [0, 1), lies below
-    `valid_fraction`; of fewer than 200 documents, the nearest whole number with the smallest hashes
-    goes, but at least one, and copies of a text go together. So nothing has to be in memory but one
-    shard, whatever the corpus. A tokeniser "bpe" is trained on the first 2 000 training documents.
-    Raises ValueError when the folder holds what was prepared in another way, and when there is no
-    document for one of the parts.
+    A document longer than 75 000 characters is first cut at paragraph ends into pieces of about
+    50 000, each a document from then on. One goes to validation if a hash of its text, in [0, 1),
+    lies below `valid_fraction`; of fewer than 200 documents, the nearest whole number with the
+    smallest hashes goes, but at least one. Copies (see `split_documents`) go together, and a text
+    that is there twice is cut alike. So nothing has to be in memory but one shard, whatever the
+    corpus. A tokeniser "bpe" is trained on the first 2 000 training documents.
+
+    The index tells `seen_13grams` (see `seen_share`), for which all tokens are read once more at
+    the end, some 5 million a second. Raises ValueError when the folder is in use, or holds what
+    was prepared in another way or from a source that has changed, and when there is no document
+    for one of the parts.
     """
-    out = Path(out)
-
-    def read() -> Iterator[str]:
-        for document in load_documents(source, column=column, split=split, config=config):
-            yield from cut(document, PIECE)
-
-    threshold = choose_threshold(read(), valid_fraction, split_seed)
-    if (out / INDEX).exists() and isinstance(tokenizer, str | Path):
-        tokenizer, kind = load_tokenizer(out), str(tokenizer)
-    else:
-        kind = str(tokenizer) if isinstance(tokenizer, str | Path) else type(tokenizer).__name__
-        texts = (d for d in read() if split_hash(d, split_seed) >= threshold)
-        tokenizer = make_tokenizer(tokenizer, islice(texts, 2000), vocab_size)
-    content = json.dumps(tokenizer.as_json(), sort_keys=True).encode()
-    settings = {"tokenizer": kind, "tokenizer_sha256": hashlib.sha256(content).hexdigest()}
-    settings |= {"source": str(source), "column": column, "split": split, "config": config}
-    settings |= {
-        "vocab_size": vocab_size if kind == "bpe" else None,
-        "files": fingerprint(source, split),
-    }
-    settings |= {"shard_tokens": shard_tokens, "piece": PIECE}
-    settings |= {"valid_fraction": valid_fraction, "split_seed": split_seed, "threshold": threshold}
-    if (out / INDEX).exists():
-        index = read_index(out, settings)
-    else:
-        index = {"settings": settings, "complete": False, "documents": 0}
-        index |= {part: {"shards": [], "tokens": 0, "characters": 0} for part in ("train", "valid")}
-        tokenizer.save(out)
-        write_json(out / INDEX, index)
-    if index["complete"]:
+    options = {
+        "source": str(source), "column": column, "split": split, "config": config,
+        "valid_fraction": share("valid_fraction", valid_fraction),
+        "split_seed": whole_number("split_seed", split_seed, 0),
+        "shard_tokens": whole_number("shard_tokens", shard_tokens, 1),
+        "piece": PIECE, "rules": RULES,
+    }  # fmt: skip
+    local_path(source)
+    if vocab_size is not None:
+        vocab_size = whole_number("vocab_size", vocab_size, 1)
+    out = local_path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, not a folder: name another one (out=…, --out)")
+    with lock(out):
+        index = begin(options, out, tokenizer, vocab_size)
+        if not index["complete"]:
+            encode_rest(index, out, progress)
         return index
 
-    waiting = {"train": [], "valid": []}
-    rest = islice(read(), index["documents"], None)
-    done = sum(index[part]["characters"] for part in waiting)
+
+def read_pieces(options: dict, start: dict = START) -> Iterator[tuple[str, dict]]:
+    """The documents, long ones in pieces, and after each the place where reading can go on."""
+    names = ("source", "column", "split", "config")
+    at, skip = start["at"], start["piece"]
+    for document, after in read_documents(*(options[name] for name in names), at):
+        pieces = list(cut(document, PIECE))
+        for i, piece in enumerate(pieces[skip:], skip + 1):
+            yield piece, {"at": after, "piece": 0} if i == len(pieces) else {"at": at, "piece": i}
+        at, skip = after, 0
+
+
+def begin(options: dict, out: Path, tokenizer, vocab_size: int | None) -> dict:
+    """The index of a preparation, new or as far as it was; the tokeniser lies beside it."""
+    options = options | {"files": fingerprint(options["source"], options["split"])}
+    times = times_of_change(options["source"], options["split"])
+    kind = str(tokenizer) if isinstance(tokenizer, str | Path) else type(tokenizer).__name__
+    asked = (BPE_TOKENS if vocab_size is None else vocab_size) if kind == "bpe" else None
+    if (out / INDEX).exists():
+        index = read_index(out, options | {"tokenizer": kind})
+        own = load_tokenizer(out)
+        if tokenizer_hash(own) != index["settings"]["tokenizer_sha256"]:
+            raise ValueError(f"{out / FILE_NAME} is not what it was at first: name a new folder")
+        if kind not in ("bpe", "chars", "gpt2"):  # a folder may hold another one by now
+            made = make_tokenizer(tokenizer, (), vocab_size)
+            if tokenizer_hash(made) != index["settings"]["tokenizer_sha256"]:
+                raise ValueError(
+                    f"the tokeniser {kind} is another one than that which {out} was prepared with: "
+                    "name another folder (out=…, --out)"
+                )
+        elif kind == "bpe" and asked != index["settings"]["vocab_size"]:
+            raise ValueError(
+                f"{out} was prepared with vocab_size={index['settings']['vocab_size']}, not "
+                f"{asked}: give the same to go on, or another folder (out=…, --out)"
+            )
+        if times != index["times"]:
+            check_unchanged(index, out)
+            index["times"] = times
+            write_json(out / INDEX, index)
+        return index
+    if taken := sorted(p.name for p in out.iterdir() if SHARD.fullmatch(p.name)):
+        raise ValueError(
+            f"{out} holds {taken[0]} but no {INDEX} that tells what it is, and preparing would "
+            "overwrite it: name another folder (out=…, --out)"
+        )
+    pieces = (piece for piece, _ in read_pieces(options))
+    threshold = choose_threshold(pieces, options["valid_fraction"], options["split_seed"])
+    pieces = (piece for piece, _ in read_pieces(options))
+    texts = (text for text in pieces if split_hash(text, options["split_seed"]) >= threshold)
+    made = make_tokenizer(tokenizer, islice(texts, 2000), vocab_size)
+    if (out / FILE_NAME).exists() and tokenizer_hash(load_tokenizer(out)) != tokenizer_hash(made):
+        raise ValueError(
+            f"{out} holds another tokeniser, which preparing would overwrite: name another folder "
+            "(out=…, --out)"
+        )
+    settings = {"tokenizer": kind, "tokenizer_sha256": tokenizer_hash(made), "vocab_size": asked}
+    index = {"settings": settings | options | {"threshold": threshold}, "complete": False}
+    index |= {"documents": 0, "place": START, "times": times, "read": []}
+    index |= {part: {"shards": [], "tokens": 0, "characters": 0} for part in PARTS}
+    made.save(out)
+    write_json(out / INDEX, index)
+    return index
+
+
+def encode_rest(index: dict, out: Path, progress: bool) -> None:
+    """Encodes what is left of the source, and writes it and the index, shard by shard."""
+    for path in out.iterdir():
+        if LEFT_OVER.fullmatch(path.name):
+            path.unlink()
+    settings, tokenizer = index["settings"], load_tokenizer(out)
+    places, digest, written = deque(), hashlib.sha256(), index["documents"]
+
+    def rest() -> Iterator[str]:
+        for piece, place in read_pieces(settings, index["place"]):
+            places.append(place)  # encoding reads ahead
+            yield piece
+
+    waiting, held = {part: [] for part in PARTS}, 0
+    done = sum(index[part]["characters"] for part in PARTS)
     bar = tqdm(
         initial=done, unit="char", unit_scale=True, desc="preparing tokens", disable=not progress
     )
-    for document, ids in encode_documents(rest, tokenizer):
-        part = "valid" if split_hash(document, split_seed) < threshold else "train"
+    for document, ids in encode_documents(rest(), tokenizer):
+        seed, threshold = settings["split_seed"], settings["threshold"]
+        part = "valid" if split_hash(document, seed) < threshold else "train"
         if index[part]["tokens"] and tokenizer.eot_id is not None:
             ids = np.concatenate([np.array([tokenizer.eot_id], dtype=ids.dtype), ids])
         waiting[part].append(ids)
+        held += len(ids)
+        digest.update(framed(document))
         index[part]["tokens"] += len(ids)
         index[part]["characters"] += len(document)
         index["documents"] += 1
+        index["place"] = places.popleft()
         bar.update(len(document))
-        if sum(map(len, waiting["train"])) + sum(map(len, waiting["valid"])) >= shard_tokens:
+        if held >= settings["shard_tokens"]:
+            note_read(index, written, digest)
+            digest, written, held = hashlib.sha256(), index["documents"], 0
             write_shards(out, index, waiting)
     bar.close()
-    for part in waiting:
+    for part in PARTS:
         if not index[part]["tokens"]:
             raise ValueError(
                 f"none of {index['documents']} documents fell to {part}, for valid_fraction="
-                f"{valid_fraction}: give another share (--valid-fraction), and another folder"
+                f"{settings['valid_fraction']}: give another share (--valid-fraction), and another "
+                "folder"
             )
-    index["complete"] = True
+    characters = [index[part]["characters"] for part in PARTS]
+    warn_of_share(settings["valid_fraction"], characters[1] / sum(characters))
+    note_read(index, written, digest)
     write_shards(out, index, waiting)
-    return index
+    arrays = [open_shards(out, index, part) for part in PARTS]
+    index["seen_13grams"] = seen_share(*(Blocks(parts, 1) for parts in arrays))
+    index["complete"] = True
+    write_json(out / INDEX, index)
+
+
+def note_read(index: dict, written: int, digest) -> None:
+    """Adds the hash of the documents after the first `written` ones to the index."""
+    if index["documents"] > written:
+        number = index["documents"] - written
+        index["read"].append({"documents": number, "sha256": digest.hexdigest()})
+
+
+def check_unchanged(index: dict, out: Path) -> None:
+    """Reads what was read, and raises ValueError unless it is the same as it was then."""
+    pieces = (piece for piece, _ in read_pieces(index["settings"]))
+    for part in index["read"]:
+        if corpus_hash(islice(pieces, part["documents"])) != part["sha256"]:
+            raise ValueError(
+                f"{index['settings']['source']} has changed since {out} was prepared from it: name "
+                "another folder (out=…, --out)"
+            )
+
+
+def local_files(source: str | Path, split: str) -> tuple[Path, list[Path]] | None:
+    """A local source and the files that are read of it; None for what is not local."""
+    path = local_path(source)
+    if str(source) == "docs" or not path.exists():
+        return None
+    return path, files_of(path, split) if path.is_dir() else [path]
 
 
 def fingerprint(source: str | Path, split: str) -> str | None:
     """SHA-256 of names and sizes of the local files that are read; None for what is not local."""
-    path = Path(source).expanduser()
-    if not path.exists():
+    if (found := local_files(source, split)) is None:
         return None
-    files = files_of(path, split) if path.is_dir() else [path]
+    path, files = found
     listing = json.dumps([[p.relative_to(path).as_posix(), p.stat().st_size] for p in files])
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def times_of_change(source: str | Path, split: str) -> str | None:
+    """SHA-256 of when the local files were last changed; None for what is not local."""
+    if (found := local_files(source, split)) is None:
+        return None
+    listing = json.dumps([[p.stat().st_mtime_ns, p.stat().st_ino] for p in found[1]])
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def choose_threshold(documents: Iterator[str], valid_fraction: float, seed: int) -> float:
     """The hash below which a document is for validation: of a small corpus, so that the number of
     documents below it, copies counted, is as near to the wanted one as their copies allow."""
-    if not 0 < valid_fraction < 1:
-        raise ValueError(f"valid_fraction must lie strictly between 0 and 1, got {valid_fraction}")
     hashes = sorted(split_hash(document, seed) for document in islice(documents, 200))
     if len(hashes) == 200:
         return valid_fraction
@@ -142,63 +275,3 @@ def choose_threshold(documents: Iterator[str], valid_fraction: float, seed: int)
             "load_corpus, or to python -m sedd_mini train as --data, which cut it finer"
         )
     return hashes[min(possible, key=lambda n: abs(n - wanted))]
-
-
-def write_shards(out: Path, index: dict, waiting: dict[str, list[np.ndarray]]) -> None:
-    """Empties `waiting` into new files, then records them; a file appears whole or not at all."""
-    for part, arrays in waiting.items():
-        if arrays:
-            tokens = np.concatenate(arrays)
-            name = f"{part}-{len(index[part]['shards']):05d}.npy"
-            with open(out / f"{name}.tmp", "wb") as file:
-                np.save(file, tokens)
-            os.replace(out / f"{name}.tmp", out / name)
-            digest = hashlib.sha256(tokens.tobytes()).hexdigest()
-            index[part]["shards"].append({"name": name, "tokens": len(tokens), "sha256": digest})
-            arrays.clear()
-    write_json(out / INDEX, index)
-
-
-def read_index(folder: Path, settings: dict) -> dict:
-    """The index of a folder; raises ValueError unless it was made with the same settings."""
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if index["settings"].get(name) != value:
-            raise ValueError(
-                f"{folder} was prepared with {name}={index['settings'].get(name)!r}, not "
-                f"{value!r}: give the same settings to go on, or another folder (out=…, --out)"
-            )
-    return index
-
-
-def load_shards(folder: str | Path, length: int) -> dict:
-    """The prepared tokens as the parts of a `Corpus`; nothing is read before it is asked for.
-
-    Raises ValueError when the preparation is not complete, or a shard has not the length that was
-    recorded. Nothing more is checked of what the shards hold.
-    """
-    folder = Path(folder)
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    if not index["complete"]:
-        raise ValueError(f"{folder} is not complete: give the command that prepares it once more")
-    blocks, digests = {}, []
-    for part in ("train", "valid"):
-        arrays = []
-        for shard in index[part]["shards"]:
-            arrays.append(np.load(folder / shard["name"], mmap_mode="r", allow_pickle=False))
-            digests.append(shard["sha256"])
-            if len(arrays[-1]) != shard["tokens"]:
-                raise ValueError(
-                    f"{folder / shard['name']} has {len(arrays[-1])} tokens, not {shard['tokens']}"
-                    " as recorded: delete the folder and prepare it again"
-                )
-        blocks[part] = Blocks(arrays, length)
-    info = {
-        "source": index["settings"]["source"],
-        "hash": hashlib.sha256("".join(digests).encode()).hexdigest(),
-        "documents": index["documents"],
-        "train_tokens": index["train"]["tokens"],
-        "valid_tokens": index["valid"]["tokens"],
-        "chars_per_token": index["valid"]["characters"] / index["valid"]["tokens"],
-    }
-    return blocks | {"tokenizer": load_tokenizer(folder), "info": info}

@@ -1,33 +1,51 @@
 """Tokenisers: text to token ids and back.
 
-All share one interface, whatever the pieces are:
-
-    vocab_size       number of ids, the end-of-text id included
-    eot_id           the id that stands between documents, or None where nothing does
-    encode(text)     list of ids, never eot_id
-    decode(ids)      text; eot_id is shown as "<|endoftext|>", and vocab_size, which is the MASK
-                     state of an absorbing graph, as `mask`
-    as_json()        all that it is, as a dict
-    save(folder)     writes that to folder/tokenizer.json; `load_tokenizer(folder)` reads it back
-
-Only JSON is ever read or written.
+Characters, words, byte-level BPE (one's own or GPT-2's), and, for what is no text, bare ids: all
+have the interface of `Tokenizer`, and so may one of your own. Only JSON is ever read or written.
 """
 
+import hashlib
 import json
 import re
 import string
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
-from sedd_mini.files import write_json
+from sedd_mini.files import read_json, write_json
+from sedd_mini.text.checks import local_path, one_line, whole_number
 
 END_OF_TEXT = "<|endoftext|>"
 FILE_NAME = "tokenizer.json"
+BPE_TOKENS = 1024  # of a new BPE, unless told
 PRINTABLE = string.digits + string.ascii_letters + string.punctuation + " \n"
 TYPOGRAPHY = str.maketrans(
     {"\t": "    ", "‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."}
 )
+
+
+class Tokenizer(Protocol):
+    """What every tokeniser has; with `encode_batch(texts)` it may encode many at once."""
+
+    vocab_size: int  # number of ids, the end-of-text id included
+    eot_id: int | None  # the id that stands between documents, or None where nothing does
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, never eot_id."""
+
+    def decode(self, ids: Iterable[int], mask: str = "_") -> str:
+        """The text; eot_id is shown as "<|endoftext|>", and vocab_size, which is the MASK state of
+        an absorbing graph, as `mask`."""
+
+    def as_json(self) -> dict:
+        """All that it is."""
+
+    def save(self, folder: str | Path) -> None:
+        """Writes that to folder/tokenizer.json, for `load_tokenizer`."""
+
+
+INTERFACE = ("vocab_size", "eot_id", "encode", "decode", "as_json", "save")
 
 
 def to_printable(text: str) -> str:
@@ -126,9 +144,7 @@ class BPETokenizer:
         """
         from tokenizers import models, pre_tokenizers, trainers
 
-        if vocab_size < 257:
-            raise ValueError(f"vocab_size must be at least 257 (256 bytes, {END_OF_TEXT}), "
-                             f"got {vocab_size}")  # fmt: skip
+        vocab_size = whole_number("vocab_size", vocab_size, 257, 2**31 - 1)  # 256 bytes and an end
         backend = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -166,7 +182,40 @@ class BPETokenizer:
         write_json(Path(folder) / FILE_NAME, self.as_json())
 
 
-Tokenizer = CharTokenizer | WordTokenizer | BPETokenizer
+class IdTokenizer:
+    """Ids that are no text: pixels, bases, notes. `decode` shows them by a function, by default as
+    numbers with spaces between; `encode` raises ValueError, but for the empty text.
+
+    `show(ids) -> str` gets a list of ids, of which `vocab_size` is MASK. It is not saved: after
+    loading give `IdTokenizer(vocab_size, show)` once more, as the tokeniser of `load` or by hand.
+    """
+
+    eot_id = None
+
+    def __init__(self, vocab_size: int, show: Callable[[list[int]], str] | None = None):
+        self.vocab_size = whole_number("vocab_size", vocab_size, 1)
+        if show is not None and not callable(show):
+            raise TypeError(f"decode must be a function of a list of ids, got {show!r}")
+        self.show = show
+
+    def encode(self, text: str) -> list[int]:
+        if text:
+            raise ValueError(
+                "these tokens are no text, so none can be encoded: give ids, or leave out the text"
+            )
+        return []
+
+    def decode(self, ids: Iterable[int], mask: str = "_") -> str:
+        ids = check_ids(ids, self.vocab_size)
+        if self.show is not None:
+            return self.show(ids)
+        return " ".join(mask if i == self.vocab_size else str(i) for i in ids)
+
+    def as_json(self) -> dict:
+        return {"type": "ids", "vocab_size": self.vocab_size}
+
+    def save(self, folder: str | Path) -> None:
+        write_json(Path(folder) / FILE_NAME, self.as_json())
 
 
 def byte_level(model):
@@ -185,17 +234,21 @@ def gpt2_tokenizer(source: str | Path = "gpt2") -> BPETokenizer:
     A folder holds tokenizer.json, or vocab.json + merges.txt, or encoder.json + vocab.bpe, which
     are three packings of the same. Raises FileNotFoundError when there is nothing to load.
     """
-    from tokenizers import Tokenizer, models
+    from tokenizers import models
 
-    folder = Path(source)
+    folder = local_path(source)
     if not folder.is_dir():
-        return BPETokenizer(Tokenizer.from_file(download(str(source), FILE_NAME)))
+        return read_bpe(download(str(source), FILE_NAME))
     if (folder / FILE_NAME).exists():
-        return BPETokenizer(Tokenizer.from_file(str(folder / FILE_NAME)))
+        return read_bpe(folder / FILE_NAME)
     for vocab, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
         if (folder / vocab).exists() and (folder / merges).exists():
-            pairs = models.BPE.read_file(str(folder / vocab), str(folder / merges))
-            backend = byte_level(models.BPE(*pairs))
+            try:
+                pairs = models.BPE.read_file(str(folder / vocab), str(folder / merges))
+                backend = byte_level(models.BPE(*pairs))
+            except Exception as error:  # the package raises bare Exceptions
+                files = f"{folder / vocab} and {merges}"
+                raise ValueError(f"{files} cannot be read: {one_line(error)}") from None
             backend.add_special_tokens([END_OF_TEXT])
             return BPETokenizer(backend)
     raise FileNotFoundError(
@@ -225,39 +278,101 @@ def download(repo: str, name: str) -> str:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokeniser that `save` wrote into a folder; also any byte-level tokenizer.json."""
-    path = Path(folder) / FILE_NAME
+    """The tokeniser that `save` wrote into a folder; also any byte-level tokenizer.json.
+
+    Raises FileNotFoundError where there is none, ValueError that names the file if it is broken.
+    """
+    path = local_path(folder) / FILE_NAME
     if not path.exists():
         raise FileNotFoundError(f"no tokeniser in {folder}: expected {path}")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("type") == "characters" and content["alphabet"] == PRINTABLE:
-        return CharTokenizer()
-    if content.get("type") == "words":
-        return WordTokenizer(content["words"])
+    content = read_json(path)
+    try:
+        match content:
+            case {"type": "characters", "alphabet": alphabet} if alphabet == PRINTABLE:
+                return CharTokenizer()
+            case {"type": "words", "words": [*words]} if all(isinstance(w, str) for w in words):
+                return WordTokenizer(words)
+            case {"type": "ids", "vocab_size": vocab_size}:
+                return IdTokenizer(vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if "model" in content:
-        from tokenizers import Tokenizer
+        return read_bpe(path)
+    raise ValueError(f"{path} is of no kind known here (characters, words, ids, byte-level BPE)")
 
-        return BPETokenizer(Tokenizer.from_str(json.dumps(content)))
-    raise ValueError(f"{path} is of no kind known here (characters, words, byte-level BPE)")
+
+def read_bpe(path: str | Path) -> BPETokenizer:
+    """A tokenizer.json of the package `tokenizers`; raises ValueError that names it if broken."""
+    from tokenizers import Tokenizer
+
+    try:
+        return BPETokenizer(Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+    except Exception as error:  # the package raises bare Exceptions
+        raise ValueError(f"{path} cannot be read as a tokeniser: {one_line(error)}") from None
 
 
 def make_tokenizer(
-    kind: str | Path | Tokenizer, texts: Iterable[str], vocab_size: int = 1024
+    kind: str | Path | Tokenizer, texts: Iterable[str], vocab_size: int | None = None
 ) -> Tokenizer:
-    """The tokeniser named "chars", "bpe" (trained on the texts) or "gpt2", or lying in a folder."""
-    if isinstance(kind, Tokenizer):
-        return kind
-    if str(kind) == "chars":
-        return CharTokenizer()
+    """The tokeniser named "chars", "bpe" (of vocab_size tokens, 1024 by default, trained on the
+    texts) or "gpt2", or lying in a folder, or the one that is given.
+
+    Raises ValueError where it has another size than the `vocab_size` that is asked for.
+    """
     if str(kind) == "bpe":
-        return BPETokenizer.train(texts, vocab_size)
-    if str(kind) == "gpt2":
-        return gpt2_tokenizer()
-    if (Path(kind) / "tokenizer.json").exists():
-        return load_tokenizer(kind)
-    if Path(kind).is_dir():
-        return gpt2_tokenizer(kind)
-    raise ValueError(f"unknown tokeniser '{kind}': expected 'chars', 'bpe', 'gpt2' or a folder")
+        return BPETokenizer.train(texts, BPE_TOKENS if vocab_size is None else vocab_size)
+    if not isinstance(kind, str | Path):
+        if missing := [name for name in INTERFACE if not hasattr(kind, name)]:
+            raise TypeError(f"{kind!r} is no tokeniser: it has no {', '.join(missing)}")
+        tokenizer = kind
+    elif str(kind) == "chars":
+        tokenizer = CharTokenizer()
+    elif str(kind) == "gpt2":
+        tokenizer = gpt2_tokenizer()
+    elif (folder := local_path(kind)).joinpath(FILE_NAME).exists():
+        tokenizer = load_tokenizer(folder)
+    elif folder.is_dir():
+        tokenizer = gpt2_tokenizer(folder)
+    else:
+        raise ValueError(
+            f"unknown tokeniser {str(kind)!r}: expected 'chars', 'bpe', 'gpt2' or a folder"
+        )
+    if vocab_size not in (None, tokenizer.vocab_size):
+        raise ValueError(
+            f"vocab_size={vocab_size} is asked for, but the tokeniser {str(kind)[:100]!r} has "
+            f"{tokenizer.vocab_size} tokens: a size can be chosen for a new 'bpe' alone"
+        )
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """SHA-256 of all that a tokeniser is: a run or a preparation goes on with the same alone."""
+    content = json.dumps(tokenizer.as_json(), sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_same(
+    own: Tokenizer, name: str, where: str, asked: str | Path | Tokenizer | None,
+    vocab_size: int | None,
+) -> None:  # fmt: skip
+    """Raises ValueError if another tokeniser, or size, is asked for than data in tokens has.
+
+    `own` is the tokeniser of the data and `name` what it was called when they were made.
+    """
+    if vocab_size not in (None, own.vocab_size):
+        raise ValueError(
+            f"{where} has {own.vocab_size} tokens, not the vocab_size={vocab_size} that is asked "
+            "for: leave that out (vocab_size=…, --vocab-size), or give another source"
+        )
+    if asked is None or (isinstance(asked, str | Path) and str(asked) == name):
+        return
+    known = {"bpe", "chars", "gpt2"}
+    different = str(asked) == "bpe" or {str(asked), name} <= known
+    if different or tokenizer_hash(make_tokenizer(asked, ())) != tokenizer_hash(own):
+        raise ValueError(
+            f"{where} is in tokens of {name!r}, not of {str(asked)[:100]!r}: leave that out "
+            "(tokenizer=…, --tokenizer), or give another source"
+        )
 
 
 def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
