@@ -104,7 +104,7 @@ def test_images(small, tmp_path):
     small = {k: v for k, v in small.items() if k not in ("data", "tokenizer", "length")}
     trainer, model = images.run(tmp_path / "run", **small)
     assert_saved_as_it_is(trainer, model)
-    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert sum(losses(trainer)[-4:]) < sum(losses(trainer)[:4])
     x = sample(model.network, model.graph, model.noise, (3, 64), 8,
                generator=torch.Generator().manual_seed(0))  # fmt: skip
     assert x.shape == (3, 64)

@@ -51,10 +51,11 @@ def number(
 
 def span(least=None, most=None, above=None, below=None) -> str:
     """A range as the help shows it: "≥ 1", "0 to 1", "> 0"."""
+    most = most if most is None or most < 1e5 else None  # no limit that anybody meets
     low = f"≥ {least}" if least is not None else f"> {above}" if above is not None else ""
-    high = f"≤ {most}" if most is not None else f"< {below}" if below is not None else ""
+    high = f"≤ {most:g}" if most is not None else f"< {below}" if below is not None else ""
     if least is not None and most is not None:
-        return f"{least} to {most}"
+        return f"{least} to {most:g}"
     return " and ".join(filter(None, (low, high)))
 
 

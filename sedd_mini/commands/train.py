@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         bounds = {name: facts.get(name) for name in ("least", "most", "above", "below")}
         kind = {bool: cli.yes_or_no, str: cli.filled}.get(f.type) or cli.number(f.type, **bounds)
         range_ = cli.span(**bounds)
-        default = "no" if f.default is False else f.default
+        default = ("no", "yes")[f.default] if f.type is bool else f"{f.default}"
         group.add_argument(
             "--" + f.name.replace("_", "-"), dest=f.name, type=kind, metavar=VALUES[f.type],
             choices=tuple(facts["choices"]) if facts.get("choices") else None,

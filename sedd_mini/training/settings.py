@@ -45,69 +45,52 @@ class Settings:
     TypeError, in one line, for what is not of the type or outside the range that is stated here.
     """
 
-    data: str = setting("docs", '"synthetic", "docs", a text file or folder, a folder of shards, a '
-                                'Hugging Face dataset, or "openwebtext": its shards in '
-                                + OPENWEBTEXT, "data")  # fmt: skip
-    tokenizer: str = setting("bpe", '"bpe" (trained on the data), "chars", "gpt2", or a folder',
-                             "data")  # fmt: skip
-    vocab_size: int = setting(1024, "size of a BPE that is trained here", "data",
-                              least=257, most=2**24)  # fmt: skip
-    length: int = setting(128, "tokens a block, L", "data", least=1, most=2**20)
-    graph: str = setting("absorb", '"absorb", "uniform", or another name in GRAPHS', "network")
-    noise: str = setting("auto", '"auto" (log-linear for absorb, else geometric) or a name in '
-                                 'SCHEDULES: "loglinear", "geometric", "cosine"',
-                         "network")  # fmt: skip
-    sigma_min: float = setting(1e-4, "where geometric noise starts", "network", above=0)
-    sigma_max: float = setting(20.0, "where geometric noise ends", "network", above=0, most=1e3)
-    width: int = setting(192, "width of the transformer", "network", least=1, most=2**16)
-    num_blocks: int = setting(4, "its number of blocks", "network", least=1, most=2**12)
-    num_heads: int = setting(4, "heads a block", "network", least=1, most=2**12)
-    cond_dim: int = setting(128, "width of the noise level's embedding", "network",
-                            least=1, most=2**16)  # fmt: skip
-    dropout: float = setting(0.0, "dropout", "network", least=0, below=1)
-    normalised: bool = setting(False, "a head that gives a distribution over tokens (absorb only)",
-                               "network")  # fmt: skip
-    time_conditioning: bool = setting(True, "tell the network how much noise there is", "network")
-    steps: int = setting(3000, "optimiser steps of the whole run", "steps", least=1, most=10**8)
-    batch_size: int = setting(64, "blocks a step, of all processes and parts together", "steps",
-                              least=1, most=2**24)  # fmt: skip
-    accumulate: int = setting(1, "parts a process works its batch through in, to save memory",
-                              "machine", least=1, most=2**24)  # fmt: skip
+    data: str = setting("docs", "synthetic, docs, a text file or folder, a folder of shards, a "
+                                "Hugging Face dataset, or openwebtext: shards in " + OPENWEBTEXT,
+                        "data")  # fmt: skip
+    tokenizer: str = setting("bpe", "bpe (trained on the data), chars, gpt2, or a folder", "data")
+    vocab_size: int = setting(1024, "size of a new BPE", "data", least=257)
+    length: int = setting(128, "tokens a block, L", "data", least=1)
+    graph: str = setting("absorb", "absorb, uniform", "network")
+    noise: str = setting("auto", "auto, loglinear, geometric, cosine", "network")
+    sigma_min: float = setting(1e-4, "geometric noise starts here", "network", above=0)
+    sigma_max: float = setting(20.0, "and ends here", "network", above=0, most=1e3)
+    width: int = setting(192, "of the transformer", "network", least=1)
+    num_blocks: int = setting(4, "its blocks", "network", least=1)
+    num_heads: int = setting(4, "heads a block", "network", least=1)
+    cond_dim: int = setting(128, "width for the noise level", "network", least=1)
+    dropout: float = setting(0.0, "share dropped", "network", least=0, below=1)
+    normalised: bool = setting(False, "head is a distribution (absorb)", "network")
+    time_conditioning: bool = setting(True, "the network is told how much noise there is: "
+                                            "--time-conditioning false", "network")  # fmt: skip
+    steps: int = setting(3000, "optimiser steps", "steps", least=1)
+    batch_size: int = setting(64, "blocks a step, in all", "steps", least=1)
     lr: float = setting(2e-3, "highest learning rate", "steps", above=0)
-    warmup: int = setting(100, "steps over which it rises to there", "steps", least=0, most=10**8)
-    decay: str = setting("cosine", '"cosine" (to 0 at the last step) or "none"', "steps",
-                         choices=("cosine", "none"))  # fmt: skip
-    weight_decay: float = setting(0.0, "AdamW's weight decay", "steps", least=0)
-    beta2: float = setting(0.99, "AdamW's second β", "steps", least=0, below=1)
-    clip: float = setting(1.0, "largest norm of the gradient", "steps", above=0)
-    ema: float = setting(0.999, "decay of the averaged weights, reached as (1 + n) / (10 + n)",
-                         "steps", least=0, below=1)  # fmt: skip
-    seed: int = setting(0, "of weights, data order, times and noise", "steps",
-                        least=0, most=2**53)  # fmt: skip
-    precision: str = setting("auto", '"float32", "bfloat16", or "auto": bfloat16 if that is fast '
-                                     '(or "float64", for checking)', "machine",
+    warmup: int = setting(100, "steps until lr is reached", "steps", least=0)
+    decay: str = setting("cosine", "cosine (lr to 0 at the end), none", "steps", choices=("cosine", "none"))
+    weight_decay: float = setting(0.0, "AdamW's", "steps", least=0)
+    beta2: float = setting(0.99, "AdamW's", "steps", least=0, below=1)
+    clip: float = setting(1.0, "gradient's norm", "steps", above=0)
+    ema: float = setting(0.999, "of the weights, at most (1 + n) / (10 + n)", "steps",
+                         least=0, below=1)  # fmt: skip
+    seed: int = setting(0, "of weights, data order, times, noise", "steps", least=0, most=2**53)
+    accumulate: int = setting(1, "parts of a batch, to save memory", "machine", least=1)
+    precision: str = setting("auto", "float32, bfloat16, float64; auto: bfloat16 where it is fast", "machine",
                              choices=("auto", "float32", "bfloat16", "float64"))  # fmt: skip
-    device: str = setting("auto", '"cpu", "cuda", or "auto"', "machine",
+    device: str = setting("auto", "cpu, cuda; auto: cuda if it is there", "machine",
                           choices=("auto", "cpu", "cuda"))  # fmt: skip
-    parallel: str = setting("ddp", 'with torchrun: "ddp" (weights whole on each process) or "fsdp" '
-                                   "(in shares, for what does not fit)", "machine",
+    parallel: str = setting("ddp", "of several processes: ddp (weights whole), fsdp (in shares)", "machine",
                             choices=("ddp", "fsdp"))  # fmt: skip
-    compile: bool = setting(False, "torch.compile the network (needs a C++ compiler on a CPU)",
-                            "machine")  # fmt: skip
+    compile: bool = setting(False, "torch.compile", "machine")
     checkpoint_activations: bool = setting(False, "recompute blocks in backward: less memory",
                                            "machine")  # fmt: skip
-    valid_every: int = setting(1000, "steps between two validations; 0: at the end only", "saving",
-                               least=0)  # fmt: skip
-    valid_blocks: int = setting(256, "blocks of the validation set that are used", "saving",
-                                least=1)  # fmt: skip
-    valid_repeats: int = setting(8, "Monte Carlo repeats of the bound, from which its error bar is",
-                                 "saving", least=2, most=10**6)  # fmt: skip
-    save_every: int = setting(500, "steps between two checkpoints", "saving", least=1)
-    sample_every: int = setting(1000, "steps between two sample snapshots; 0: none", "saving",
-                                least=0)  # fmt: skip
-    log_every: int = setting(20, "steps between two lines of log.jsonl", "saving", least=1)
-    tensorboard: bool = setting(False, "write the log for TensorBoard too (needs that package)",
-                                "saving")  # fmt: skip
+    valid_every: int = setting(1000, "0: at the end only", "saving", least=0)
+    valid_blocks: int = setting(256, "blocks for a validation", "saving", least=1)
+    valid_repeats: int = setting(8, "for its error", "saving", least=2)
+    save_every: int = setting(500, "steps a checkpoint", "saving", least=1)
+    sample_every: int = setting(1000, "0: no samples", "saving", least=0)
+    log_every: int = setting(20, "steps a log line", "saving", least=1)
+    tensorboard: bool = setting(False, "log for TensorBoard too", "saving")
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
@@ -140,9 +123,10 @@ class Settings:
             from sedd_mini.text.offline import docs_with_gpt2_tokens
 
             return docs_with_gpt2_tokens(self.length, self.vocab_size)
-        return load_corpus(
-            self.data, self.length, tokenizer=self.tokenizer, vocab_size=self.vocab_size
-        )
+        asked = {"tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        chosen = {name: value for name, value in asked.items() if value != defaults[name]}
+        return load_corpus(self.data, self.length, **chosen)
 
     def make_graph(self, num_tokens: int):
         """The graph of that name in GRAPHS."""
