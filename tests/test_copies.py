@@ -108,8 +108,10 @@ def test_a_long_passage_in_two_places_keeps_its_pieces_together():
     passage = words(77, 5)
     texts = [words(seed, 20) for seed in range(30)]
     texts[4] += "\n\n" + passage
-    texts[9] = passage + "\n\n" + texts[9] + " " + "-" * 300
-    texts[20] += "-" * 300  # a ruled line is no passage
+    texts[9] = passage + "\n\n" + texts[9]
+    for character in "-=*_~#+.":  # a ruled line is no passage
+        texts[10] += "A" + character * 300
+        texts[20] += "B" + character * 300
     texts[25] = "\r\n" + texts[12].replace("\n", "\r\n")
     groups = sorted(sorted(group) for group in related(texts) if len(group) > 1)
     assert groups == [[4, 9], [12, 25]]
@@ -141,9 +143,10 @@ def test_seen_share_against_its_definition(n, most, monkeypatch):
     """Over several arrays and over the ends of chunks."""
     monkeypatch.setattr(module, "CHUNK", 19)
     rng = np.random.default_rng(n)
-    train = [rng.integers(2, size=k).astype(np.uint16) for k in (150, 3, 0, 90)]
+    train = [rng.integers(99, size=k).astype(np.uint16) for k in (150, 3, 0, 90)]
     for sizes in ((12, 31), (100,), (5, 5), (13,)):
-        valid = [rng.integers(2, size=k).astype(np.uint16) for k in sizes]
+        valid = [rng.integers(99, size=k).astype(np.uint16) for k in sizes]
+        valid = [np.concatenate([v, train[0][len(v) : 3 * len(v)], v[:9]]) for v in valid]
         streams = [np.concatenate(part).tolist() for part in (train, valid)]
         found = seen_share(Blocks(train, 4), Blocks(valid, 4), n, most)
         assert found == slow_share(*streams, n, most)
