@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sedd_mini.checks import real_number, whole_number
 from sedd_mini.losses import diffusion_weighted
 from sedd_mini.network.head import chunks, piece_size
-from sedd_mini.samplers import evaluation_mode, integer, movable, real
+from sedd_mini.samplers import evaluation_mode, movable
 
 
 @dataclass
@@ -74,10 +75,10 @@ def likelihood_bound(
     dropout, and left as it was. All is drawn on the CPU: with one `generator` there, the draws are
     the same on every device. Raises ValueError or TypeError for what does not fit.
     """
-    repeats = integer("repeats (an error bar needs several)", repeats, 2)
-    times_each = integer("times_each", times_each, 1)
-    batch_size = integer("batch_size", batch_size, 1)
-    eps = real("eps", eps, 0, 1)
+    repeats = whole_number("repeats (an error bar needs several)", repeats, 2)
+    times_each = whole_number("times_each", times_each, 1)
+    batch_size = whole_number("batch_size", batch_size, 1)
+    eps = real_number("eps", eps, 0, 1)
     check_data(x0, graph)
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")

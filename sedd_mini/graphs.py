@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sedd_mini.checks import whole_number
+
 
 class UniformGraph:
     """Every token jumps to every other one at rate 1/N: Q = 11ᵀ/N − I.
@@ -31,7 +33,7 @@ class UniformGraph:
     mask_id = None
 
     def __init__(self, num_tokens: int):
-        self.num_tokens = check_num_tokens(num_tokens)
+        self.num_tokens = whole_number("num_tokens", num_tokens, 2)
         self.num_states = self.num_tokens
 
     def transition_probs(self, x0: Tensor, sigma: Tensor | float) -> Tensor:
@@ -135,7 +137,7 @@ class AbsorbingGraph:
     """
 
     def __init__(self, num_tokens: int):
-        self.num_tokens = check_num_tokens(num_tokens)
+        self.num_tokens = whole_number("num_tokens", num_tokens, 2)
         self.num_states = self.num_tokens + 1
         self.mask_id = self.num_tokens
 
@@ -320,12 +322,6 @@ def normalise(weights: Tensor) -> Tensor:
     """Weights over the last axis → probabilities; negative ones (learned scores) count as 0."""
     weights = weights.clamp(min=0)
     return weights / weights.sum(-1, keepdim=True)
-
-
-def check_num_tokens(num_tokens: int) -> int:
-    if not isinstance(num_tokens, int) or num_tokens < 2:
-        raise ValueError(f"num_tokens must be an integer of at least 2, got {num_tokens!r}")
-    return num_tokens
 
 
 def check_tokens(x: Tensor, num_states: int) -> Tensor:

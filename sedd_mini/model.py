@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sedd_mini.checks import whole_number
 from sedd_mini.evaluate import Bound, diffusion_weighted_at, likelihood_bound
 from sedd_mini.network.pretrained import find_folder, load_pretrained
-from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, integer, sample
+from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, sample
 from sedd_mini.text.tokenizers import BPETokenizer, WordTokenizer, load_tokenizer, make_tokenizer
 
 GAP = re.compile(r"_{3,}")  # two are common in code: __init__
@@ -46,7 +47,7 @@ class TextModel:
                 "give the tokeniser that the network was trained with (--tokenizer in a command)"
             )
         self.network, self.graph, self.noise, self.tokenizer = network, graph, noise, tokenizer
-        self.length = integer("length", length, 1)
+        self.length = whole_number("length", length, 1)
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +72,7 @@ class TextModel:
         leaves a space at the prompt's end to the next word. Raises ValueError for what does not
         fit; warns where the prompt or the suffix is read as another text.
         """
-        length = self.length if length is None else integer("length", length, 1)
+        length = self.length if length is None else whole_number("length", length, 1)
         given = template(self.tokenizer, prompt=prompt, suffix=suffix, length=length)
         return self.complete(given, num, steps, seed, sampler, callback)
 
@@ -85,7 +86,7 @@ class TextModel:
 
     def complete(self, given: Tensor, num, steps, seed, sampler="tweedie", callback=None):
         """`num` texts that have the tokens `given` (L,), −1 where free."""
-        num, size = integer("num", num, 1), len(given)
+        num, size = whole_number("num", num, 1), len(given)
         if size > self.length:
             raise ValueError(f"{size} tokens are more than the {self.length} of the network")
         texts, group = [], max(1, GROUP // (size * self.graph.num_states))
@@ -196,7 +197,7 @@ def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
     ids, −1 where free. Warns where a tokeniser reads another text; raises ValueError if nothing is
     free.
     """
-    gap = None if gap is None else integer("gap (a gap has at least one token)", gap, 1)
+    gap = None if gap is None else whole_number("gap (a gap has at least one token)", gap, 1)
     bpe, words = isinstance(tokenizer, BPETokenizer), isinstance(tokenizer, WordTokenizer)
     if not isinstance(text, str) or text:
         if len(prompt) or len(suffix):
@@ -219,7 +220,7 @@ def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
             prompt = prompt.removesuffix(" ")
         before, after = (read(tokenizer, part, name)[0]
                          for part, name in ((prompt, "prompt"), (suffix, "suffix")))  # fmt: skip
-        ids = before + [-1] * (integer("length", length, 0) - len(before) - len(after)) + after
+        ids = before + [-1] * (whole_number("length", length, 0) - len(before) - len(after)) + after
         missing = f"prompt and suffix are {len(ids)} tokens, of {length}"
     if -1 not in ids:
         raise ValueError(f"nothing is left to fill in: {missing}")
@@ -236,7 +237,7 @@ def read(tokenizer, text, name: str, lowest: int = 0) -> tuple[list[int], str | 
         raise TypeError(f"{name} must be text or a list of token ids, got {kind} {text!r:.40}")
     if not isinstance(text, str):
         ids, last = getattr(text, "tolist", lambda: text)(), tokenizer.vocab_size - 1
-        return [integer(f"a token id of {name}", i, lowest, last) for i in ids], None
+        return [whole_number(f"a token id of {name}", i, lowest, last) for i in ids], None
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from sedd_mini.checks import real_number, share
+
 
 class GeometricNoise:
     """σ̄(t) = σ_min^{1−t} σ_max^t: equal steps of t multiply the noise by equal factors.
@@ -22,9 +24,9 @@ class GeometricNoise:
     """
 
     def __init__(self, sigma_min: float = 1e-4, sigma_max: float = 20.0):
-        self.sigma_min = check_number("sigma_min", sigma_min)
-        self.sigma_max = check_number("sigma_max", sigma_max)
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+        self.sigma_min = real_number("sigma_min", sigma_min, 0)
+        self.sigma_max = real_number("sigma_max", sigma_max, 0)
+        if not self.sigma_min < self.sigma_max:
             raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
     def total(self, t: Tensor | float) -> Tensor:
@@ -51,7 +53,7 @@ class LogLinearNoise:
     """
 
     def __init__(self, eps: float = 1e-3):
-        self.eps = check_share("eps", eps)
+        self.eps = share("eps", eps)
 
     def total(self, t: Tensor | float) -> Tensor:
         """σ̄(t), the shape of t; raises ValueError for t outside [0, 1]."""
@@ -76,7 +78,7 @@ class CosineNoise:
     """
 
     def __init__(self, eps: float = 1e-3):
-        self.eps = check_share("eps", eps)
+        self.eps = share("eps", eps)
 
     def total(self, t: Tensor | float) -> Tensor:
         """σ̄(t), the shape of t; raises ValueError for t outside [0, 1]."""
@@ -100,21 +102,6 @@ class CosineNoise:
 
 
 SCHEDULES = {"loglinear": LogLinearNoise, "geometric": GeometricNoise, "cosine": CosineNoise}
-
-
-def check_number(name: str, value: float) -> float:
-    """value as a float; raises TypeError unless it is a number (a bool is none)."""
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
-
-
-def check_share(name: str, value: float) -> float:
-    """value as a float; raises ValueError unless it lies strictly between 0 and 1."""
-    number = check_number(name, value)
-    if not 0 < number < 1:
-        raise ValueError(f"need 0 < {name} < 1, got {value}")
-    return number
 
 
 def check_time(t: Tensor | float) -> Tensor:

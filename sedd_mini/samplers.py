@@ -23,12 +23,12 @@ import contextlib
 import hashlib
 import itertools
 import math
-import operator
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from sedd_mini.checks import real_number, whole_number
 from sedd_mini.graphs import AbsorbingGraph
 from sedd_mini.network.head import chunks, piece_size
 
@@ -165,8 +165,8 @@ def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
     and i below 65 536; beyond, they fall together with a chance of 2⁻³² (a CPU generator of PyTorch
     keeps 32 bits of its seed).
     """
-    seed = integer("seed", seed, 0, 2**63 - 1)
-    last = integer("first", first, 0) + integer("num", num, 1)
+    seed = whole_number("seed", seed, 0, 2**63 - 1)
+    last = whole_number("first", first, 0) + whole_number("num", num, 1)
     return [torch.Generator().manual_seed(stream(seed, i)) for i in range(first, last)]
 
 
@@ -269,29 +269,6 @@ def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
 # ---- what is given is looked at ------------------------------------------------------------------
 
 
-def integer(name: str, value, low: int, high: int | None = None) -> int:
-    """value as an int in [low, high]: numpy's too, but neither a boolean nor a float."""
-    try:
-        number = operator.index(value) if value is not True and value is not False else low - 1
-    except TypeError:
-        number = low - 1
-    if number < low or (high is not None and number > high):
-        wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be an integer {wanted}, got {value!r}")
-    return number
-
-
-def real(name: str, value, low: float, high: float) -> float:
-    """value as a float strictly between low and high; neither a boolean nor a text."""
-    try:
-        number = math.nan if isinstance(value, str | bool) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        number = math.nan
-    if not low < number < high:
-        raise ValueError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}")
-    return number
-
-
 def find_step(method: str | Step) -> Step:
     step = SAMPLERS.get(method) if isinstance(method, str) else method
     if not callable(step):
@@ -306,12 +283,12 @@ def check_times(times, steps: int | None, eps: float, denoise: bool, start=None)
     if start is not None:
         if not isinstance(start, tuple | list) or len(start) != 2:
             raise ValueError(f"start must be (tokens, t), got {type(start).__name__} {start!r:.60}")
-        first = real("the time t of start", start[1], 0, math.nextafter(1, 2))
+        first = real_number("the time t of start", start[1], 0, math.nextafter(1, 2))
     if times is None:
         if steps is None:
             raise ValueError("steps must be an integer of at least 1, got None; or give times")
-        steps = integer("steps", steps, 1)
-        last = real("eps", eps, 0, first)
+        steps = whole_number("steps", steps, 1)
+        last = real_number("eps", eps, 0, first)
         times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
     try:
         times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
@@ -319,7 +296,7 @@ def check_times(times, steps: int | None, eps: float, denoise: bool, start=None)
         raise ValueError(f"times must be falling numbers in [0, 1], got {times!r:.60}") from None
     if times.ndim != 1 or len(times) < 2 or not (times.diff() < 0).all():
         raise ValueError(f"times must be at least 2 falling numbers, got {times.tolist()!s:.60}")
-    if steps is not None and integer("steps", steps, 1) != len(times) - 1:
+    if steps is not None and whole_number("steps", steps, 1) != len(times) - 1:
         raise ValueError(f"{len(times)} times make {len(times) - 1} steps, not steps={steps}")
     if times[0] > 1 or times[-1] < 0 or (denoise and times[-1] == 0):
         raise ValueError(
@@ -334,7 +311,7 @@ def check_times(times, steps: int | None, eps: float, denoise: bool, start=None)
 def check_shape(shape) -> tuple[int, int]:
     try:
         num, length = shape
-        return integer("B", num, 1), integer("L", length, 1)
+        return whole_number("B", num, 1), whole_number("L", length, 1)
     except (TypeError, ValueError):
         given = shape if isinstance(shape, tuple) else repr(shape)
         raise ValueError(f"shape must be (B, L), both at least 1, got {given!s:.60}") from None

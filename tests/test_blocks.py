@@ -85,7 +85,7 @@ def test_split_errors():
     with pytest.raises(ValueError, match=r"too short to be split for validation, or"):
         split_documents(["tiny"], 0.1)
     for bad in (1.0, -0.1, float("nan"), True, "0.1", None):
-        with pytest.raises(ValueError, match=r"valid_fraction must be a number in \[0, 1\), got"):
+        with pytest.raises(ValueError, match=r"valid_fraction must be a number, .*got"):
             split_documents(["a", "b"], bad)
 
 

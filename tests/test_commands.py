@@ -402,7 +402,8 @@ def test_booleans_with_and_without_a_word():
 
 def test_train_says_what_it_will_write_and_where(place, capsys):
     main(["train", "--data", "text.txt", *TINY.split()])
-    first, *_, last = capsys.readouterr().out.splitlines()
+    seen, first, *_, last = capsys.readouterr().out.splitlines()
+    assert seen.endswith("of the 13-grams of the validation text occur in the training text")
     (out,) = (place / "runs").iterdir()
     assert first.startswith("a checkpoint takes ")
     assert first.endswith(f"free in runs/{out.name}")

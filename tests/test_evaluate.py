@@ -344,10 +344,10 @@ def test_no_gradients_are_kept():
 def test_errors():
     graph, noise, model = GRAPHS["uniform"], NOISES["geometric"], Exact(GRAPHS["uniform"])
     for option, bad, wanted in [
-        ("repeats", (1, -8, 8.0, True, "8", math.nan), "an integer of at least 2, got"),
-        ("times_each", (0, -1, 1.5, None), "an integer of at least 1, got"),
-        ("batch_size", (0, -3, 64.0, False), "an integer of at least 1, got"),
-        ("eps", (0, 1, -0.1, math.nan, "x", True), "a number between 0 and 1, got"),
+        ("repeats", (1, -8, 8.0, True, "8", math.nan), "a whole number, at least 2, got"),
+        ("times_each", (0, -1, 1.5, None), "a whole number, at least 1, got"),
+        ("batch_size", (0, -3, 64.0, False), "a whole number, at least 1, got"),
+        ("eps", (0, 1, -0.1, math.nan, "x", True), "a number, above 0 and below 1, got"),
     ]:
         for value in bad:
             with pytest.raises(ValueError, match=f"^{option}.* must be {wanted}") as error:

@@ -141,7 +141,7 @@ def test_any_network_and_any_tokeniser():
         assert (one.characters, two.characters, one.length) == (None, 3, 3)
         assert math.isfinite(one.nats)
         for bad in ([0, 4], [0.5], ["a"]):
-            with pytest.raises(ValueError, match="a token id of prompt must be an integer from 0"):
+            with pytest.raises(ValueError, match="a token id of prompt must be a whole"):
                 ids.write(prompt=bad)
         network.config = SimpleNamespace(length=5)
         assert len(TextModel(network, graph, LogLinearNoise(), Ids()).write(steps=2)[0]) == 5
@@ -260,16 +260,16 @@ def test_where_there_is_no_float64_the_network_alone_is_on_the_device(words, mon
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda m: m.write(num=0), ValueError, "num must be an integer of at least 1, got 0"),
+        (lambda m: m.write(num=0), ValueError, "num must be a whole number, at least 1, got 0"),
         (lambda m: m.write(num=-1), ValueError, "got -1"),
         (lambda m: m.write(num=2.0), ValueError, "got 2.0"),
         (lambda m: m.write(num=True), ValueError, "got True"),
-        (lambda m: m.write(length=0), ValueError, "length must be an integer of at least 1"),
+        (lambda m: m.write(length=0), ValueError, "length must be a whole number, at least 1"),
         (lambda m: m.write(length=33), ValueError, "33 tokens are more than the 32"),
-        (lambda m: m.write(steps=0), ValueError, "steps must be an integer of at least 1, got 0"),
+        (lambda m: m.write(steps=0), ValueError, "steps must be a whole number, at least 1, got 0"),
         (lambda m: m.write(steps=math.nan), ValueError, "steps must be .* got nan"),
-        (lambda m: m.write(seed=-1), ValueError, "seed must be an integer from 0"),
-        (lambda m: m.write(seed=0.5), ValueError, "seed must be an integer from 0"),
+        (lambda m: m.write(seed=-1), ValueError, "seed must be a whole number, at least 0"),
+        (lambda m: m.write(seed=0.5), ValueError, "seed must be a whole number, at least 0"),
         (lambda m: m.write(sampler="best"), ValueError, "'tweedie' or 'euler', or a function"),
         (lambda m: m.write(prompt="a" * 40), ValueError, "prompt and suffix are 40 tokens, of 32"),
         (lambda m: m.write(prompt=None), TypeError, "prompt must be text or a list of token ids"),
@@ -290,7 +290,7 @@ def test_where_there_is_no_float64_the_network_alone_is_on_the_device(words, mon
         (lambda m: m.bound(["a"], times_each=0), ValueError, "times_each .* at least 1, got 0"),
         (lambda m: m.bound(["a"], seed=-1), ValueError, "seed must be"),
         (lambda m: TextModel(m.network, m.graph, m.noise, m.tokenizer, 0), ValueError,
-         "length must be an integer of at least 1, got 0"),
+         "length must be a whole number, at least 1, got 0"),
         (lambda m: TextModel(m.network, m.graph, m.noise, WordTokenizer(["a", "b"])), ValueError,
          "the tokeniser has 2 tokens, the network 97"),
         (lambda m: load("/no/such/folder"), FileNotFoundError, "there is no folder"),
@@ -335,19 +335,19 @@ def test_command_notes_what_it_reads_otherwise(folder, capsys):
     ("arguments", "message"),
     [
         (["--text", "no gap"], "nothing is left"),
-        (["--text", "a ____ b", "--gap", "0"], "at least one token.* got 0"),
+        (["--text", "a ____ b", "--gap", "0"], "gap: .* from 1, got '0'"),
         (["--text", "a ____ b", "--length", "9"], "--length is for a prompt"),
-        (["--text", "a ____ b", "--length", "0"], "--length is for a prompt"),
+        (["--text", "a ____ b", "--length", "0"], "length: .* from 1, got '0'"),
         (["--prompt", "the", "--gap", "2"], "--gap is for gaps"),
-        (["--prompt", "the", "--gap", "0"], "--gap is for gaps"),
+        (["--prompt", "the", "--gap", "0"], "gap: .* from 1, got '0'"),
         (["--prompt", "the cat " * 50], r"prompt and suffix are \d+ tokens, of"),
-        (["--prompt", "a\udcff"], "no UTF-8"),
-        (["--length", "0"], "length must be an integer of at least 1"),
-        (["--num", "0"], "num must be an integer of at least 1"),
-        (["--num", "-1"], "num must be an integer of at least 1"),
-        (["--steps", "0"], "steps must be an integer of at least 1"),
-        (["--seed", "-1"], "seed must be an integer from 0"),
-        (["--seed", str(2**63)], "seed must be an integer from 0"),
+        (["--prompt", "a\udcff"], "not UTF-8"),
+        (["--length", "0"], "length: .* from 1, got '0'"),
+        (["--num", "0"], "num: .* from 1, got '0'"),
+        (["--num", "-1"], "num: .* from 1, got '-1'"),
+        (["--steps", "0"], "steps: .* from 1, got '0'"),
+        (["--seed", "-1"], "seed: .* from 0, got '-1'"),
+        (["--seed", str(2**63)], "seed: .* from 0, got"),
         (["--tokenizer", "tests"], "no GPT-2 tokeniser in tests: .* vocab.bpe"),
         (["--tokenizer", "bpe"], "tokenizer must be .* got 'bpe'"),
         (["--device", "foo"], "device 'foo' does not work"),

@@ -126,10 +126,10 @@ def test_settings_are_checked():
         GeometricNoise(1.0, 0.5)
     for wrong in (0.0, 1, -1, math.nan):
         for kind in (LogLinearNoise, CosineNoise):
-            with pytest.raises(ValueError, match="0 < eps < 1"):
+            with pytest.raises(ValueError, match="eps must be a number, above 0 and below 1"):
                 kind(wrong)
     for wrong in ("0.1", None, True, [0.1]):
-        with pytest.raises(TypeError, match="sigma_min must be a number, got"):
+        with pytest.raises(ValueError, match="sigma_min must be a number, above 0, got"):
             GeometricNoise(wrong, 20)
         with pytest.raises(TypeError, match="eps must be a number, got"):
             CosineNoise(wrong)

@@ -195,9 +195,9 @@ def test_what_is_loaded_samples_infills_and_evaluates(tmp_path, case):
         ("noise", {"type": "cosine"}, "unknown noise 'cosine', expected 'loglinear' or"),
         ("graph", {"type": "roulette"}, "unknown graph 'roulette'"),
         ("graph", None, "graph must be a JSON object, got None"),
-        ("tokens", "13", "num_tokens must be a positive integer, got '13'"),
-        ("model", {"hidden_size": "24"}, "width must be a positive integer, got '24'"),
-        ("model", {"dropout": None}, "dropout must be a number, got None"),
+        ("tokens", "13", "num_tokens must be a whole number, at least 1, got '13'"),
+        ("model", {"hidden_size": "24"}, "width must be a whole number, at least 1, got '24'"),
+        ("model", {"dropout": None}, "dropout must be a number, finite, got None"),
     ],
 )
 def test_what_is_read_of_a_released_folder_is_checked(tmp_path, section, change, message):

@@ -142,21 +142,22 @@ print(seconds, *heavy)
 """
 
 MAY_IMPORT = {  # part of the package → the parts that it may import, at the top of a file or inside
-    "files": "", "noise": "", "graphs": "", "plots": "",
-    "losses": "graphs noise", "baselines": "losses graphs noise",
-    "network": "network files graphs noise",
-    "samplers": "network losses baselines graphs noise",
-    "evaluate": "samplers network losses baselines graphs noise",
-    "text": "text files",
-    "worlds": "worlds evaluate samplers network losses baselines graphs noise",
-    "model": "evaluate text samplers network losses baselines graphs noise files",
-    "training": "training model text evaluate samplers network losses baselines graphs noise files",
+    "checks": "", "files": "", "noise": "checks", "graphs": "checks", "plots": "",
+    "losses": "graphs noise checks", "baselines": "losses graphs noise",
+    "network": "network files graphs noise checks",
+    "samplers": "network losses baselines graphs noise checks",
+    "evaluate": "samplers network losses baselines graphs noise checks",
+    "text": "text files checks",
+    "worlds": "worlds checks evaluate samplers network losses baselines graphs noise",
+    "model": "checks evaluate text samplers network losses baselines graphs noise files",
+    "training": "checks training model text evaluate samplers network losses baselines graphs "
+                "noise files",
     "evaluation": "evaluation model text worlds evaluate samplers network losses baselines graphs "
                   "noise files",
     "beyond": "beyond evaluation model text worlds evaluate samplers network losses baselines "
               "graphs noise files",
     "commands": "commands training evaluation beyond model text worlds evaluate samplers network "
-                "losses baselines graphs noise files plots",
+                "losses baselines graphs noise files plots checks",
 }  # fmt: skip
 METHOD = ("noise", "graphs", "losses", "baselines", "network", "samplers", "evaluate", "model")
 LIBRARY = ROOT / "sedd_mini"

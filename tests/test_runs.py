@@ -32,8 +32,8 @@ def test_settings_are_plain_values(text):
     assert [type(v) for v in (s.data, s.steps, s.lr, s.batch_size)] == [str, int, float, int]
     assert json.loads(json.dumps(vars(s))) == vars(s)
     for changes, problem in [
-        ({"steps": True}, "type int, got True"), ({"steps": 2.5}, "type int"),
-        ({"steps": torch.ones(2)}, "type int"), ({"lr": "1e-3"}, "type float"),
+        ({"steps": True}, "steps must be a whole number, got True"), ({"steps": 2.5}, "whole number, got 2.5"),
+        ({"steps": torch.ones(2)}, "whole number"), ({"lr": "1e-3"}, "must be a number, finite"),
         ({"compile": 1}, "type bool"), ({"graph": None}, "type str"), ({"data": b"a"}, "type str"),
         ({"lr": math.inf}, "finite"), ({"lr": 10**400}, "finite"),
         ({"data": "\udcff"}, "not UTF-8"),
@@ -118,7 +118,7 @@ def test_parts_that_do_not_fit_together_are_refused(text):
         Trainer({"steps": 3})
     with pytest.raises(ValueError, match=r"one number a sequence, shape \(4,\)"):
         Trainer(settings(text), corpus, loss=lambda *a, **k: torch.ones(())).train_step()
-    with pytest.raises(ValueError, match="steps must be at least 1"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1"):
         Trainer(settings(text), corpus).run(0)
 
 

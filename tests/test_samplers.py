@@ -346,10 +346,10 @@ def test_with_the_network(absorbing):
         ({"method": "analytic"}, "'tweedie' or 'euler', or a function, got 'analytic'"),
         ({"method": 3}, "or a function, got 3"),
         ({"steps": 0}, "at least 1, got 0"),
-        ({"steps": True}, "steps must be an integer of at least 1, got True"),
-        ({"steps": 4.0}, "steps must be an integer of at least 1, got 4.0"),
+        ({"steps": True}, "steps must be a whole number, at least 1, got True"),
+        ({"steps": 4.0}, "steps must be a whole number, at least 1, got 4.0"),
         ({"steps": "4"}, "got '4'"),
-        ({"eps": 0}, "eps must be a number between 0 and 1, got 0"),
+        ({"eps": 0}, "eps must be a number, above 0 and below 1, got 0"),
         ({"eps": math.nan}, "got nan"),
         ({"eps": "no"}, "got 'no'"),
         ({"steps": None, "times": [1.0, math.nan]}, "falling"),
@@ -618,7 +618,7 @@ def test_seeds_share_no_sample():
     centred = first - 0.5
     assert (centred[1:] * centred[:-1]).mean(0).abs().max() < bound / math.sqrt(12)
     for bad in (-1, 2**63, 1.0, True, None, "1"):
-        with pytest.raises(ValueError, match="seed must be an integer from 0 to"):
+        with pytest.raises(ValueError, match="seed must be a whole number, at least 0 and at most"):
             generators(bad, 1)
 
 

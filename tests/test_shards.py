@@ -89,7 +89,7 @@ def test_shards_go_on_after_an_interruption(tmp_path, bpe, monkeypatch):
     np.save(tmp_path / "again" / name, np.zeros(5, dtype=np.uint16))
     with pytest.raises(ValueError, match=f"{name} has 5 tokens of uint16, not"):
         load_shards(tmp_path / "again", 16)
-    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+    with pytest.raises(ValueError, match="above 0 and below 1"):
         prepare_shards(source, tmp_path / "none", **options, valid_fraction=0)
     (tmp_path / "short.txt").write_text("one short text")
     with pytest.raises(ValueError, match="one document, or of copies of one, cannot be split"):

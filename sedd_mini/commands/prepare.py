@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", required=True, **text, help="file, folder, hub name, or docs")
     add("--out", required=True, type=folder, metavar="FOLDER", help="the folder to write")
     add("--tokenizer", default="gpt2", **text, help="gpt2, bpe, chars, or a folder [gpt2]")
-    add("--vocab-size", type=number(int, least=257), default=1024, metavar="N",
+    add("--vocab-size", type=number(int, least=257), metavar="N",
         help="tokens of a new bpe, ≥ 257 [1024]")  # fmt: skip
     add("--valid-fraction", type=number(float, above=0, below=1), default=0.05, metavar="X",
         help="share for validation, > 0 and < 1 [0.05]")  # fmt: skip

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sedd_mini.checks import real_number, whole_number
 from sedd_mini.graphs import check_sigma, check_tokens
 from sedd_mini.network import head
 from sedd_mini.network.attention import RotaryEmbedding, attention, no_autocast, rotate
 from sedd_mini.network.dropout import dropout, layer_keys
-from sedd_mini.noise import check_number
 
 RELEASED = {  # names in config.json → names here
     "hidden_size": "width", "cond_dim": "cond_dim", "length": "length", "n_blocks": "num_blocks",
@@ -57,9 +57,7 @@ class DiTConfig:
         if self.scale_by_sigma is None:
             self.scale_by_sigma = self.absorbing
         for name in ("num_tokens", "length", "width", "num_blocks", "num_heads", "cond_dim"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            setattr(self, name, whole_number(name, getattr(self, name), 1))
         for name in ("absorbing", "scale_by_sigma", "checkpoint_activations", *OPTIONS):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -68,7 +66,7 @@ class DiTConfig:
                 f"width={self.width} must be a multiple of 2 * num_heads={2 * self.num_heads}: "
                 "heads take equal parts, and rotary positions turn pairs of dimensions"
             )
-        if not 0 <= check_number("dropout", self.dropout) < 1:
+        if not 0 <= real_number("dropout", self.dropout) < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if self.scale_by_sigma and not self.absorbing:
             raise ValueError("scale_by_sigma=True is for absorbing=True only: leave it None")

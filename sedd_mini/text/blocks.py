@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sedd_mini.text.checks import share, whole_number
+from sedd_mini.checks import share, whole_number
 from sedd_mini.text.copies import copies, cut, related
 from sedd_mini.text.hashes import normal_form, split_hash
 from sedd_mini.text.tokenizers import Tokenizer, encode_all

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
-from sedd_mini.text.checks import whole_number
+from sedd_mini.checks import whole_number
 from sedd_mini.text.hashes import normal_form, unix_lines
 
 ENDS = [re.compile(end) for end in (r"(?:\r?\n){2,}|\r{2,}", r"\r\n?|\n", r"\s")]  # best first

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sedd_mini.checks import local_path, one_line, share, whole_number
 from sedd_mini.text.blocks import Blocks, pack, split_documents
-from sedd_mini.text.checks import local_path, one_line, share, whole_number
 from sedd_mini.text.copies import seen_share
 from sedd_mini.text.documents import load_documents
 from sedd_mini.text.hashes import corpus_hash

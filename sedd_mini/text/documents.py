@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from sedd_mini.text.checks import local_path
+from sedd_mini.checks import local_path
 from sedd_mini.text.formats import READERS, read_file, read_saved_dataset
 from sedd_mini.text.hub import read_hub
 from sedd_mini.text.python_docs import python_docs

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from sedd_mini.text.checks import one_line
+from sedd_mini.checks import one_line
 
 LONG_FILE = 4_000_000  # characters; a longer text file comes in pieces
 ROWS = 1000  # of a table, that are turned into strings at a time

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import islice
 
-from sedd_mini.text.checks import one_line
+from sedd_mini.checks import one_line
 from sedd_mini.text.formats import checked_rows, rows_after
 
 OPENWEBTEXT = "Skylion007/openwebtext"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sedd_mini.checks import local_path, one_line, whole_number
 from sedd_mini.files import read_json, write_json
 from sedd_mini.text.blocks import Blocks
-from sedd_mini.text.checks import local_path, one_line, whole_number
 from sedd_mini.text.tokenizers import Tokenizer, check_same, load_tokenizer, tokenizer_hash
 
 INDEX = "shards.json"

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sedd_mini.checks import local_path, share, whole_number
 from sedd_mini.files import lock, write_json
 from sedd_mini.text.blocks import Blocks, encode_documents, warn_of_share
-from sedd_mini.text.checks import local_path, share, whole_number
 from sedd_mini.text.copies import cut, seen_share
 from sedd_mini.text.documents import files_of, read_documents
 from sedd_mini.text.hashes import corpus_hash, framed, split_hash

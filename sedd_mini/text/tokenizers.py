@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
+from sedd_mini.checks import local_path, one_line, whole_number
 from sedd_mini.files import read_json, write_json
-from sedd_mini.text.checks import local_path, one_line, whole_number
 
 END_OF_TEXT = "<|endoftext|>"
 FILE_NAME = "tokenizer.json"

@@ -2,13 +2,12 @@
 
 import dataclasses
 import inspect
-import math
-import numbers
 import operator
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sedd_mini.checks import real_number, whole_number
 from sedd_mini.graphs import GRAPHS
 from sedd_mini.network.dit import DiTConfig
 from sedd_mini.noise import SCHEDULES
@@ -67,7 +66,8 @@ class Settings:
     batch_size: int = setting(64, "blocks a step, in all", "steps", least=1)
     lr: float = setting(2e-3, "highest learning rate", "steps", above=0)
     warmup: int = setting(100, "steps until lr is reached", "steps", least=0)
-    decay: str = setting("cosine", "cosine (lr to 0 at the end), none", "steps", choices=("cosine", "none"))
+    decay: str = setting("cosine", "cosine (lr to 0 at the end), none", "steps",
+                         choices=("cosine", "none"))  # fmt: skip
     weight_decay: float = setting(0.0, "AdamW's", "steps", least=0)
     beta2: float = setting(0.99, "AdamW's", "steps", least=0, below=1)
     clip: float = setting(1.0, "gradient's norm", "steps", above=0)
@@ -75,12 +75,13 @@ class Settings:
                          least=0, below=1)  # fmt: skip
     seed: int = setting(0, "of weights, data order, times, noise", "steps", least=0, most=2**53)
     accumulate: int = setting(1, "parts of a batch, to save memory", "machine", least=1)
-    precision: str = setting("auto", "float32, bfloat16, float64; auto: bfloat16 where it is fast", "machine",
+    precision: str = setting("auto", "float32, bfloat16, float64; auto: bfloat16 where fast",
+                             "machine",
                              choices=("auto", "float32", "bfloat16", "float64"))  # fmt: skip
     device: str = setting("auto", "cpu, cuda; auto: cuda if it is there", "machine",
                           choices=("auto", "cpu", "cuda"))  # fmt: skip
-    parallel: str = setting("ddp", "of several processes: ddp (weights whole), fsdp (in shares)", "machine",
-                            choices=("ddp", "fsdp"))  # fmt: skip
+    parallel: str = setting("ddp", "of several processes: ddp (weights whole), fsdp (in shares)",
+                            "machine", choices=("ddp", "fsdp"))  # fmt: skip
     compile: bool = setting(False, "torch.compile", "machine")
     checkpoint_activations: bool = setting(False, "recompute blocks in backward: less memory",
                                            "machine")  # fmt: skip
@@ -155,8 +156,10 @@ class Settings:
 
 def checked(f: dataclasses.Field, value):
     """The value of a setting as a plain Python one; raises unless it is one that may be."""
-    if f.type is not bool and f.type in (int, float):
-        value = plain_number(f.name, value, f.type)
+    if f.type is int:
+        value = whole_number(f.name, value)
+    elif f.type is float:
+        value = real_number(f.name, value)
     elif f.type is str:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, f.type):
@@ -172,22 +175,6 @@ def checked(f: dataclasses.Field, value):
     for name, (words, holds) in LIMITS.items():
         if m[name] is not None and not holds(value, m[name]):
             raise ValueError(f"{f.name} must be {words} {m[name]}, got {value}")
-    return value
-
-
-def plain_number(name: str, value, kind: type):
-    """An int or float of Python from any library's; raises TypeError for what is no such number."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # NumPy, PyTorch
-        value = value.item()
-    wanted = numbers.Integral if kind is int else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise TypeError(f"{name} must be a number of type {kind.__name__}, got {value!r}")
-    try:
-        value = kind(value)
-    except OverflowError:
-        value = math.inf
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
     return value
 
 

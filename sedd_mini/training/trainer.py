@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sedd_mini.baselines import mean_prediction_elbo
+from sedd_mini.checks import whole_number
 from sedd_mini.evaluate import Bound, likelihood_bound, times
 from sedd_mini.files import (
     check_writable,
@@ -49,7 +50,6 @@ from sedd_mini.training.report import Stopwatch, plot_log, report, summary_write
 from sedd_mini.training.settings import (
     CHANGEABLE,
     Settings,
-    plain_number,
 )
 
 BOUNDS = (  # losses whose integral over σ̄, with the prior term, bounds −log p
@@ -300,9 +300,7 @@ class Trainer:
         breaks a validation or a snapshot off (in a single process).
         """
         s = self.settings
-        last = s.steps if steps is None else plain_number("steps", steps, int)
-        if last < 1:
-            raise ValueError(f"steps must be at least 1, the step to train to, got {steps}")
+        last = s.steps if steps is None else whole_number("steps", steps, 1)
         losses, norms, tokens = [], [], s.batch_size * s.length  # since the last record
         self.watch.reset()
         begun = self.step  # the first step is slower, and the last three are looked at closely

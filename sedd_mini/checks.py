@@ -1,0 +1,67 @@
+"""Checks of what a caller gives: numbers in their range, paths that a file can have.
+
+Each raises at once, in one line that names the argument, what was given and what was expected.
+"""
+
+import math
+import operator
+from pathlib import Path
+
+
+def whole_number(name: str, value, least: int | None = None, most: int | None = None) -> int:
+    """The value as an int; ValueError unless it is a whole number from `least` to `most`."""
+    try:
+        number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
+    except (TypeError, RuntimeError):
+        number = None
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    if number is None or not low <= number <= high:
+        limits = [f"{word} {x}" for word, x in (("at least", least), ("at most", most))
+                  if x is not None]  # fmt: skip
+        wanted = f", {' and '.join(limits)}" if limits else ""
+        raise ValueError(f"{name} must be a whole number{wanted}, got {value!r:.60}")
+    return number
+
+
+def real_number(name: str, value, above: float = -math.inf, below: float = math.inf) -> float:
+    """The value as a float; ValueError unless it lies strictly between `above` and `below`."""
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+    if not above < number < below:
+        limits = [f"{word} {x:g}" for word, x in (("above", above), ("below", below))
+                  if math.isfinite(x)]  # fmt: skip
+        wanted = " and ".join(limits) or "finite"
+        raise ValueError(f"{name} must be a number, {wanted}, got {value!r:.60}")
+    return number
+
+
+def share(name: str, value, zero: bool = False) -> float:
+    """The value as a float strictly between 0 and 1, or, with `zero`, also 0; else ValueError."""
+    if zero and real_number(name, value) == 0:
+        return 0.0
+    return real_number(name, value, 0, 1)
+
+
+def local_path(given: str | Path) -> Path:
+    """The path with "~" replaced; ValueError for one that no file can have (an unknown user, a NUL,
+    a name that is too long or is no UTF-8)."""
+    try:
+        text = str(given)
+        if not text.strip():
+            raise ValueError("it is empty")
+        text.encode()  # a name that is no UTF-8 came in with surrogates, and no JSON could hold it
+        path = Path(given).expanduser()
+        path.exists()
+        if "\0" in text:  # which exists() passes over
+            raise ValueError("it holds a NUL")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{ascii(str(given))[:200]} is no path of a file: {reason}") from None
+    return path
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
