@@ -149,7 +149,7 @@ def seen_share(train, valid, n: int = 13, most: int = MOST) -> float | None:
     if not len(wanted):
         return None
     found = np.zeros(len(wanted), dtype=bool)
-    places, shift = np.zeros(2**22, dtype=bool), np.uint64(42)  # most are sorted out by 22 bits
+    places, shift = np.zeros(2**24, dtype=bool), np.uint64(40)  # most are sorted out by 24 bits
     places[wanted >> shift] = True
     for hashes in stream_hashes(train, n):
         hashes = hashes[places[hashes >> shift]]
