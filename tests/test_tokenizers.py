@@ -196,3 +196,18 @@ def test_tokenizer_errors(tmp_path):
         load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="unknown tokeniser 'runes'"):
         make_tokenizer("runes", [])
+
+
+def test_broken_files_of_gpt2_are_named_in_one_line(tmp_path):
+    for files in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"), ("tokenizer.json",)):
+        folder = tmp_path / files[0]
+        folder.mkdir()
+        for content in (b"{", b"[]", b"3", b"\xff", b'{"a": "b"}'):
+            for name in files:
+                (folder / name).write_bytes(content)
+            for read in (gpt2_tokenizer, lambda folder: make_tokenizer(folder, [])):
+                with pytest.raises(ValueError, match=rf"^[^\n]*{files[0]}[^\n]*$"):
+                    read(folder)
+    for bad in ("~nosuchuser", "a\0b", "x" * 300):
+        with pytest.raises(ValueError, match=r"^[^\n]* is no path of a file: [^\n]*$"):
+            load_tokenizer(bad)

@@ -19,7 +19,9 @@ import numpy as np
 from sedd_mini.checks import whole_number
 from sedd_mini.text.hashes import normal_form, unix_lines
 
-ENDS = [re.compile(end) for end in (r"(?:\r?\n){2,}|\r{2,}", r"\r\n?|\n", r"\s")]  # best first
+# where a text may be cut, the best first: after blank lines, lines, words
+ENDS = [re.compile(end) for end in (r"\n\n+", r"\n", r"\s")]
+ENDS_WITH_RETURNS = [re.compile(end) for end in (r"(?:\r?\n){2,}|\r{2,}", r"\r\n?|\n", r"\s")]
 NEAR = 64  # characters on each side of a place that decide whether a text is cut there
 PASSAGE = 128  # characters; pieces with a passage in common that is much longer are related
 KEPT = 8  # one window of PASSAGE characters in so many is looked at
@@ -35,10 +37,10 @@ def cut(text: str, size: int) -> Iterator[str]:
     word: of several such places at the one whose surroundings have the smallest hash. Two copies of
     a text so get the same pieces, but for a few at their ends, wherever they begin.
     """
-    start = 0
+    start, ends = 0, ENDS_WITH_RETURNS if "\r" in text else ENDS  # the former are slower
     while len(text) - start > 1.5 * size:
         end = start + size
-        for pattern in ENDS:
+        for pattern in ends:
             places = [m.end() for m in pattern.finditer(text, start + size // 2, end + size // 2)]
             if places:
                 end = min(places, key=lambda place: surroundings(text, place))
@@ -147,7 +149,7 @@ def seen_share(train, valid, n: int = 13, most: int = MOST) -> float | None:
     if not len(wanted):
         return None
     found = np.zeros(len(wanted), dtype=bool)
-    places, shift = np.zeros(2**22, dtype=bool), np.uint64(42)  # most are sorted out by 22 bits
+    places, shift = np.zeros(2**24, dtype=bool), np.uint64(40)  # most are sorted out by 24 bits
     places[wanted >> shift] = True
     for hashes in stream_hashes(train, n):
         hashes = hashes[places[hashes >> shift]]

@@ -78,7 +78,7 @@ def prepare_shards(
     corpus. A tokeniser "bpe" is trained on the first 2 000 training documents.
 
     The index tells `seen_13grams` (see `seen_share`), for which all tokens are read once more at
-    the end, some 5 million a second. Raises ValueError when the folder is in use, or holds what
+    the end, some 10 million a second. Raises ValueError when the folder is in use, or holds what
     was prepared in another way or from a source that has changed, and when there is no document
     for one of the parts.
     """
