@@ -131,7 +131,7 @@ def changed(config: dict, path: str, *value) -> dict:
         ("model.dropout", [], "model: lacks the key 'dropout'"),
         ("model.dropout", ["0"], "model: dropout must be a number"),
         ("model.length", [8.0], "model: length must be a whole number, at least 1, got 8.0"),
-        ("model.n_blocks", [True], "model: num_blocks must be a whole number, at least 1, got True"),
+        ("model.n_blocks", [True], "model: num_blocks must be a whole number, at least 1"),
         ("model.scale_by_sigma", [1], "model: scale_by_sigma must be True or False, got 1"),
         ("model.scale_by_sigma", [None], "model: scale_by_sigma is None, but"),
         ("model.normalised", ["yes"], "model: normalised must be True or False"),

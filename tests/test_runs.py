@@ -32,7 +32,8 @@ def test_settings_are_plain_values(text):
     assert [type(v) for v in (s.data, s.steps, s.lr, s.batch_size)] == [str, int, float, int]
     assert json.loads(json.dumps(vars(s))) == vars(s)
     for changes, problem in [
-        ({"steps": True}, "steps must be a whole number, got True"), ({"steps": 2.5}, "whole number, got 2.5"),
+        ({"steps": True}, "steps must be a whole number, got True"),
+        ({"steps": 2.5}, "whole number, got 2.5"),
         ({"steps": torch.ones(2)}, "whole number"), ({"lr": "1e-3"}, "must be a number, finite"),
         ({"compile": 1}, "type bool"), ({"graph": None}, "type str"), ({"data": b"a"}, "type str"),
         ({"lr": math.inf}, "finite"), ({"lr": 10**400}, "finite"),
