@@ -48,6 +48,8 @@ class Settings:
     beta2: float = setting(0.99, "AdamW's second β")
     clip: float = setting(1.0, "largest norm of the gradient")
     ema: float = setting(0.999, "decay of the averaged weights, reached as (1 + n) / (10 + n)")
+    draws: str = setting("independent", '"independent" times and noise, or "counted": with '
+                                        "absorbing noise less variance at equal calls")  # fmt: skip
     seed: int = setting(0, "of weights, data order, times and noise")
     precision: str = setting("auto", '"float32", "bfloat16", or "auto": bfloat16 if that is fast '
                                      '(or "float64", for checking)')  # fmt: skip
@@ -68,7 +70,7 @@ class Settings:
         choices = {
             "graph": ("absorb", "uniform"), "decay": ("cosine", "none"),
             "precision": ("auto", "float32", "bfloat16", "float64"), "parallel": ("ddp", "fsdp"),
-            "device": ("auto", "cpu", "cuda"),
+            "device": ("auto", "cpu", "cuda"), "draws": ("independent", "counted"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

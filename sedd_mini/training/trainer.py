@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sedd_mini.evaluate import Bound, likelihood_bound, times
+from sedd_mini.evaluate import Bound, likelihood_bound
 from sedd_mini.files import newest_checkpoint, save_tensors, step_of
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.losses import diffusion_weighted_in_head
@@ -34,7 +34,7 @@ from sedd_mini.network.pretrained import load_pretrained, save_pretrained
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 from sedd_mini.text.blocks import BlockLoader
 from sedd_mini.text.corpus import Corpus, load_corpus
-from sedd_mini.training import distributed
+from sedd_mini.training import distributed, draws
 from sedd_mini.training.checkpoint import load_state, save_checkpoint
 from sedd_mini.training.report import Stopwatch, plot_log, read_log, report
 from sedd_mini.training.settings import CHANGEABLE, OPENWEBTEXT, Settings, compare
@@ -170,8 +170,8 @@ class Trainer:
         self.watch.mark("optimiser")
         return loss
 
-    def draw_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Data x0 and noisy x, both (B, L), times t (B,) stratified, and keys of dropout (B,).
+    def draw_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Data x0 and noisy x, (B, L) each; times t, their weights, keys of dropout, (B,) each.
 
         These are this process's rows of the batch of all. Times and noise are drawn for the whole
         batch at once, on the CPU, from (seed, step), and a key is the sample's number in the
@@ -181,20 +181,19 @@ class Trainer:
         seed = s.seed + 7_919 * (self.step + 1)
         torch.manual_seed(seed)  # for what draws elsewhere, as a validation on a GPU does
         generator = torch.Generator().manual_seed(seed)
-        t = (1e-3 + (1 - 1e-3) * times(s.batch_size, generator)).float()
         share = s.batch_size // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         data = torch.zeros(s.batch_size, s.length, dtype=torch.int64)  # others' rows do not matter
         data[mine] = next(self.loader)
-        x = self.graph.sample_transition(data, self.noise.total(t)[:, None], generator)
+        x, t, weight = draws.noised(self.graph, self.noise, data, generator, s.draws)
         key = self.loader.sample_ids + (s.seed % 2**23 << 40)  # below 2⁶³
-        return data[mine], x[mine], t[mine], key
+        return data[mine], x[mine], t[mine], weight[mine], key
 
-    def loss(self, x0: Tensor, x: Tensor, t: Tensor, key: Tensor) -> Tensor:
+    def loss(self, x0: Tensor, x: Tensor, t: Tensor, weight: Tensor, key: Tensor) -> Tensor:
         """Diffusion-weighted denoising score entropy in nats a token, averaged; a scalar."""
         with autocast(self.device, self.dtype):
             entropy = self.network(x, self.noise.total(t), x0=x0, graph=self.graph, key=key)
-        return (self.noise.rate(t)[:, None] * entropy).mean()  # (B, L) → ()
+        return ((weight * self.noise.rate(t))[:, None] * entropy).mean()  # (B, L) → ()
 
     def lr_factor(self, step: int) -> float:
         """Share of the highest learning rate: a line up over `warmup` steps, then the decay."""
@@ -231,7 +230,7 @@ class Trainer:
         if self.out:
             part = f"-rank-{self.rank}" if self.world_size > 1 else ""
             path = self.out / f"not-finite-{self.step:08d}{part}.safetensors"
-            save_tensors(path, dict(zip(("x0", "x", "t", "key"), batch, strict=True)))
+            save_tensors(path, dict(zip(("x0", "x", "t", "weight", "key"), batch, strict=True)))
             where = f"its batch is in {path}, and the last checkpoint is untouched"
         raise FloatingPointError(
             f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. Often a lower --lr, "
