@@ -49,7 +49,7 @@ from sedd_mini.training.trainer import Trainer
 plots.use_style()
 torch.set_num_threads(min(2, torch.get_num_threads()))  # more gain nothing at this size
 language = SyntheticLanguage()
-trainer = Trainer(preset("synthetic"))  # absorbing noise
+trainer = Trainer(preset("synthetic", device="cpu"))  # where our own tensors are; absorbing noise
 losses = [trainer.train_step() / math.log(2) for _ in range(150)]  # bits a token
 
 # %%
@@ -212,7 +212,7 @@ assert abs(small[0] - math.log(40)) < 1 and sum(small[-10:]) < sum(small[:10])
 
 # %%
 settings = preset("synthetic", width=32, num_blocks=2, num_heads=4, cond_dim=16,
-                  precision="float64")  # fmt: skip
+                  precision="float64", device="cpu")  # fmt: skip
 library = Trainer(settings, corpus=corpus)
 model, average, optimizer, loader = begin(torch.float64)
 model.load_state_dict(library.model.state_dict())
@@ -512,7 +512,7 @@ assert 0.3 < share < 0.98 and deviation.argmax() == 0 and hidden_entropy[0] < 1.
 # untrained network, whose scores are all 1, starts from the same distance: $\log_2 40$ minus the entropy.
 
 # %%
-best = preset("synthetic", graph="uniform", lr=2e-3, sigma_min=1e-3, steps=2000)
+best = preset("synthetic", graph="uniform", lr=2e-3, sigma_min=1e-3, steps=2000, device="cpu")
 uniform = Trainer(best, corpus=corpus)
 uniform_exam = Exam(uniform.graph, uniform.noise)
 before, error = mean_and_error(uniform_exam.gaps(uniform.model))
@@ -663,7 +663,8 @@ import tempfile
 
 _, *arguments = shlex.split(record["command"].split(" --out")[0])
 with tempfile.TemporaryDirectory() as place:
-    changes = ["--steps", "3", "--valid-blocks", "16", "--valid-repeats", "2", "--out", place]
+    changes = ["--steps", "3", "--valid-blocks", "16", "--valid-repeats", "2", "--device", "cpu",
+               "--out", place]  # fmt: skip
     done = subprocess.run([sys.executable, *arguments, *changes], capture_output=True, text=True)
     log = [json.loads(line) for line in (Path(place) / "log.jsonl").read_text().splitlines()]
     print(sorted(path.name for path in Path(place).iterdir()))
@@ -770,7 +771,8 @@ import contextlib
 import io
 
 brief = preset("synthetic", width=32, num_blocks=1, cond_dim=16, steps=20, log_every=5,
-               save_every=5, valid_blocks=32, sample_every=0, precision="float32")  # fmt: skip
+               save_every=5, valid_blocks=32, sample_every=0, precision="float32",
+               device="cpu")  # fmt: skip
 
 
 class PowerCut(Exception):
