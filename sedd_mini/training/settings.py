@@ -110,7 +110,7 @@ PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023
 PRESETS = {
     "synthetic": {
         "data": "synthetic", "length": 32, "width": 96, "num_heads": 8, "cond_dim": 64,
-        "batch_size": 32, "steps": 2000, "lr": 5e-3, "weight_decay": 0.1, "valid_blocks": 1024,
+        "batch_size": 64, "steps": 1550, "lr": 5e-3, "weight_decay": 0.1, "valid_blocks": 1024,
         "draws": "counted",
     },
     "docs": {},
