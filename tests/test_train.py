@@ -491,7 +491,7 @@ def test_bad_settings_are_refused_with_a_reason(text):
         ({"accumulate": 3}, "does not divide"), ({"num_heads": 3}, "multiple of"),
         ({"valid_repeats": 1}, "at least 2"), ({"ema": 1.0}, "ema must be below 1"),
         ({"ema": -0.1}, "ema must be at least 0"), ({"clip": 0.0}, "clip must be above 0"),
-        ({"clip": math.nan}, "clip must be finite"), ({"warmup": -1}, "at least 0"),
+        ({"clip": math.nan}, "clip must be a number, finite"), ({"warmup": -1}, "at least 0"),
         ({"sample_every": -1}, "at least 0"), ({"valid_every": -1}, "at least 0"),
         ({"seed": -1}, "at least 0"), ({"device": "cuda:0"}, "expected one of"),
         ({"device": "mps"}, "expected one of"),

@@ -73,6 +73,8 @@ class Settings:
     clip: float = setting(1.0, "gradient's norm", "steps", above=0)
     ema: float = setting(0.999, "of the weights, at most (1 + n) / (10 + n)", "steps",
                          least=0, below=1)  # fmt: skip
+    draws: str = setting("independent", "of times and noise: independent; counted: less variance",
+                         "steps", choices=("independent", "counted"))  # fmt: skip
     seed: int = setting(0, "of weights, data order, times, noise", "steps", least=0, most=2**53)
     accumulate: int = setting(1, "parts of a batch, to save memory", "machine", least=1)
     precision: str = setting("auto", "float32, bfloat16, float64; auto: bfloat16 where fast",
@@ -186,7 +188,8 @@ PUBLISHED = {  # section 5 and appendix C of Lou et al. 2023
 PRESETS = {
     "synthetic": {
         "data": "synthetic", "length": 32, "width": 96, "num_heads": 8, "cond_dim": 64,
-        "batch_size": 64, "steps": 2000, "lr": 5e-3, "weight_decay": 0.1, "valid_blocks": 1024,
+        "batch_size": 64, "steps": 1550, "lr": 5e-3, "weight_decay": 0.1, "valid_blocks": 1024,
+        "draws": "counted",
     },
     "docs": {},
     "small": PUBLISHED | {"width": 768, "num_blocks": 12, "num_heads": 12},

@@ -25,13 +25,8 @@ from tqdm import tqdm
 
 from sedd_mini.baselines import mean_prediction_elbo
 from sedd_mini.checks import whole_number
-from sedd_mini.evaluate import Bound, likelihood_bound, times
-from sedd_mini.files import (
-    check_writable,
-    lock,
-    newest_checkpoint,
-    save_tensors,
-)
+from sedd_mini.evaluate import Bound, likelihood_bound
+from sedd_mini.files import check_writable, lock, newest_checkpoint, save_tensors
 from sedd_mini.losses import (
     denoising_score_entropy,
     diffusion_weighted,
@@ -40,21 +35,17 @@ from sedd_mini.losses import (
 )
 from sedd_mini.network.dit import DiffusionTransformer
 from sedd_mini.network.hardware import autocast, choose_precision
-from sedd_mini.network.pretrained import (
-    check_saveable,
-)
+from sedd_mini.network.pretrained import check_saveable
 from sedd_mini.text.blocks import BlockLoader
 from sedd_mini.text.corpus import Corpus
-from sedd_mini.training import checkpoint, distributed
+from sedd_mini.training import checkpoint, distributed, draws
 from sedd_mini.training.report import Stopwatch, plot_log, report, summary_writer
-from sedd_mini.training.settings import (
-    CHANGEABLE,
-    Settings,
-)
+from sedd_mini.training.settings import CHANGEABLE, Settings
 
 BOUNDS = (  # losses whose integral over σ̄, with the prior term, bounds −log p
     diffusion_weighted_in_head, diffusion_weighted, denoising_score_entropy, mean_prediction_elbo,
 )  # fmt: skip
+
 
 class Trainer:
     """A run: network, averaged network, optimiser, data position. `run()` does the steps."""
@@ -216,8 +207,8 @@ class Trainer:
         self.watch.mark("optimiser")
         return loss
 
-    def draw_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Data x0 and noisy x, both (B, L), times t (B,) stratified, and keys of dropout (B,).
+    def draw_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Data x0 and noisy x, (B, L) each; times t, their weights, keys of dropout, (B,) each.
 
         These are this process's rows of the batch of all. Times and noise are drawn for the whole
         batch at once, on the CPU, from (seed, step), and a key is the sample's number in the
@@ -227,24 +218,20 @@ class Trainer:
         seed = s.seed + 7_919 * (self.step + 1)
         torch.manual_seed(seed)  # for what draws elsewhere, as a validation on a GPU does
         generator = torch.Generator().manual_seed(seed)
-        t = (1e-3 + (1 - 1e-3) * times(s.batch_size, generator)).float()
         share = s.batch_size // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         data = torch.zeros(s.batch_size, s.length, dtype=torch.int64)  # others' rows do not matter
         data[mine] = next(self.loader)
-        x = self.graph.sample_transition(data, self.noise.total(t)[:, None], generator)
+        x, t, weight = draws.noised(self.graph, self.noise, data, generator, s.draws)
         key = self.loader.sample_ids + (s.seed % 2**23 << 40)  # below 2⁶³
-        return data[mine], x[mine], t[mine], key
+        return data[mine], x[mine], t[mine], weight[mine], key
 
-    def mean_loss(self, x0: Tensor, x: Tensor, t: Tensor, key: Tensor) -> Tensor:
-        """σ(t) · loss in nats a token, averaged over the sequences; a scalar."""
+    def mean_loss(self, x0: Tensor, x: Tensor, t: Tensor, weight: Tensor, key: Tensor) -> Tensor:
+        """weight · σ(t) · loss in nats a token, averaged over the sequences; a scalar."""
         model = Keyed(self.network, key, self.noise.total(t)) if self.takes_key else self.network
         with autocast(self.device, self.dtype):
             loss = training_loss(model, self.graph, self.noise, x0, t, x=x, loss=self.loss)  # (B,)
-        if loss.shape != t.shape:
-            raise ValueError(f"the loss must give one number a sequence, {tuple(t.shape)}, got "
-                             f"{tuple(loss.shape)}")  # fmt: skip
-        return loss.mean() / x0.shape[1]
+        return (weight * loss).mean() / x0.shape[1]
 
     def lr_factor(self, step: int) -> float:
         """Share of the highest learning rate: a line up over `warmup` steps, then the decay."""
@@ -281,7 +268,7 @@ class Trainer:
         if self.out:
             part = f"-rank-{self.rank}" if self.world_size > 1 else ""
             path = self.out / f"not-finite-{self.step:08d}{part}.safetensors"
-            save_tensors(path, dict(zip(("x0", "x", "t", "key"), batch, strict=True)))
+            save_tensors(path, dict(zip(("x0", "x", "t", "weight", "key"), batch, strict=True)))
             saved = newest_checkpoint(self.out)
             where = f"its batch is in {path}, and " + (
                 f"{saved} stays as it is" if saved else "there is no checkpoint yet"
