@@ -131,5 +131,5 @@ def test_settings_are_checked():
     for wrong in ("0.1", None, True, [0.1]):
         with pytest.raises(ValueError, match="sigma_min must be a number, above 0, got"):
             GeometricNoise(wrong, 20)
-        with pytest.raises(ValueError, match="eps must be a number, got"):
+        with pytest.raises(ValueError, match="eps must be a number, above 0"):
             CosineNoise(wrong)
