@@ -376,7 +376,7 @@ ax.set(xscale="log", xlabel="step", ylabel="bits a token", ylim=(1.5, 5.7))
 ax.set_title("From guessing to a few hundredths of a bit from the truth")
 ax.legend(loc="upper right");  # fmt: skip
 # %% [markdown]
-# *What to see.* The dots are single batches: they spread over a whole bit to the very end, even though nothing is
+# *What to see.* The dots are single batches: they spread over half a bit to the very end, even though nothing is
 # wrong. The blue points are the examiner's. They come down to the orange line, and to see what is left
 # between them one has to print it. Three ways, on the same 1024 blocks: the plain bound minus $-\log_2 p$;
 # the bound minus that of the *exact* scores on the same noise; and the gap by the true ratios.
@@ -942,13 +942,14 @@ for how in ("independent", "counted"):
     spreads[how] = torch.tensor(some).var().item(), torch.stack(grads).var(0).sum().item()
 loss_gain, gradient_gain = (a / b for a, b in zip(*spreads.values()))
 print(f"variance of the loss divided by {loss_gain:.1f}, of the gradient by {gradient_gain:.1f}")
-assert loss_gain > 1.2 and gradient_gain > 1.5
+assert loss_gain > 1.2 and gradient_gain > 1.2
 
 # %% [markdown]
-# The gradient varies half as much or less, at the same number of calls. This tells most at the start, when the network
+# The gradient varies less, at the same number of calls: a third less here, and less than half as much for the shipped network,
+# which has nearly converged. What it is worth shows at the start, when the network
 # has to find out that neighbours matter. We tried 500 steps with batches of 32, once with each kind of draws, one seed: the
 # gap was 0.16 bits with counted draws and 0.33 with independent ones. (And 0.28 with every $n$ as likely, without the
-# factor $n^{-1/2}$.) Towards the end of a long run the two come close to each other. Uniform noise gains nothing of the kind: all words
+# factor $n^{-1/2}$.) With the 1550 steps of section 4 it was 0.048 and 0.056. Uniform noise gains nothing of the kind: all words
 # count there, so no number of them is drawn.
 
 # %% [markdown]
