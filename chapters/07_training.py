@@ -945,11 +945,8 @@ print(f"variance of the loss divided by {loss_gain:.1f}, of the gradient by {gra
 assert loss_gain > 1.2 and gradient_gain > 1.2
 
 # %% [markdown]
-# The gradient varies less, at the same number of calls: a third less here, and less than half as much for the shipped network,
-# which has nearly converged. What it is worth shows at the start, when the network
-# has to find out that neighbours matter. We tried 500 steps with batches of 32, once with each kind of draws, one seed: the
-# gap was 0.16 bits with counted draws and 0.33 with independent ones. (And 0.28 with every $n$ as likely, without the
-# factor $n^{-1/2}$.) With the 1550 steps of section 4 it was 0.048 and 0.056. Uniform noise gains nothing of the kind: all words
+# The gradient varies less, at the same number of calls: a third less here, for a network that has nearly converged.
+# Uniform noise gains nothing of the kind: all words
 # count there, so no number of them is drawn.
 
 # %% [markdown]
