@@ -1,4 +1,8 @@
-"""How good a model is: the likelihood bound with its error bar."""
+"""How good a model is: an upper bound on −log p(x0) by Monte Carlo, with its error bar.
+
+The bound (theorem 3.6 of Lou et al. 2023) is an integral of the loss over all noise levels and a
+prior term. `likelihood_bound` draws levels and noise, averages, and repeats that to know its error.
+"""
 
 import math
 from dataclasses import dataclass

@@ -248,6 +248,18 @@ class AbsorbingGraph:
 GRAPHS = {"absorb": AbsorbingGraph, "uniform": UniformGraph}
 
 
+def only_masks_move(graph) -> bool:
+    """Whether tokens other than MASK have no reverse jump and no score entropy, so need no scores.
+
+    So it is for the absorbing graph. A subclass that changes one of these methods, or another graph
+    with a mask_id, may move and price every token.
+    """
+    ways = ("rates_into", "reverse_rates", "tweedie_probs", "score_entropy")
+    return isinstance(graph, AbsorbingGraph) and all(
+        getattr(type(graph), name) is getattr(AbsorbingGraph, name) for name in ways
+    )
+
+
 class _RelativeExcess(torch.autograd.Function):
     """e^δ − 1 − δ without cancellation, and its derivative e^δ − 1.
 

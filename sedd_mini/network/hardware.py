@@ -1,7 +1,4 @@
-"""What a machine can do: its fast number format, the arithmetic it reaches, the memory taken."""
-
-import sys
-import time
+"""The device to work on, and the number format that is fast there."""
 
 import torch
 
@@ -64,29 +61,3 @@ def synchronize(device: str) -> None:
     """Wait for a GPU's work, so that a clock read now has seen it."""
     if device != "cpu":
         backend(torch.device(device).type).synchronize()
-
-
-def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats: int = 8) -> float:
-    """FLOPs a second of a large square matrix product here, the fastest of `repeats`."""
-    size = size or (1024 if device == "cpu" else 8192)
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        a @ b
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
-
-
-def peak_memory(device: str) -> int | None:
-    """The most bytes taken so far: by tensors on a GPU, by the process on a CPU; None: unknown."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

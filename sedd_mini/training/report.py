@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import sys
 import time
 from pathlib import Path
 
-from sedd_mini.network.hardware import peak_flops, peak_memory, synchronize
+import torch
+
+from sedd_mini.network.hardware import synchronize
 from sedd_mini.training import planner
 
 PARTS = ("data", "trunk", "head and loss", "backward", "optimiser")
@@ -61,6 +64,32 @@ def report(watch: Stopwatch, config, settings, dtype, world_size: int = 1) -> di
         "processes": world_size,
         "precision": str(dtype).removeprefix("torch."),
     }
+
+
+def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats: int = 8) -> float:
+    """FLOPs a second of a large square matrix product here, the fastest of `repeats`."""
+    size = size or (1024 if device == "cpu" else 8192)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+def peak_memory(device: str) -> int | None:
+    """The most bytes taken so far: by tensors on a GPU, by the process on a CPU; None: unknown."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def as_text(r: dict) -> str:

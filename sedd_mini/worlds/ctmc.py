@@ -106,6 +106,14 @@ class MatrixGraph:
         """log of the stationary distribution at x, shape S."""
         return self.limit().log()[x]
 
+    def prior_kl(self, sigma: Tensor | float) -> Tensor:
+        """KL( p_σ̄(·|x0) ‖ stationary ) in nats, the largest over the data x0; shape of sigma.
+
+        Infinite where the stationary distribution leaves out a state, as one that is all MASK does.
+        """
+        p = self.kernel(sigma)[..., : self.num_tokens].clamp(min=0)  # (…, S, N)
+        return (torch.xlogy(p, p) - torch.xlogy(p, self.limit()[:, None])).sum(-2).amax(-1)
+
 
 class Chain:
     """A data distribution p0 on sequences of d tokens, and its exact life under a graph's noise.
