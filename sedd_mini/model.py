@@ -147,11 +147,13 @@ class TextModel:
             )  # fmt: skip
 
 
-def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None) -> TextModel:
+def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None,
+         length: int | None = None) -> TextModel:  # fmt: skip
     """The TextModel of a training folder, a network's folder, or a name on the hub.
 
     device     None: cuda, mps or cpu, the first that works here
     tokenizer  None: the one that lies beside the network; else "gpt2", a folder, or a tokeniser
+    length     of the longest text, in tokens; None: the config's
 
     Raises FileNotFoundError if something is not there, ValueError if it does not fit.
     """
@@ -170,7 +172,7 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None) 
         if tokenizer not in ("gpt2", "chars") and not place.is_dir():
             raise ValueError(f"tokenizer must be a folder, 'gpt2' or 'chars', got {tokenizer!r}")
         tokenizer = make_tokenizer(place if place.is_dir() else tokenizer, ())
-    return TextModel(network, graph, noise, tokenizer)
+    return TextModel(network, graph, noise, tokenizer, length)
 
 
 def working_device(device: str | torch.device | None = None) -> str:

@@ -16,6 +16,7 @@ from sedd_mini.samplers import (
     leap,
     movable,
     move_weights,
+    pick,
     sample,
     stream,
     uniforms,
@@ -441,9 +442,8 @@ def surest_first(model, graph, noise, x, free, t, t_next, generator):
     weights = model(x, level, at=hidden)[:, : graph.mask_id].softmax(-1)  # (M, N)
     sure = torch.zeros(x.shape).masked_scatter(hidden, weights.amax(-1).float())
     place = torch.zeros_like(hidden).scatter(1, sure.argmax(1)[:, None], left[:, None])
-    cumulative = weights[place[hidden]].cumsum(-1)  # (B left, N)
-    drawn = (uniforms(place, generator, num=1)[0][:, None] > cumulative).sum(-1)
-    return x.masked_scatter(place, drawn.clamp(max=graph.mask_id - 1))
+    drawn = pick(weights[place[hidden]], *uniforms(place, generator, num=1))  # (B left,)
+    return x.masked_scatter(place, drawn)
 
 
 def surest_value(model, graph, noise, x, free, t, t_next, generator):
