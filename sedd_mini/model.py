@@ -26,7 +26,7 @@ BATCH = 2**25  # of a bound, which needs several copies
 
 
 class TextNote(UserWarning):
-    """A text is read as another one."""
+    """The warning that a tokeniser reads a text as another one."""
 
 
 class TextModel:
@@ -68,9 +68,10 @@ class TextModel:
               ) -> list[str]:  # fmt: skip
         """`num` texts of `length` tokens (default: all) between a prompt and a suffix.
 
-        Text i of a seed is the same whatever `num` is. sampler and callback: as in `sample`. A BPE
-        leaves a space at the prompt's end to the next word. Raises ValueError for what does not
-        fit; warns where the prompt or the suffix is read as another text.
+        Text i of a seed is the same whatever `num` is. sampler and callback: `method` and
+        `callback` of `sample`. In a BPE a space belongs to the word after it, so one at the
+        prompt's end is left to the model. Raises ValueError for what does not fit; warns where the
+        prompt or the suffix is read as another text.
         """
         length = self.length if length is None else whole_number("length", length, 1)
         given = template(self.tokenizer, prompt=prompt, suffix=suffix, length=length)
@@ -249,7 +250,7 @@ def read(tokenizer, text, name: str, lowest: int = 0) -> tuple[list[int], str | 
         ) from None
     ids = list(tokenizer.encode(text))
     found = tokenizer.decode(ids)
-    if found != text and not isinstance(tokenizer, WordTokenizer):  # there, white space is nothing
+    if found != text and not isinstance(tokenizer, WordTokenizer):  # which drops white space
         pairs = enumerate(zip(found, text, strict=False))
         i = next((i for i, (a, b) in pairs if a != b), min(len(found), len(text)))
         note(f"the {name} holds what the tokeniser lacks, and is read otherwise: "

@@ -14,9 +14,9 @@ for those that move, from their moves alone.
 these and no others, and where none is left the network is not called at all.
 
 **A step of your own** is a function step(model, graph, noise, x, free, t, t_next, generator) → x:
-`sample` takes it as its method. x (B, L) are the tokens at time t, a new x those at t_next; both
-times are float64 tensors without axes. It may call model(x, sigma, at=mask) as often as it likes
-and change x where `free` (B, L) is True. The generator may be a list of one a sample, which no
+`sample` takes it as its method. It gets the tokens x (B, L) at time t and returns those at t_next,
+changed only where `free` (B, L) is True; t and t_next are float64 tensors without axes. It may call
+model(x, sigma, at=mask) as often as it likes. The generator may be a list of one a sample, which no
 function of PyTorch takes: `pick(weights, *uniforms(at, generator, 1))` draws with either.
 """
 
@@ -39,22 +39,13 @@ Step = Callable[..., Tensor]
 
 @torch.no_grad()
 def sample(
-    model: Callable,
-    graph,
-    noise,
-    shape: tuple[int, int],
-    steps: int | None = None,
-    method: str | Step = "tweedie",
-    *,
-    clamp: Tensor | None = None,
-    start: tuple[Tensor, float] | None = None,
-    times: Sequence[float] | Tensor | None = None,
-    denoise: bool = True,
-    eps: float = 1e-5,
-    generator: Generators = None,
+    model: Callable, graph, noise, shape: tuple[int, int], steps: int | None = None,
+    method: str | Step = "tweedie", *, clamp: Tensor | None = None,
+    start: tuple[Tensor, float] | None = None, times: Sequence[float] | Tensor | None = None,
+    denoise: bool = True, eps: float = 1e-5, generator: Generators = None,
     callback: Callable[[int, float, Tensor], None] | None = None,
     device: torch.device | str | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Tokens (B, L) int64 from noise: `steps` steps and a last one that takes away all the rest.
 
     model      any function model(x, sigma, at=mask) → log-scores (M, num_states) of the M positions
@@ -138,9 +129,10 @@ def movable(graph, x: Tensor, free: Tensor) -> Tensor:
 def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
     """`num` numbers for each True of the mask at (B, L): (num, M), float64, uniform in [0, 1).
 
-    From one generator they come for the M positions. Of a list, one a sample, each draws a whole
-    row, (num, L), unless its row of the mask is empty: a sample's numbers are its own. They lie on
-    the device of the mask, or on the CPU if that device has no float64.
+    One generator draws for the M positions alone. Of a list, one a sample, each draws for the whole
+    row of its sample, (num, L), or not at all where that row of the mask is empty: so the numbers
+    of a sample do not depend on the others. The result lies on the device of the mask, or on the
+    CPU if that device has no float64.
     """
     device = torch.device("cpu") if at.device.type == "mps" else at.device
     if not isinstance(generator, list):
@@ -157,9 +149,9 @@ def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
 def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
     """A generator on the CPU for each of the samples first, first + 1, … of a seed, `num` in all.
 
-    Sample i of a seed is always the same one, and two (seed, i) have two streams: always for seed
-    and i below 65 536; beyond, they fall together with a chance of 2⁻³² (a CPU generator of PyTorch
-    keeps 32 bits of its seed).
+    Sample i of a seed always gets the same one. Two pairs (seed, i) get different streams if seed
+    and i are below 65 536; beyond, they get the same one with probability 2⁻³², as a CPU generator
+    of PyTorch keeps 32 bits of its seed.
     """
     seed = whole_number("seed", seed, 0, 2**63 - 1)
     last = whole_number("first", first, 0) + whole_number("num", num, 1)
@@ -167,7 +159,7 @@ def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
 
 
 def stream(seed: int, i: int) -> int:
-    """32 bits of (seed, i), without two alike where both are below 2¹⁶."""
+    """32 bits for (seed, i): another number for another pair, where both are below 2¹⁶."""
     bits, high = (seed % 2**16 << 16) + i % 2**16, (seed >> 16, i >> 16)
     if any(high):
         bits ^= int.from_bytes(hashlib.sha256(repr(high).encode()).digest()[:4], "big")
@@ -210,7 +202,7 @@ def leap(graph, x: Tensor, log_score: Tensor, dsigma: float, method: str, u: Ten
 def move_weights(
     graph, x: Tensor, log_score: Tensor, dsigma: float, method: str
 ) -> tuple[Tensor, Tensor]:
-    """Of one step: the weight of each move (M, num_states), ≥ 0 and 0 at x; P(move), (M,) float64.
+    """The weights of a step's moves (M, num_states), ≥ 0 and 0 at x; and P(move), (M,) float64.
 
     Arguments as for `leap`. Raises ValueError where the log-scores give no probabilities.
     """
@@ -269,7 +261,7 @@ def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
         callback(step, t.item(), x.clone())
 
 
-# ---- what is given is looked at ------------------------------------------------------------------
+# ---- checks of the arguments ---------------------------------------------------------------------
 
 
 def find_step(method: str | Step) -> Step:

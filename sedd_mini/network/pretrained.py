@@ -134,9 +134,9 @@ def find_folder(name_or_folder: str | Path) -> Path:
 
 
 def name_of(thing, table: dict) -> str:
-    """The name under which the exact class of `thing` stands in a table, a subclass's no less.
+    """The name of the exact class of `thing` in a table; ValueError if it is not there.
 
-    Raises ValueError if it has none.
+    That its parent is there does not count: it would be loaded as that.
     """
     kind = type(thing)
     for name, entry in table.items():
@@ -153,7 +153,7 @@ def register(table: dict, name: str) -> str:
 
 
 def describe(model, graph, noise) -> dict:
-    """config.json; raises ValueError for what it cannot say."""
+    """The content of config.json; ValueError for a part that could not be rebuilt from it."""
     network, sizes = name_of(model, NETWORKS), config_of(model.config)
     shape, schedule = config_of(graph), config_of(noise)
     if network == "dit":  # the rest of the file says these

@@ -37,10 +37,13 @@ class MatrixGraph:
         self.num_tokens = self.num_states if num_tokens is None else num_tokens
         self.mask_id = None if self.num_tokens == self.num_states else self.num_states - 1
 
-    @classmethod
-    def of(cls, graph) -> "MatrixGraph":
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.num_states} states"
+
+    @staticmethod
+    def of(graph) -> "MatrixGraph":
         """The same graph without its closed forms."""
-        return cls(graph.rates(torch.arange(graph.num_states)).T, graph.num_tokens)
+        return MatrixGraph(graph.rates(torch.arange(graph.num_states)).T, graph.num_tokens)
 
     def kernel(self, sigma: Tensor | float) -> Tensor:
         """exp(σ̄Q), shape (*sigma.shape, S, S), entry (y, x0) = p(y | x0)."""
