@@ -1,7 +1,5 @@
 """A graph of one's own, a ring whose tokens jump to both neighbours, and a network of one's own."""
 
-from types import SimpleNamespace
-
 import torch
 
 from sedd_mini import Settings, Trainer, load
@@ -20,14 +18,14 @@ class Ring(MatrixGraph):
 
 
 class Recurrent(torch.nn.Module):
-    def __init__(self, **sizes):
+    def __init__(self, num_states: int):
         super().__init__()
-        self.config = SimpleNamespace(**sizes, to_config=lambda: sizes)
-        self.embed = torch.nn.Embedding(sizes["num_states"], 32)
+        self.embed = torch.nn.Embedding(num_states, 32)
         self.gru = torch.nn.GRU(32, 32, bidirectional=True, batch_first=True)
-        self.head = torch.nn.Linear(64, sizes["num_states"])
+        self.head = torch.nn.Linear(64, num_states)
 
-    from_config = classmethod(lambda cls, config: cls(**config))
+    def to_config(self) -> dict:
+        return {"num_states": self.head.out_features}
 
     def forward(self, x, sigma, at=None):
         log_score = self.head(self.gru(self.embed(x))[0]).scatter(-1, x[..., None], 0)
@@ -37,7 +35,6 @@ class Recurrent(torch.nn.Module):
 def run(out: str, corpus, **settings):
     GRAPHS["ring"], NETWORKS["recurrent"] = Ring, Recurrent
     settings = Settings(graph="ring", **settings)
-    model = Recurrent(num_states=corpus.tokenizer.vocab_size, length=settings.length)
-    trainer = Trainer(settings, corpus, out, model=model)
+    trainer = Trainer(settings, corpus, out, model=Recurrent(corpus.tokenizer.vocab_size))
     trainer.run()
-    return trainer, load(out, "cpu")
+    return trainer, load(out, "cpu", length=settings.length)
