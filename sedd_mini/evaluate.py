@@ -1,4 +1,8 @@
-"""How good a model is: the likelihood bound with its error bar."""
+"""How good a model is: an upper bound on −log p(x0) by Monte Carlo, with its error bar.
+
+The bound (theorem 3.6 of Lou et al. 2023) is an integral of the loss over all noise levels and a
+prior term. `likelihood_bound` draws levels and noise, averages, and repeats that to know its error.
+"""
 
 import math
 from dataclasses import dataclass
@@ -16,9 +20,11 @@ from sedd_mini.samplers import evaluation_mode, movable
 class Bound:
     """An upper bound on −log p_θ(x0), in nats a sequence, averaged over the sequences given.
 
-    nats: the bound; error: one standard error of its Monte Carlo estimate; of which prior: the
-    part KL( p_{T|0} ‖ p_base ), known exactly; length: tokens a sequence; characters: of its text,
-    None if it is no text.
+    nats        the bound, prior included
+    error       one standard error of its Monte Carlo estimate
+    prior       its part KL( p_{T|0} ‖ p_base ), known exactly
+    length      tokens a sequence
+    characters  of the text; None if it is no text
     """
 
     nats: float

@@ -8,8 +8,9 @@ has shape (*S, num_states). The noise rate σ(t) is nowhere included: multiply b
 
 Both classes offer the same methods, and `MatrixGraph` in worlds/ctmc.py offers them once more for
 any rate matrix, by dense linear algebra: that one is the oracle which proves these. A graph of your
-own has them too, and `to_config()`, the keyword arguments of its constructor; added to `GRAPHS`
-under a name, it trains, is saved and loaded like these.
+own has them too, by closed forms or as a subclass of `MatrixGraph`, and `to_config()`, the keyword
+arguments of its constructor. Added to `GRAPHS` under a name, it trains, is saved and loaded like
+these.
 
 Work is done in float64 where digits would be lost; on a device that has none (Apple's MPS), in
 float32: see `widest`.
@@ -246,6 +247,18 @@ class AbsorbingGraph:
 
 
 GRAPHS = {"absorb": AbsorbingGraph, "uniform": UniformGraph}
+
+
+def only_masks_move(graph) -> bool:
+    """Whether tokens other than MASK have no reverse jump and no score entropy, so need no scores.
+
+    So it is for the absorbing graph. A subclass that changes one of these methods, or another graph
+    with a mask_id, may move and price every token.
+    """
+    ways = ("rates_into", "reverse_rates", "tweedie_probs", "score_entropy")
+    return isinstance(graph, AbsorbingGraph) and all(
+        getattr(type(graph), name) is getattr(AbsorbingGraph, name) for name in ways
+    )
 
 
 class _RelativeExcess(torch.autograd.Function):

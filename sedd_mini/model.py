@@ -26,7 +26,7 @@ BATCH = 2**25  # of a bound, which needs several copies
 
 
 class TextNote(UserWarning):
-    """A text is read as another one."""
+    """The warning that a tokeniser reads a text as another one."""
 
 
 class TextModel:
@@ -68,9 +68,10 @@ class TextModel:
               ) -> list[str]:  # fmt: skip
         """`num` texts of `length` tokens (default: all) between a prompt and a suffix.
 
-        Text i of a seed is the same whatever `num` is. sampler and callback: as in `sample`. A BPE
-        leaves a space at the prompt's end to the next word. Raises ValueError for what does not
-        fit; warns where the prompt or the suffix is read as another text.
+        Text i of a seed is the same whatever `num` is. sampler and callback: `method` and
+        `callback` of `sample`. In a BPE a space belongs to the word after it, so one at the
+        prompt's end is left to the model. Raises ValueError for what does not fit; warns where the
+        prompt or the suffix is read as another text.
         """
         length = self.length if length is None else whole_number("length", length, 1)
         given = template(self.tokenizer, prompt=prompt, suffix=suffix, length=length)
@@ -147,11 +148,13 @@ class TextModel:
             )  # fmt: skip
 
 
-def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None) -> TextModel:
+def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None,
+         length: int | None = None) -> TextModel:  # fmt: skip
     """The TextModel of a training folder, a network's folder, or a name on the hub.
 
     device     None: cuda, mps or cpu, the first that works here
     tokenizer  None: the one that lies beside the network; else "gpt2", a folder, or a tokeniser
+    length     of the longest text, in tokens; None: the config's
 
     Raises FileNotFoundError if something is not there, ValueError if it does not fit.
     """
@@ -170,7 +173,7 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None) 
         if tokenizer not in ("gpt2", "chars") and not place.is_dir():
             raise ValueError(f"tokenizer must be a folder, 'gpt2' or 'chars', got {tokenizer!r}")
         tokenizer = make_tokenizer(place if place.is_dir() else tokenizer, ())
-    return TextModel(network, graph, noise, tokenizer)
+    return TextModel(network, graph, noise, tokenizer, length)
 
 
 def working_device(device: str | torch.device | None = None) -> str:
@@ -247,7 +250,7 @@ def read(tokenizer, text, name: str, lowest: int = 0) -> tuple[list[int], str | 
         ) from None
     ids = list(tokenizer.encode(text))
     found = tokenizer.decode(ids)
-    if found != text and not isinstance(tokenizer, WordTokenizer):  # there, white space is nothing
+    if found != text and not isinstance(tokenizer, WordTokenizer):  # which drops white space
         pairs = enumerate(zip(found, text, strict=False))
         i = next((i for i, (a, b) in pairs if a != b), min(len(found), len(text)))
         note(f"the {name} holds what the tokeniser lacks, and is read otherwise: "

@@ -14,9 +14,10 @@ for those that move, from their moves alone.
 these and no others, and where none is left the network is not called at all.
 
 **A step of your own** is a function step(model, graph, noise, x, free, t, t_next, generator) → x:
-`sample` takes it as its method. x (B, L) are the tokens at time t, a new x those at t_next; both
-times are float64 tensors without axes. It may call model(x, sigma, at=mask) as often as it likes
-and change x where `free` (B, L) is True. `movable` and `uniforms` below are made for it.
+`sample` takes it as its method. It gets the tokens x (B, L) at time t and returns those at t_next,
+changed only where `free` (B, L) is True; t and t_next are float64 tensors without axes. It may call
+model(x, sigma, at=mask) as often as it likes. The generator may be a list of one a sample, which no
+function of PyTorch takes: `pick(weights, *uniforms(at, generator, 1))` draws with either.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from sedd_mini.checks import real_number, whole_number
-from sedd_mini.graphs import AbsorbingGraph
+from sedd_mini.graphs import only_masks_move
 from sedd_mini.network.head import chunks, piece_size
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -38,22 +39,13 @@ Step = Callable[..., Tensor]
 
 @torch.no_grad()
 def sample(
-    model: Callable,
-    graph,
-    noise,
-    shape: tuple[int, int],
-    steps: int | None = None,
-    method: str | Step = "tweedie",
-    *,
-    clamp: Tensor | None = None,
-    start: tuple[Tensor, float] | None = None,
-    times: Sequence[float] | Tensor | None = None,
-    denoise: bool = True,
-    eps: float = 1e-5,
-    generator: Generators = None,
+    model: Callable, graph, noise, shape: tuple[int, int], steps: int | None = None,
+    method: str | Step = "tweedie", *, clamp: Tensor | None = None,
+    start: tuple[Tensor, float] | None = None, times: Sequence[float] | Tensor | None = None,
+    denoise: bool = True, eps: float = 1e-5, generator: Generators = None,
     callback: Callable[[int, float, Tensor], None] | None = None,
     device: torch.device | str | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Tokens (B, L) int64 from noise: `steps` steps and a last one that takes away all the rest.
 
     model      any function model(x, sigma, at=mask) → log-scores (M, num_states) of the M positions
@@ -83,14 +75,17 @@ def sample(
     if not callable(model) or not (callback is None or callable(callback)):
         raise TypeError(f"model and callback must be functions, got {model!r:.60} and {callback!r}")
     device = find_device(model, generator, device)
-    given = check_clamp(clamp, shape, graph, device)  # (B, L), −1 where free
+    given = torch.full(shape, -1, device=device)  # (B, L), −1 where free
+    if clamp is not None:
+        given = check_rows("clamp", clamp, shape, device, -1, graph.num_tokens)
     x = torch.where(given < 0, first_tokens(graph, shape, start, generator, device), given)
 
     with evaluation_mode(model):
         tell(callback, 0, times[0], x)
         for k, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             x = step(model, graph, noise, x, given < 0, t, t_next, generator)
-            check_step(x, given, graph, step)
+            if step not in (tweedie, euler):  # for these it would only cost time
+                check_step(x, given, graph, step)
             tell(callback, k, t_next, x)
         if denoise:
             sigma = noise.total(times[-1])
@@ -128,23 +123,16 @@ def leap_at(model, graph, x, free, sigma, dsigma, method: str, generator: Genera
 
 def movable(graph, x: Tensor, free: Tensor) -> Tensor:
     """Where a step may change x (B, L): the free positions; absorbing: of these the masked ones."""
-    return free & (x == graph.mask_id) if absorbs(graph) else free
-
-
-def absorbs(graph) -> bool:
-    """Whether it is the absorbing graph; not so a subclass whose visible tokens may move too."""
-    ways = ("reverse_rates", "tweedie_probs")
-    return isinstance(graph, AbsorbingGraph) and all(
-        getattr(type(graph), name) is getattr(AbsorbingGraph, name) for name in ways
-    )
+    return free & (x == graph.mask_id) if only_masks_move(graph) else free
 
 
 def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
     """`num` numbers for each True of the mask at (B, L): (num, M), float64, uniform in [0, 1).
 
-    From one generator they come for the M positions. Of a list, one a sample, each draws a whole
-    row, (num, L), unless its row of the mask is empty: a sample's numbers are its own. They lie on
-    the device of the mask, or on the CPU if that device has no float64.
+    One generator draws for the M positions alone. Of a list, one a sample, each draws for the whole
+    row of its sample, (num, L), or not at all where that row of the mask is empty: so the numbers
+    of a sample do not depend on the others. The result lies on the device of the mask, or on the
+    CPU if that device has no float64.
     """
     device = torch.device("cpu") if at.device.type == "mps" else at.device
     if not isinstance(generator, list):
@@ -161,9 +149,9 @@ def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
 def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
     """A generator on the CPU for each of the samples first, first + 1, … of a seed, `num` in all.
 
-    Sample i of a seed is always the same one, and two (seed, i) have two streams: always for seed
-    and i below 65 536; beyond, they fall together with a chance of 2⁻³² (a CPU generator of PyTorch
-    keeps 32 bits of its seed).
+    Sample i of a seed always gets the same one. Two pairs (seed, i) get different streams if seed
+    and i are below 65 536; beyond, they get the same one with probability 2⁻³², as a CPU generator
+    of PyTorch keeps 32 bits of its seed.
     """
     seed = whole_number("seed", seed, 0, 2**63 - 1)
     last = whole_number("first", first, 0) + whole_number("num", num, 1)
@@ -171,7 +159,7 @@ def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
 
 
 def stream(seed: int, i: int) -> int:
-    """32 bits of (seed, i), without two alike where both are below 2¹⁶."""
+    """32 bits for (seed, i): another number for another pair, where both are below 2¹⁶."""
     bits, high = (seed % 2**16 << 16) + i % 2**16, (seed >> 16, i >> 16)
     if any(high):
         bits ^= int.from_bytes(hashlib.sha256(repr(high).encode()).digest()[:4], "big")
@@ -214,13 +202,13 @@ def leap(graph, x: Tensor, log_score: Tensor, dsigma: float, method: str, u: Ten
 def move_weights(
     graph, x: Tensor, log_score: Tensor, dsigma: float, method: str
 ) -> tuple[Tensor, Tensor]:
-    """Of one step: the weight of each move (M, num_states), ≥ 0 and 0 at x; P(move), (M,) float64.
+    """The weights of a step's moves (M, num_states), ≥ 0 and 0 at x; and P(move), (M,) float64.
 
     Arguments as for `leap`. Raises ValueError where the log-scores give no probabilities.
     """
     here = x[:, None]
     log_score = log_score.to(torch.promote_types(log_score.dtype, torch.float32))
-    if absorbs(graph):  # x is MASK, and both methods have the same form:
+    if only_masks_move(graph):  # x is MASK, and both methods have the same form:
         factor = dsigma if method == "euler" else math.expm1(dsigma)  # one value if log-linear
         moves = log_score.exp().scatter_(-1, here, 0.0).mul_(factor)  # (M, N + 1)
         total = moves.sum(-1, dtype=torch.float64)  # (M,)
@@ -254,11 +242,18 @@ def draw_moves(x: Tensor, moves: Tensor, p_move: Tensor, whether: Tensor, where:
     are float64.
     """
     movers = (whether < p_move).nonzero()[:, 0]  # (K,)
-    cumulative = moves[movers].cumsum(-1, dtype=torch.float64)  # (K, num_states)
+    return x.index_copy(0, movers, pick(moves[movers], where[movers]))
+
+
+def pick(weights: Tensor, u: Tensor) -> Tensor:
+    """One state from each row of weights ≥ 0, (K, num_states) → (K,), by uniform numbers u (K,).
+
+    A row need not sum to 1, but to more than 0; u is float64. Weight 0 is never picked.
+    """
+    cumulative = weights.cumsum(-1, dtype=torch.float64)  # (K, num_states)
     end = cumulative[:, -1]
-    target = torch.minimum(where[movers] * end, torch.nextafter(end, torch.zeros_like(end)))
-    places = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]  # of weight > 0
-    return x.index_copy(0, movers, places)
+    target = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
 
 
 def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
@@ -266,7 +261,7 @@ def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
         callback(step, t.item(), x.clone())
 
 
-# ---- what is given is looked at ------------------------------------------------------------------
+# ---- checks of the arguments ---------------------------------------------------------------------
 
 
 def find_step(method: str | Step) -> Step:
@@ -317,13 +312,6 @@ def check_shape(shape) -> tuple[int, int]:
         raise ValueError(f"shape must be (B, L), both at least 1, got {given!s:.60}") from None
 
 
-def check_clamp(clamp, shape: tuple[int, int], graph, device) -> Tensor:
-    """The given tokens, −1 at free positions, (B, L)."""
-    if clamp is None:
-        return torch.full(shape, -1, device=device)
-    return check_rows("clamp", clamp, shape, device, -1, graph.num_tokens)
-
-
 def first_tokens(graph, shape, start, generator: Generators, device) -> Tensor:
     """What a run begins with, (B, L): the tokens of `start`, or noise."""
     if start is not None:
@@ -337,21 +325,18 @@ def first_tokens(graph, shape, start, generator: Generators, device) -> Tensor:
 
 def check_rows(name: str, tokens, shape, device, low: int, end: int) -> Tensor:
     """Tokens as int64 (B, L), in [low, end); −1 stands for a free position."""
+    free = ", or -1 where free" if low < 0 else ""
     try:
         tokens = torch.as_tensor(tokens, device=device)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be int64 tokens, got {tokens!r:.60}") from None
     if tokens.shape not in (torch.Size(shape), torch.Size(shape[1:])):
-        also = ", with -1 where free" if low < 0 else ""
         raise ValueError(
             f"{name} must have shape {tuple(shape)} or {tuple(shape[1:])}, a token at each "
-            f"position{also}; got {tuple(tokens.shape)}"
+            f"position{free}; got {tuple(tokens.shape)}"
         )
     if tokens.dtype != torch.int64 or tokens.min() < low or tokens.max() >= end:
-        free = ", or -1 where free" if low < 0 else ""
-        raise ValueError(
-            f"{name} must hold int64 tokens in [0, {end}){free}; got {describe(tokens)}"
-        )
+        raise ValueError(f"{name} must be int64 tokens in [0, {end}){free}; got {range_of(tokens)}")
     return tokens.expand(shape)
 
 
@@ -364,12 +349,12 @@ def check_step(x, given: Tensor, graph, step: Step) -> None:
     if x.device != given.device:
         raise ValueError(f"{who} tokens on {given.device}, as it gets them; got {x.device}")
     if x.min() < 0 or x.max() >= graph.num_states:
-        raise ValueError(f"{who} tokens in [0, {graph.num_states}), got {describe(x)}")
+        raise ValueError(f"{who} tokens in [0, {graph.num_states}), got {range_of(x)}")
     if not ((x == given) | (given < 0)).all():
         raise ValueError(f"{who} the given tokens as they are: change x where free is True only")
 
 
-def describe(tokens: Tensor) -> str:
+def range_of(tokens: Tensor) -> str:
     return f"{tokens.dtype} from {tokens.min().item()} to {tokens.max().item()}"
 
 

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from extending import images, own_loss, own_schedule
+from extending import images, own_loss, own_network, own_schedule
 from kill_and_resume import TINY
 
 from sedd_mini import graphs, noise
 from sedd_mini.files import newest_checkpoint, read_json
+from sedd_mini.model import TextModel
 from sedd_mini.network import pretrained
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.network.pretrained import load_pretrained, save_pretrained
-from sedd_mini.samplers import SAMPLERS, sample
+from sedd_mini.samplers import SAMPLERS, pick, sample, uniforms
+from sedd_mini.training.report import as_text
 from sedd_mini.training.settings import Settings
 from sedd_mini.training.trainer import Trainer
 
@@ -119,6 +121,26 @@ def test_images(small, tmp_path):
     assert again.step == 60  # it finds its run again by the hash of the arrays
 
 
+def test_a_graph_and_a_network_of_ones_own(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(graphs.GRAPHS, "ring", None)  # so that they go again afterwards
+    monkeypatch.setitem(pretrained.NETWORKS, "recurrent", None)
+    corpus = images.Corpus.from_arrays(images.images(200, 0), images.images(20, 1), vocab_size=4)
+    small = {k: v for k, v in small.items() if k not in ("data", "tokenizer", "length")}
+    small |= {"steps": 40, "batch_size": 32, "save_every": 40}
+    trainer, model = own_network.run(tmp_path / "run", corpus, length=64, **small)
+    assert isinstance(model.network, own_network.Recurrent)
+    assert isinstance(model.graph, own_network.Ring)
+    for a, b in zip(model.network.parameters(), trainer.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert sum(losses(trainer)[-10:]) < sum(losses(trainer)[:10])
+    (text,) = model.write(1, steps=4)
+    assert len(text.split()) == 64
+    (bound,) = model.bound(corpus.valid[:1], repeats=2, times_each=2)
+    assert bound.nats > 0
+    (report,) = (r["report"] for r in trainer.history if "report" in r)
+    assert "arithmetic: unknown" in as_text(report)
+
+
 def test_a_subclass_is_never_saved_as_its_parent(tmp_path, monkeypatch):
     class Louder(noise.LogLinearNoise):
         def total(self, t):
@@ -168,11 +190,10 @@ def in_order_of_confidence(model, graph, noise, x, free, t, t_next, generator):
     """Show the hidden places where the network is surest, as many as this step is due."""
     hidden = free & (x == graph.mask_id)
     left = (hidden.sum(1) * t_next / t).round()
-    log_p = model(x, noise.total(t).float().expand(len(x)))[..., :-1].log_softmax(-1)  # (B, L, N)
-    surest = log_p.amax(-1).masked_fill(~hidden, -torch.inf).argsort(1, descending=True).argsort(1)
+    p = model(x, noise.total(t).float().expand(len(x)))[..., :-1].softmax(-1)  # (B, L, N)
+    surest = p.amax(-1).masked_fill(~hidden, -1).argsort(1, descending=True).argsort(1)
     show = hidden & (surest < (hidden.sum(1) - left)[:, None])
-    drawn = torch.multinomial(log_p.exp().flatten(0, 1), 1, generator=generator)[:, 0]
-    return torch.where(show, drawn.view_as(x), x)
+    return x.masked_scatter(show, pick(p[show], *uniforms(show, generator, 1)))
 
 
 def test_a_step_of_ones_own(small, tmp_path, monkeypatch):
@@ -189,4 +210,8 @@ def test_a_step_of_ones_own(small, tmp_path, monkeypatch):
     monkeypatch.setitem(SAMPLERS, "confidence", in_order_of_confidence)
     again = sample(*parts, 4, method="confidence", generator=torch.Generator().manual_seed(0))
     assert torch.equal(x, again)
+    text = TextModel(*parts[:3], trainer.corpus.tokenizer, length=16)
+    assert text.write(3, steps=4, sampler="confidence")[:1] == text.write(
+        1, steps=4, sampler="confidence"
+    )
     assert json.dumps(sorted(SAMPLERS)) == '["confidence", "euler", "tweedie"]'

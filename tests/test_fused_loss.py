@@ -9,12 +9,22 @@ from worlds import random_graph
 from sedd_mini import AbsorbingGraph, UniformGraph
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.network.head import chunk_size, kept_size, log_scores, score_entropy_at
+from sedd_mini.worlds.ctmc import MatrixGraph
+
+
+def mixed_graph(num_tokens: int) -> MatrixGraph:
+    """Tokens jump to MASK, and to any state, MASK leaves again: a mask_id, and work everywhere."""
+    absorbing = AbsorbingGraph(num_tokens)
+    to_any = UniformGraph(absorbing.num_states).rates(torch.arange(absorbing.num_states)).T
+    return MatrixGraph(MatrixGraph.of(absorbing).Q + 0.3 * to_any, num_tokens)
+
 
 CASES = [
     (AbsorbingGraph(11), True),
     (AbsorbingGraph(11), False),
     (UniformGraph(11), False),
     (random_graph(3, size=11), False),
+    (mixed_graph(11), True),
 ]
 
 

@@ -224,6 +224,9 @@ def test_prior_term_is_the_divergence_from_the_kernel_to_the_limit(make, n, sigm
     assert log_base.exp().sum().item() == pytest.approx(1)
     kl = (torch.xlogy(p, p) - torch.where(p > 0, p * log_base, 0)).sum()
     torch.testing.assert_close(graph.prior_kl(sigma), kl, rtol=1e-9, atol=1e-12)
+    if graph.mask_id is None:
+        oracle = MatrixGraph.of(graph).prior_kl(sigma)
+        torch.testing.assert_close(oracle, kl, rtol=1e-9, atol=1e-12)
 
 
 def test_limits():

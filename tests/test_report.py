@@ -9,7 +9,6 @@ import torch
 from kill_and_resume import TINY
 
 from sedd_mini.commands.train import main
-from sedd_mini.network.hardware import peak_flops
 from sedd_mini.text import offline
 from sedd_mini.text.tokenizers import BPETokenizer
 from sedd_mini.training import planner, report
@@ -115,7 +114,7 @@ def test_peak_is_of_a_product_of_that_size(monkeypatch):
     """On a clock that ticks once a look, a product takes one second."""
     ticks = iter(range(100))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    assert peak_flops("cpu", torch.float32, size=32, repeats=3) == 2 * 32**3
+    assert report.peak_flops("cpu", torch.float32, size=32, repeats=3) == 2 * 32**3
 
 
 def test_tensorboard_holds_the_log(text, tmp_path):

@@ -16,6 +16,7 @@ from sedd_mini.samplers import (
     leap,
     movable,
     move_weights,
+    pick,
     sample,
     stream,
     uniforms,
@@ -356,8 +357,8 @@ def test_with_the_network(absorbing):
         ({"steps": None, "times": "later"}, "falling numbers in .*, got 'later'"),
         ({"steps": None, "times": [1.0, 0.7, 0.7]}, "falling"),
         ({"start": torch.zeros(2, 5)}, r"start must be \(tokens, t\)"),
-        ({"start": (torch.zeros(2, 5), 0.5)}, "start must hold int64 tokens"),
-        ({"start": (torch.full((2, 5), 5), 0.5)}, r"start must hold int64 tokens in \[0, 5\)"),
+        ({"start": (torch.zeros(2, 5), 0.5)}, "start must be int64 tokens"),
+        ({"start": (torch.full((2, 5), 5), 0.5)}, r"start must be int64 tokens in \[0, 5\)"),
         ({"start": (torch.full((2, 5), -1), 0.5)}, "from -1 to -1"),
         ({"start": (torch.zeros(2, 6, dtype=torch.int64), 0.5)}, "start must have shape"),
         ({"start": (torch.full((2, 5), 4), 1.5)}, "time t of start .* got 1.5"),
@@ -441,9 +442,8 @@ def surest_first(model, graph, noise, x, free, t, t_next, generator):
     weights = model(x, level, at=hidden)[:, : graph.mask_id].softmax(-1)  # (M, N)
     sure = torch.zeros(x.shape).masked_scatter(hidden, weights.amax(-1).float())
     place = torch.zeros_like(hidden).scatter(1, sure.argmax(1)[:, None], left[:, None])
-    cumulative = weights[place[hidden]].cumsum(-1)  # (B left, N)
-    drawn = (uniforms(place, generator, num=1)[0][:, None] > cumulative).sum(-1)
-    return x.masked_scatter(place, drawn.clamp(max=graph.mask_id - 1))
+    drawn = pick(weights[place[hidden]], *uniforms(place, generator, num=1))  # (B left,)
+    return x.masked_scatter(place, drawn)
 
 
 def surest_value(model, graph, noise, x, free, t, t_next, generator):

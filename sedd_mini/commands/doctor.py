@@ -245,8 +245,9 @@ def presets() -> list[str]:
     """A line a preset: whether memory and disk suffice, and in how many parts a step."""
     import torch
 
-    from sedd_mini.network.hardware import choose_precision, peak_flops
+    from sedd_mini.network.hardware import choose_precision
     from sedd_mini.training import planner
+    from sedd_mini.training.report import peak_flops
     from sedd_mini.training.settings import PRESETS, preset
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sedd_mini.checks import real_number, whole_number
-from sedd_mini.graphs import check_sigma, check_tokens
+from sedd_mini.graphs import check_sigma, check_tokens, only_masks_move
 from sedd_mini.network import head
 from sedd_mini.network.attention import RotaryEmbedding, attention, no_autocast, rotate
 from sedd_mini.network.dropout import dropout, layer_keys
@@ -84,8 +84,8 @@ class DiTConfig:
         """All that decides the function, in the names of the released config.json."""
         config = {"num_tokens": self.num_tokens, "absorbing": self.absorbing}
         config |= {name: getattr(self, own) for name, own in RELEASED.items()}
-        changed = {k for k, default in OPTIONS.items() if getattr(self, k) != default}
-        return config | {name: getattr(self, name) for name in OPTIONS if name in changed}
+        options = {name: getattr(self, name) for name in OPTIONS}
+        return config | {name: v for name, v in options.items() if v != OPTIONS[name]}
 
     @classmethod
     def from_config(cls, config: dict) -> "DiTConfig":
@@ -243,9 +243,10 @@ class OutputLayer(nn.Module):
         sigma, normalised = sigma[:, None].expand(x.shape), self.config.normalised  # (B, L)
         offset, linear = self.offset(sigma), self.linear
         if x0 is not None:
-            at = torch.ones_like(x, dtype=bool) if graph.mask_id is None else x == graph.mask_id
+            hidden_only = only_masks_move(graph)
+            at = x == graph.mask_id if hidden_only else torch.ones_like(x, dtype=torch.bool)
             rest = x, offset, sigma, x0, graph
-            if not self.is_plain():
+            if not self.is_plain() or (normalised and not hidden_only):
                 return head.score_entropy_of(linear, at, hidden, *rest, normalised)
             row = hidden, linear.weight, linear.bias
             return head.score_entropy_at(at, *row, *rest, normalised=normalised)

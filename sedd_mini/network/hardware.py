@@ -1,7 +1,4 @@
-"""What a machine can do: its fast number format, the arithmetic it reaches, the memory taken."""
-
-import sys
-import time
+"""The device to work on, and the number format that is fast there."""
 
 import torch
 
@@ -15,7 +12,7 @@ def check_device(name: str | torch.device) -> str:
     """
     if str(name) == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    here = [k for k in ("cpu", "cuda", "mps", "xpu") if backend(k).is_available()]
+    here = [k for k in ("cpu", "cuda", "mps", "xpu") if getattr(torch, k).is_available()]
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
@@ -23,22 +20,17 @@ def check_device(name: str | torch.device) -> str:
     if device.type not in here:
         raise ValueError(f"PyTorch sees no device {str(name)!r} here: choose auto, "
                          f"{', '.join(here)}")  # fmt: skip
-    count = backend(device.type).device_count()
+    count = getattr(torch, device.type).device_count()
     if (device.index or 0) >= count:
         raise ValueError(f"there is no {device}: {device.type} counts {count} here, from 0")
     return str(device)
 
 
-def backend(kind: str):
-    """PyTorch's module of a kind of device."""
-    return getattr(torch, kind)
-
-
 def choose_precision(precision: str, device: str) -> torch.dtype:
-    """ "auto" → bfloat16 where the hardware multiplies it fast, not where it is emulated.
+    """The type to multiply in; "auto": bfloat16 where the hardware has it, float32 elsewhere.
 
-    Raises ValueError for another name than float32, bfloat16, float64, and for what the device
-    does not have.
+    Emulated bfloat16 does not count, as it is slow. Raises ValueError for another name than
+    float32, bfloat16, float64, and for what the device does not have.
     """
     if precision not in ("auto", "float32", "bfloat16", "float64"):
         raise ValueError(f"precision must be auto, float32, bfloat16 or float64, got {precision!r}")
@@ -63,30 +55,4 @@ def autocast(device: str, dtype: torch.dtype):
 def synchronize(device: str) -> None:
     """Wait for a GPU's work, so that a clock read now has seen it."""
     if device != "cpu":
-        backend(torch.device(device).type).synchronize()
-
-
-def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats: int = 8) -> float:
-    """FLOPs a second of a large square matrix product here, the fastest of `repeats`."""
-    size = size or (1024 if device == "cpu" else 8192)
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        a @ b
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
-
-
-def peak_memory(device: str) -> int | None:
-    """The most bytes taken so far: by tensors on a GPU, by the process on a CPU; None: unknown."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        getattr(torch, torch.device(device).type).synchronize()

@@ -15,16 +15,31 @@ head as it is and leaves the gradient to autograd, in chunks too; it is slower.
 Letters in shape comments: B, L, D as in dit.py; M rows (positions) that count; V = num_states.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def log_scores(
-    hidden: Tensor, weight: Tensor, bias: Tensor, x: Tensor, offset: Tensor,
-    normalised: bool = False,
-) -> Tensor:  # fmt: skip
+def uncompiled(function):
+    """Keeps a function out of torch.compile, which would start over at every new M.
+
+    The same as `torch.compiler.disable`, but the 1.5 s of importing the compiler are left to those
+    who compile.
+    """
+
+    @functools.wraps(function)
+    def call(*inputs, **options):
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*inputs, **options)
+        return function(*inputs, **options)
+
+    return call
+
+
+def log_scores(hidden: Tensor, weight, bias, x: Tensor, offset, normalised=False) -> Tensor:
     """hidden (*S, D), x (*S,), offset (*S,) → log-scores (*S, V), float32 or wider."""
     return from_logits(F.linear(hidden, weight, bias), x, offset, normalised)
 
@@ -42,27 +57,18 @@ def from_logits(logits: Tensor, x: Tensor, offset: Tensor, normalised: bool) -> 
     return logits.sub_(offset[..., None]).scatter_(-1, x[..., None], 0.0)
 
 
-@torch.compiler.disable  # a compiler would start over at every new M
+@uncompiled
 def log_scores_at(at: Tensor, hidden, weight, bias, x, offset, normalised=False) -> Tensor:
     """The rows (M, V) of `log_scores` at which the boolean mask `at` (B, L) is True."""
     hidden, x, offset = select(at, hidden, x, offset)
     return log_scores(hidden, weight, bias, x, offset, normalised)
 
 
-@torch.compiler.disable
+@uncompiled
 def score_entropy_at(
-    at: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    sigma: Tensor,
-    x0: Tensor,
-    graph,
-    chunk: int | None = None,
-    normalised: bool = False,
-) -> Tensor:
+    at: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, x: Tensor, offset: Tensor,
+    sigma: Tensor, x0: Tensor, graph, chunk: int | None = None, normalised: bool = False,
+) -> Tensor:  # fmt: skip
     """graph.score_entropy(log_scores, sigma, x, x0) where `at` is True, 0 elsewhere; (B, L).
 
     hidden is (B, L, D), x, x0, offset and sigma (B, L). `chunk` rows are done at a time (None: see
@@ -79,7 +85,7 @@ def score_entropy_at(
     return losses.new_zeros(at.shape).masked_scatter(at, losses)  # (B, L)
 
 
-@torch.compiler.disable
+@uncompiled
 def score_entropy_of(
     head, at: Tensor, hidden: Tensor, x, offset, sigma, x0, graph, normalised: bool = False
 ) -> Tensor:

@@ -4,7 +4,8 @@ Two forms of config.json are read. That of the releases (`louaaron/sedd-small`):
 sizes are taken from it, and all else in it is passed over. And ours, which has the same names and
 carries `format`: whatever in it is not known here is refused, so that a network never comes back as
 another one. A class of your own is saved and loaded once it has a name in NETWORKS, GRAPHS or
-SCHEDULES, before either is done.
+SCHEDULES, and a `to_config()` that gives its constructor's arguments (a network may leave that to
+its `config`, and have a `from_config(dict)` instead of such a constructor).
 """
 
 import importlib
@@ -134,9 +135,9 @@ def find_folder(name_or_folder: str | Path) -> Path:
 
 
 def name_of(thing, table: dict) -> str:
-    """The name under which the exact class of `thing` stands in a table, a subclass's no less.
+    """The name of the exact class of `thing` in a table; ValueError if it is not there.
 
-    Raises ValueError if it has none.
+    That its parent is there does not count: it would be loaded as that.
     """
     kind = type(thing)
     for name, entry in table.items():
@@ -153,8 +154,8 @@ def register(table: dict, name: str) -> str:
 
 
 def describe(model, graph, noise) -> dict:
-    """config.json; raises ValueError for what it cannot say."""
-    network, sizes = name_of(model, NETWORKS), config_of(model.config)
+    """The content of config.json; ValueError for a part that could not be rebuilt from it."""
+    network, sizes = name_of(model, NETWORKS), config_of(getattr(model, "config", model))
     shape, schedule = config_of(graph), config_of(noise)
     if network == "dit":  # the rest of the file says these
         del sizes["num_tokens"], sizes["absorbing"]
@@ -241,9 +242,10 @@ def rebuild(section: str, config: dict, table: dict, **given):
         module, _, kind = kind.partition(":")
         kind = getattr(importlib.import_module(module), kind)
     content |= given
+    make = getattr(kind, "from_config", lambda config: kind(**config))
     try:
-        thing = kind.from_config(dict(content)) if table is NETWORKS else kind(**content)
-        says = config_of(thing.config if table is NETWORKS else thing)
+        thing = make(dict(content))
+        says = config_of(getattr(thing, "config", thing) if table is NETWORKS else thing)
     except KeyError as error:
         raise ValueError(f"{section}: lacks the key {error}") from None
     except (TypeError, ValueError) as error:

@@ -2,10 +2,14 @@
 
 import contextlib
 import json
+import sys
 import time
 from pathlib import Path
 
-from sedd_mini.network.hardware import peak_flops, peak_memory, synchronize
+import torch
+
+from sedd_mini.network.dit import DiTConfig
+from sedd_mini.network.hardware import synchronize
 from sedd_mini.training import planner
 
 PARTS = ("data", "trunk", "head and loss", "backward", "optimiser")
@@ -36,7 +40,12 @@ class Stopwatch:
             self.last = now
 
     def watch_head(self, model) -> None:
-        """From now on the model's calls mark the end of its trunk and of its head."""
+        """From now on the model's calls mark the end of its trunk and of its head.
+
+        A network without an `output_layer` has its forward pass booked as backward.
+        """
+        if not hasattr(model, "output_layer"):
+            return
         model.output_layer.register_forward_pre_hook(lambda *_: self.mark("trunk"))
         model.output_layer.register_forward_hook(lambda *_: self.mark("head and loss"))
 
@@ -46,9 +55,12 @@ def report(watch: Stopwatch, config, settings, dtype, world_size: int = 1) -> di
 
     Utilisation is the FLOPs that the network needs (`planner.training_flops`) over those that all
     processes would do in a large matrix product, measured here and now in the training precision.
+    Both are None for a network other than DiffusionTransformer: the planner does not know it.
     """
     step = sum(watch.seconds.values()) / watch.steps
-    flops = planner.training_flops(config, settings.length) * settings.batch_size / step
+    flops = None
+    if isinstance(config, DiTConfig):
+        flops = planner.training_flops(config, settings.length) * settings.batch_size / step
     peak = peak_flops(watch.device, dtype)
     return {
         "tokens_per_s": settings.batch_size * settings.length / step,
@@ -56,22 +68,51 @@ def report(watch: Stopwatch, config, settings, dtype, world_size: int = 1) -> di
         "split": {name: seconds / watch.steps / step for name, seconds in watch.seconds.items()},
         "flops_per_s": flops,
         "peak_flops_per_s": world_size * peak,
-        "utilisation": flops / (world_size * peak),
+        "utilisation": flops and flops / (world_size * peak),
         "peak_memory": peak_memory(watch.device),
         "processes": world_size,
         "precision": str(dtype).removeprefix("torch."),
     }
 
 
+def peak_flops(device: str, dtype: torch.dtype, size: int | None = None, repeats: int = 8) -> float:
+    """FLOPs a second of a large square matrix product here, the fastest of `repeats`."""
+    size = size or (1024 if device == "cpu" else 8192)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+def peak_memory(device: str) -> int | None:
+    """The most bytes taken so far: by tensors on a GPU, by the process on a CPU; None: unknown."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def as_text(r: dict) -> str:
     """The report in four lines."""
     split = " · ".join(f"{name} {share:.0%}" for name, share in r["split"].items())
     memory = "unknown" if r["peak_memory"] is None else f"{r['peak_memory'] / 1e9:.2f} GB"
+    arithmetic = "unknown" if r["flops_per_s"] is None else (
+        f"{r['flops_per_s'] / 1e12:.3g} TFLOP/s, {r['utilisation']:.0%} of the "
+        f"{r['peak_flops_per_s'] / 1e12:.3g} of a large matrix product here ({r['precision']})"
+    )  # fmt: skip
     return "\n".join([
         f"throughput: {r['tokens_per_s']:,.0f} tokens/s, {r['step_s']:.3g} s a step",
         f"  a step: {split}",
-        f"  arithmetic: {r['flops_per_s'] / 1e12:.3g} TFLOP/s, {r['utilisation']:.0%} of the "
-        f"{r['peak_flops_per_s'] / 1e12:.3g} of a large matrix product here ({r['precision']})",
+        f"  arithmetic: {arithmetic}",
         f"  peak memory: {memory}" + (" of process 0" if r["processes"] > 1 else ""),
     ])  # fmt: skip
 

@@ -60,7 +60,8 @@ class Trainer:
         corpus  training and validation blocks, such as `Corpus.from_arrays` makes
         out     folder of the run, locked against other processes until `close()` or the end
         model   network(x, sigma) → log-scores (B, L, num_states); if its forward takes `key`, it
-                gets the keys of dropout, (B,)
+                gets the keys of dropout, (B,). If it does not take `x0`, the default loss is
+                `diffusion_weighted`, the same number by another way. To be saved: see pretrained.py
         graph, noise   as those of graphs.py and noise.py
         loss    called as those of losses.py; what is minimised is the mean of σ(t) · loss / L.
                 Validation uses it too. It is a bound on −log p if it is in BOUNDS or has an
@@ -132,7 +133,10 @@ class Trainer:
             raise ValueError(f"the network has {states} states, {self.graph} has "
                              f"{self.graph.num_states}")  # fmt: skip
         self.model = model.to(self.device)
-        self.takes_key = "key" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        self.takes_key = "key" in takes
+        if self.loss is diffusion_weighted_in_head and "x0" not in takes:
+            self.loss = diffusion_weighted  # the same, by a network that has it not in its head
         self.dtype = choose_precision(s.precision, self.device)
         if self.dtype == torch.float64:
             self.model.double()
@@ -375,7 +379,8 @@ class Trainer:
 
     def report(self) -> dict:
         """Speed, utilisation, memory and the split of time in the last steps of `run`."""
-        return report(self.watch, self.model.config, self.settings, self.dtype, self.world_size)
+        config = getattr(self.model, "config", None)
+        return report(self.watch, config, self.settings, self.dtype, self.world_size)
 
     def log(self, record: dict, callback=None) -> None:
         self.history.append(record)

@@ -37,10 +37,13 @@ class MatrixGraph:
         self.num_tokens = self.num_states if num_tokens is None else num_tokens
         self.mask_id = None if self.num_tokens == self.num_states else self.num_states - 1
 
-    @classmethod
-    def of(cls, graph) -> "MatrixGraph":
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.num_states} states"
+
+    @staticmethod
+    def of(graph) -> "MatrixGraph":
         """The same graph without its closed forms."""
-        return cls(graph.rates(torch.arange(graph.num_states)).T, graph.num_tokens)
+        return MatrixGraph(graph.rates(torch.arange(graph.num_states)).T, graph.num_tokens)
 
     def kernel(self, sigma: Tensor | float) -> Tensor:
         """exp(σ̄Q), shape (*sigma.shape, S, S), entry (y, x0) = p(y | x0)."""
@@ -105,6 +108,14 @@ class MatrixGraph:
     def limit_log_prob(self, x: Tensor, sigma_max: float = math.inf) -> Tensor:
         """log of the stationary distribution at x, shape S."""
         return self.limit().log()[x]
+
+    def prior_kl(self, sigma: Tensor | float) -> Tensor:
+        """KL( p_σ̄(·|x0) ‖ stationary ) in nats, the largest over the data x0; shape of sigma.
+
+        Infinite where the stationary distribution leaves out a state, as one that is all MASK does.
+        """
+        p = self.kernel(sigma)[..., : self.num_tokens].clamp(min=0)  # (…, S, N)
+        return (torch.xlogy(p, p) - torch.xlogy(p, self.limit()[:, None])).sum(-2).amax(-1)
 
 
 class Chain:
