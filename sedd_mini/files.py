@@ -281,7 +281,12 @@ def lock_file(file) -> None:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints in a training folder: what is called step- and eight digits, all whole."""
-    return [p for p in Path(out).glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)]
+    return [p for p in Path(out).glob("step-*") if is_checkpoint(p)]
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path has the name of a checkpoint."""
+    return bool(re.fullmatch(r"step-\d{8}", path.name))
 
 
 def newest_checkpoint(out: Path) -> Path | None:

@@ -28,7 +28,13 @@ from tqdm import tqdm
 from sedd_mini.baselines import mean_prediction_elbo
 from sedd_mini.checks import whole_number
 from sedd_mini.evaluate import Bound, likelihood_bound
-from sedd_mini.files import check_writable, lock, newest_checkpoint, save_tensors
+from sedd_mini.files import (
+    check_writable,
+    is_checkpoint,
+    lock,
+    newest_checkpoint,
+    save_tensors,
+)
 from sedd_mini.losses import (
     denoising_score_entropy,
     diffusion_weighted,
@@ -105,8 +111,9 @@ class Trainer:
         problem = None
         try:
             self.out = check_writable(out)
-            if (self.out / "config.json").exists():  # which would be read in place of the run's
-                raise ValueError(f"{out} holds a network, not a run: name another folder")
+            if (self.out / "config.json").exists() or is_checkpoint(self.out):
+                raise ValueError(f"{out} is the folder of a network or a checkpoint, not of a run: "
+                                 "name the one around it, or another")  # fmt: skip
             if self.rank == 0:
                 self.close = weakref.finalize(self, lock(self.out).release)
         except (ValueError, OSError) as error:
