@@ -47,7 +47,7 @@ class TextModel:
                 "give the tokeniser that the network was trained with (--tokenizer in a command)"
             )
         self.network, self.graph, self.noise, self.tokenizer = network, graph, noise, tokenizer
-        self.length = whole_number("length", length, 1, 2**31)
+        self.length = whole_number("length", length, 1, 2**24)
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +72,7 @@ class TextModel:
         leaves a space at the prompt's end to the next word. Raises ValueError for what does not
         fit; warns where the prompt or the suffix is read as another text.
         """
-        length = self.length if length is None else whole_number("length", length, 1, self.length)
+        length = self.length if length is None else whole_number("length", length, 1, 2**24)
         given = template(self.tokenizer, prompt=prompt, suffix=suffix, length=length)
         return self.complete(given, num, steps, seed, sampler, callback)
 
@@ -81,7 +81,6 @@ class TextModel:
         """`num` texts with the gaps (____) of `text` filled, `gap` tokens each: see `template`."""
         if hasattr(text, "__len__") and len(text) == 0:
             raise ValueError("the text is empty: mark gaps by ____, or use write(prompt=…)")
-        gap = None if gap is None else whole_number("gap", gap, 1, self.length)
         given = template(self.tokenizer, text=text, gap=gap)
         return self.complete(given, num, steps, seed, sampler, callback)
 
@@ -201,7 +200,7 @@ def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
     ids, −1 where free. Warns where a tokeniser reads another text; raises ValueError if nothing is
     free.
     """
-    gap = None if gap is None else whole_number("gap (a gap has at least one token)", gap, 1)
+    gap = gap if gap is None else whole_number("gap (of at least one token)", gap, 1, 2**20)
     bpe, words = isinstance(tokenizer, BPETokenizer), isinstance(tokenizer, WordTokenizer)
     if not isinstance(text, str) or text:
         if len(prompt) or len(suffix):

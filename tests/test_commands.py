@@ -20,6 +20,7 @@ import torch
 from sedd_mini.__main__ import COMMANDS, main, parse
 from sedd_mini.commands import doctor, options, train
 from sedd_mini.training import planner
+from sedd_mini.training.settings import preset
 
 ROOT = Path(__file__).parents[1]
 NET = ROOT / "chapters/checkpoints/synthetic-absorb"
@@ -107,8 +108,8 @@ BAD = [
     ("sample --checkpoint {net} --seed -1", "seed"),
     ("sample --checkpoint {net} --sampler foo", "2 --sampler: invalid choice: 'foo'"),
     ("sample --checkpoint {net} --device foo", "foo"),
-    ("sample --checkpoint {net} --length 999999999999", "at most 32, got 999999999999"),
-    ("sample --checkpoint {net} --text 'a ____' --gap 999999999999", "gap must be a whole number"),
+    ("sample --checkpoint {net} --length 999999999999", "length must be a whole number"),
+    ("sample --checkpoint {net} --text 'a ____' --gap 999999999999", "at most 1048576, got"),
     ("sample --checkpoint {net} --tokenizer ~nosuchuser/x", "is no path of a file"),
     ("sample --checkpoint {net} --text 'every cat'", "nothing is left"),
     ("sample --checkpoint {net} --gap 2", "--gap is for gaps"),
@@ -271,6 +272,10 @@ def test_a_type_error_is_a_mistake_only_where_a_check_of_ours_raised_it():
         with pytest.raises((TypeError, AttributeError)) as caught:
             work()
         assert options.raised_by_us(caught.value) is ours
+    with pytest.raises(ValueError, match="no preset") as caught:
+        preset("x")
+    assert options.mistake(RuntimeError("x").with_traceback(caught.value.__traceback__)) == "x"
+    assert options.mistake(RuntimeError("x")) is None
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         options.yes_or_no("x")
     assert options.raised_by_us(caught.value)
