@@ -13,10 +13,11 @@ schedules; `sample` and `likelihood_bound`, which take any network; `Trainer` wi
 
 import importlib
 
-from sedd_mini.graphs import AbsorbingGraph, UniformGraph
-from sedd_mini.noise import GeometricNoise, LogLinearNoise
-
-ON_USE = {  # name → its module, imported when the name is first used
+ON_USE = {  # name → its module, imported when the name is first used: a command starts at once
+    "AbsorbingGraph": "graphs",
+    "UniformGraph": "graphs",
+    "GeometricNoise": "noise",
+    "LogLinearNoise": "noise",
     "load": "model",
     "TextModel": "model",
     "load_pretrained": "network.pretrained",
@@ -26,7 +27,7 @@ ON_USE = {  # name → its module, imported when the name is first used
     "Trainer": "training.trainer",
     "Settings": "training.settings",
 }
-__all__ = ["AbsorbingGraph", "GeometricNoise", "LogLinearNoise", "UniformGraph", *ON_USE]
+__all__ = [*ON_USE]
 
 
 def __getattr__(name: str):

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 
 from sedd_mini.commands.options import Parser, fail, mistake, shortened, silence
 
@@ -48,9 +49,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options, ended = None, None
+    options, ended, usual = None, None, warnings.formatwarning
     try:
         print_any_text()
+        warnings.formatwarning = note_of(usual)
         try:
             if not arguments or arguments[0] in ("-h", "--help"):
                 print(USAGE)
@@ -77,6 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("SEDD_MINI_TRACEBACK"):
             traceback.print_exc()
         fail(line)
+    finally:
+        warnings.formatwarning = usual
 
 
 def print_any_text() -> None:
@@ -84,6 +88,17 @@ def print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def note_of(usual):
+    """How a warning is printed: one line, where it is ours and meant for the user."""
+
+    def shown(message, category, filename, *rest) -> str:
+        if category is UserWarning and "sedd_mini" in str(filename):
+            return f"note: {message}\n"
+        return usual(message, category, filename, *rest)
+
+    return shown
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
     except SafetensorError as error:
-        raise OSError(f"{path} could not be written: {error}") from error
+        raise OSError(f"{path} could not be written ({error}): free some space, or name another "
+                      "place") from error  # fmt: skip
     path.chmod(0o644)  # save_file leaves it to its owner alone
 
 
@@ -65,11 +66,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the folder is not whole")
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, OSError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): was a copy or a download cut off? Do it again"
         ) from error
@@ -164,7 +165,7 @@ def check_writable(folder: str | Path, size: int = 0) -> Path:
     while not there.exists() and there.parent != there:
         there = there.parent
     if not there.is_dir():
-        raise ValueError(f"{folder} cannot be a folder: {there} is a file")
+        raise ValueError(f"{folder} cannot be a folder: {there} is a file; name another one")
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
@@ -200,7 +201,7 @@ class lock:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).resolve()
         owner = held.get(self.folder)
-        if owner and owner.pid == os.getpid():  # not that of a process which forked into this one
+        if owner and owner.stands():
             self.owner = owner
             owner.users += 1
             return
@@ -220,14 +221,25 @@ class lock:
                     f"{folder} is in use by another process (pid {pid}): wait for it, stop it, or "
                     "name another folder"
                 ) from None
-            with contextlib.suppress(FileNotFoundError):  # its last owner may have removed it since
-                if os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path)):
-                    break
+            if self.stands():  # its last owner may have removed it since
+                break
             self.file.close()
-        self.file.truncate(0)
-        self.file.write(str(os.getpid()))
-        self.file.flush()
         held[self.folder] = self
+        try:
+            self.file.truncate(0)
+            os.write(self.file.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            self.release()
+            raise OSError(f"{folder} cannot be written ({error.strerror}): free some space, or "
+                          "name another place") from None  # fmt: skip
+
+    def stands(self) -> bool:
+        """Whether the lock is of this process, not of one that forked into it, and the file is
+        still the one in the folder, which somebody may have deleted."""
+        with contextlib.suppress(OSError, ValueError):
+            there = os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path))
+            return there and self.pid == os.getpid()
+        return False
 
     def release(self) -> None:
         owner = self.owner
@@ -235,8 +247,10 @@ class lock:
             return
         owner.users -= 1
         if owner.users == 0:
-            del held[owner.folder]
-            owner.path.unlink(missing_ok=True)
+            if held.get(owner.folder) is owner:
+                del held[owner.folder]
+            if owner.stands():
+                owner.path.unlink()
             owner.file.close()
             for folder in owner.made:
                 with contextlib.suppress(OSError):  # it is not empty: it stays
@@ -267,7 +281,12 @@ def lock_file(file) -> None:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints in a training folder: what is called step- and eight digits, all whole."""
-    return [p for p in Path(out).glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)]
+    return [p for p in Path(out).glob("step-*") if is_checkpoint(p)]
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path has the name of a checkpoint."""
+    return bool(re.fullmatch(r"step-\d{8}", path.name))
 
 
 def newest_checkpoint(out: Path) -> Path | None:

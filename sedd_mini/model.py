@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import whole_number
+from sedd_mini.checks import local_path, whole_number
 from sedd_mini.evaluate import Bound, diffusion_weighted_at, likelihood_bound
 from sedd_mini.network.pretrained import find_folder, load_pretrained
 from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, sample
@@ -47,7 +47,7 @@ class TextModel:
                 "give the tokeniser that the network was trained with (--tokenizer in a command)"
             )
         self.network, self.graph, self.noise, self.tokenizer = network, graph, noise, tokenizer
-        self.length = whole_number("length", length, 1)
+        self.length = whole_number("length", length, 1, 2**24)
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +73,7 @@ class TextModel:
         prompt's end is left to the model. Raises ValueError for what does not fit; warns where the
         prompt or the suffix is read as another text.
         """
-        length = self.length if length is None else whole_number("length", length, 1)
+        length = self.length if length is None else whole_number("length", length, 1, 2**24)
         given = template(self.tokenizer, prompt=prompt, suffix=suffix, length=length)
         return self.complete(given, num, steps, seed, sampler, callback)
 
@@ -160,6 +160,9 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None,
     """
     device = working_device(device)
     network, graph, noise = load_pretrained(name_or_folder, device)
+    if bad := [name for name, p in network.named_parameters() if not p.isfinite().all()]:
+        raise ValueError(f"the weights in {name_or_folder} are not finite ({bad[0]} first): train "
+                         "again, or fetch it again")  # fmt: skip
     if tokenizer is None:
         try:
             tokenizer = load_tokenizer(find_folder(name_or_folder))
@@ -169,7 +172,7 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None,
                 "command --tokenizer gpt2): gpt2 for the released weights, or a folder"
             ) from error
     elif isinstance(tokenizer, str | Path):
-        place = Path(tokenizer).expanduser()
+        place = local_path(tokenizer)
         if tokenizer not in ("gpt2", "chars") and not place.is_dir():
             raise ValueError(f"tokenizer must be a folder, 'gpt2' or 'chars', got {tokenizer!r}")
         tokenizer = make_tokenizer(place if place.is_dir() else tokenizer, ())
@@ -200,7 +203,7 @@ def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
     ids, −1 where free. Warns where a tokeniser reads another text; raises ValueError if nothing is
     free.
     """
-    gap = None if gap is None else whole_number("gap (a gap has at least one token)", gap, 1)
+    gap = gap if gap is None else whole_number("gap (of at least one token)", gap, 1, 2**20)
     bpe, words = isinstance(tokenizer, BPETokenizer), isinstance(tokenizer, WordTokenizer)
     if not isinstance(text, str) or text:
         if len(prompt) or len(suffix):

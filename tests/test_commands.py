@@ -20,6 +20,7 @@ import torch
 from sedd_mini.__main__ import COMMANDS, main, parse
 from sedd_mini.commands import doctor, options, train
 from sedd_mini.training import planner
+from sedd_mini.training.settings import preset
 
 ROOT = Path(__file__).parents[1]
 NET = ROOT / "chapters/checkpoints/synthetic-absorb"
@@ -85,6 +86,14 @@ BAD = [
     ("train --data text.txt --num-heads 5", "num_heads"),
     ("train --data text.txt --vocab-size 100", "257"),
     (f"train --data text.txt {TINY} --width 1000000", "of memory"),
+    ("train --data texts --out texts/run", "texts/run lies in --data texts"),
+    ("train --data texts --export texts/net", "texts/net lies in --data texts"),
+    ("train --data half.jsonl", "half.jsonl: the line up to byte 25 holds half a character"),
+    ("train --data list.json", "list.json"),
+    ("train --data /dev/zero", "/dev/zero is a device or a pipe"),
+    ("train --data text.txt --tokenizer twice", "twice/tokenizer.json: words must be"),
+    (f"train --data text.txt --out {{net}} {TINY}", "not of a run: name the one around it"),
+    (f"train --data text.txt --out run/step-00000500 {TINY}", "not of a run: name the one around"),
     ("train --preset small", "there are no shards of OpenWebText"),
     # sample
     ("sample", "2 required: --checkpoint"),
@@ -99,6 +108,9 @@ BAD = [
     ("sample --checkpoint {net} --seed -1", "seed"),
     ("sample --checkpoint {net} --sampler foo", "2 --sampler: invalid choice: 'foo'"),
     ("sample --checkpoint {net} --device foo", "foo"),
+    ("sample --checkpoint {net} --length 999999999999", "length must be a whole number"),
+    ("sample --checkpoint {net} --text 'a ____' --gap 999999999999", "at most 1048576, got"),
+    ("sample --checkpoint {net} --tokenizer ~nosuchuser/x", "is no path of a file"),
     ("sample --checkpoint {net} --text 'every cat'", "nothing is left"),
     ("sample --checkpoint {net} --gap 2", "--gap is for gaps"),
     ("sample --checkpoint {net} --text 'a ____' --length 5", "--length is for a prompt"),
@@ -117,6 +129,10 @@ BAD = [
     ("prepare --data text.txt --out new --vocab-size 3", "2 --vocab-size: expected"),
     ("prepare --data text.txt --out new --shard-tokens 0", "2 --shard-tokens: expected"),
     ("prepare --data texts --out new --tokenizer none", "'none'"),
+    ("prepare --data texts --out texts --tokenizer chars", "texts is the source"),
+    ("prepare --data same.jsonl --out new --tokenizer chars", "fell to valid"),
+    ("prepare --data late.jsonl --out new --tokenizer chars", "late.jsonl: the line up to byte"),
+    ("prepare --data texts --out /proc/foo --tokenizer chars", "/proc/foo cannot be written"),
     ("prepare --data texts --out shards --tokenizer chars", "shards"),
     # plan
     ("plan --steps 0", "2 --steps: expected a whole number from 1, got '0'"),
@@ -146,6 +162,13 @@ def place(tmp_path, monkeypatch):
         (tmp_path / "texts" / f"{i}.txt").write_text(f"page {i}: the cat sat on the mat. " * 20)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "latin1.txt").write_bytes("caffè ".encode("latin-1") * 99)
+    row = '{"text": "the cat sat on the mat"}\n'
+    (tmp_path / "half.jsonl").write_text('{"text": "\\ud800 hello"}\n' * 9)
+    (tmp_path / "same.jsonl").write_text(row * 300)
+    (tmp_path / "late.jsonl").write_text(row.replace("mat", "bed") + row * 300 + '{"te')
+    (tmp_path / "list.json").write_text("{")
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "tokenizer.json").write_text('{"type": "words", "words": ["a", "a"]}')
     for name, file in (("shards", "shards.json"), ("broken", "config.json")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text('{"complete": tr')
@@ -164,7 +187,7 @@ def fails(command, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as end:
         main(words)
     said = capsys.readouterr()
-    (line,) = said.err.splitlines()
+    (line,) = [s for s in said.err.splitlines() if s and not s.startswith("preparing tokens: ")]
     assert line.startswith("error: ")
     assert str(end.value) == line
     return end.value.code, line
@@ -249,6 +272,10 @@ def test_a_type_error_is_a_mistake_only_where_a_check_of_ours_raised_it():
         with pytest.raises((TypeError, AttributeError)) as caught:
             work()
         assert options.raised_by_us(caught.value) is ours
+    with pytest.raises(ValueError, match="no preset") as caught:
+        preset("x")
+    assert options.mistake(RuntimeError("x").with_traceback(caught.value.__traceback__)) == "x"
+    assert options.mistake(RuntimeError("x")) is None
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         options.yes_or_no("x")
     assert options.raised_by_us(caught.value)

@@ -1,6 +1,8 @@
 """Files are whole or not there, whoever writes at the same time and whoever dies."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +99,31 @@ def test_a_lock_whose_file_was_just_removed_is_taken_again(tmp_path, monkeypatch
     with lock(tmp_path), python(HOLD, tmp_path, stderr=subprocess.PIPE) as other:
         assert "in use by another process" in other.communicate()[1]
     assert len(calls) == 2
+
+
+def test_a_lock_that_cannot_be_written_is_no_lock(tmp_path, monkeypatch):
+    """A full disk: the folder is free again, in this process too, and nothing is left."""
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "write", full)
+        with pytest.raises(OSError, match="run cannot be written"):
+            lock(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    with lock(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_that_was_deleted_under_its_lock_is_locked_anew(tmp_path):
+    run = tmp_path / "run"
+    old = lock(run)
+    shutil.rmtree(run)
+    with lock(run):
+        assert (run / ".lock").exists()
+        old.release()
+        assert (run / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- folders -------------------------------------------------------------------------------------

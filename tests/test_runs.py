@@ -158,6 +158,38 @@ def test_settings_that_did_not_exist_then_had_their_default(text, tmp_path):
         Trainer(settings(text), out=tmp_path)
 
 
+def test_a_state_that_was_edited_names_its_file(text, tmp_path):
+    Trainer(settings(text), out=tmp_path).run(1)
+    folder = files.newest_checkpoint(tmp_path)
+    for name in ("state.json", "config.json"):
+        path = folder / name
+        good = json.loads(path.read_text())
+        for key in ("step", "seconds", "loader", "corpus") if name == "state.json" else ("model",):
+            for value in (None, "x", -3, 1.5, [], "gone"):
+                path.write_text(json.dumps({k: value if k == key else v for k, v in good.items()
+                                            if k != key or value != "gone"}))  # fmt: skip
+                if (key, value) == ("seconds", 1.5):
+                    continue
+                with pytest.raises(ValueError, match=r"step-00000001") as caught:
+                    Trainer(settings(text), out=tmp_path)
+                assert "\n" not in str(caught.value)
+        path.write_text(json.dumps(good))
+    (tmp_path / "log.jsonl").write_text('[1]\n{"step": "x"}\n{"step": 1, "loss": 2.0}\n{"st')
+    assert Trainer(settings(text), out=tmp_path).history == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_reader_that_goes_costs_no_step(text, tmp_path):
+    """What prints may fail at any moment: the steps are saved all the same."""
+    def gone(record):
+        if record["step"] == 5:
+            raise BrokenPipeError
+
+    run = Trainer(settings(text, log_every=1, save_every=100), out=tmp_path)
+    with pytest.raises(BrokenPipeError):
+        run.run(callback=gone)
+    assert files.newest_checkpoint(tmp_path).name == "step-00000005"
+
+
 @pytest.mark.parametrize("spoil", ["{", "[]", "{}", '{"settings": 3}'])
 def test_a_broken_state_names_its_file(text, tmp_path, spoil):
     Trainer(settings(text), out=tmp_path).run(1)

@@ -182,7 +182,7 @@ def test_a_write_that_dies_leaves_the_last_checkpoint(text, tmp_path, monkeypatc
 
     def dies(path, tensors):
         calls.append(path)
-        if len(calls) == 2:
+        if len(calls) % 2 == 0:  # the second file, also when it is tried once more
             raise OSError("no space left on device")
         real(path, tensors)
 

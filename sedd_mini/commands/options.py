@@ -181,7 +181,7 @@ def mistake(error: Exception, out: str | None = None) -> str | None:
         return f"{error.strerror}: {name}{more}"
     if isinstance(error, ValueError | FloatingPointError):
         return said or kind.__name__
-    if isinstance(error, TypeError):
+    if isinstance(error, TypeError) or kind is RuntimeError:  # as where another process died
         return said if raised_by_us(error) else None
     if isinstance(error, ImportError) and not (error.name or "").startswith("sedd_mini"):
         return f"{said}: python -m sedd_mini doctor tells what is missing here"

@@ -18,10 +18,11 @@ from sedd_mini.commands import options as cli
 from sedd_mini.files import check_writable, lock, newest_checkpoint
 from sedd_mini.network.hardware import choose_precision
 from sedd_mini.network.pretrained import check_replaceable
+from sedd_mini.text.shard_files import INDEX
 from sedd_mini.training import distributed, planner
 from sedd_mini.training.export import export
 from sedd_mini.training.report import as_text
-from sedd_mini.training.settings import CHANGEABLE, PRESETS, Settings, compare, preset
+from sedd_mini.training.settings import CHANGEABLE, NAMED, PRESETS, Settings, compare, preset
 from sedd_mini.training.trainer import Trainer
 
 VALUES = {int: "N", float: "X", str: "NAME", bool: ""}
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
     settings = settings_of(options)
     options.out = out = options.out or default_out(options.preset, settings, options.change)
     settings.network(num_tokens=1)  # sizes that do not go together are found before text is read
-    check_places(options, out)
+    check_places(options, settings, out)
     device = distributed.start(settings.device)
     first = distributed.rank() == 0
     with lock(out) if first else contextlib.nullcontext():  # before the text is read
@@ -115,7 +116,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def run_in(out: str, options, settings: Settings, device: str, tell: Callable) -> None:
-    corpus = settings.make_corpus()
+    given = [name for name in ("tokenizer", "vocab_size") if getattr(options, name) is not None]
+    corpus = settings.make_corpus(given)
     if seen := corpus.info.get("seen_13grams"):
         tell(f"{seen:.1%} of the 13-grams of the validation text occur in the training text")
     num_tokens = corpus.tokenizer.vocab_size
@@ -134,17 +136,26 @@ def run_in(out: str, options, settings: Settings, device: str, tell: Callable) -
         raise MemoryError(f"out of memory ({cli.first_line(error)}): {advice}") from error
 
 
-def check_places(options: argparse.Namespace, out: str) -> None:
+def check_places(options: argparse.Namespace, settings: Settings, out: str) -> None:
     """Raises ValueError where the run or its export cannot be written, before any text is read."""
     if options.export:
         check_replaceable(options.export)
-        if Path(out).resolve().is_relative_to(Path(options.export).resolve()):
+        if in_folder(out, options.export):
             raise ValueError(f"--export {options.export} would replace the run in {out}")
+    data = Path(settings.data)
+    as_text = settings.data not in NAMED and data.is_dir() and not (data / INDEX).exists()
     for path in filter(None, (out, options.export)):
         check_writable(path)
+        if as_text and in_folder(path, data):
+            raise ValueError(f"{path} lies in --data {data}, where what the run writes would be "
+                             "read as text: name a folder outside")  # fmt: skip
     if options.change and newest_checkpoint(Path(out)) is None:
         raise ValueError(f"--change is for a run that goes on, and {out} holds no checkpoint: give "
                          "its folder by --out")  # fmt: skip
+
+
+def in_folder(path: str, folder: str | Path) -> bool:
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def train(options: argparse.Namespace, settings: Settings, corpus, out: str, tell) -> None:

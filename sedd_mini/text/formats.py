@@ -24,6 +24,9 @@ def read_file(path: Path, column: str, start: int = 0) -> Texts:
     """The texts of a file, by the ending of its name: a table's `column`, or else all as text."""
     reader = READERS.get(path.suffix.lower(), read_text)
     try:
+        if not path.is_file():
+            raise ValueError(f"{path} is a device or a pipe: write it to a file first, because a "
+                             "text is read more than once")  # fmt: skip
         if path.stat().st_size:
             yield from reader(path, column, start)
     except Exception as error:  # each format fails in its own way
@@ -88,7 +91,15 @@ def read_jsonl(path: Path, column: str, start: int) -> Texts:
                     raise ValueError(f"a line holds a {type(row).__name__}, no object")
                 if not checked:
                     checked = not check_column(path, column, row, is_str(row.get(column)))
-                yield row.get(column), lines.place
+                text = row.get(column)
+                if isinstance(text, str) and not text.isascii():
+                    text.encode()  # JSON can name half a character, which no UTF-8 holds
+                yield text, lines.place
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"cannot read {path}: the line up to byte {lines.place} holds half a character "
+                f"({error.object[error.start]!r}), which is no Unicode text: mend that line"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(
                 f"cannot read {path}: the line up to byte {lines.place} is not JSON in UTF-8 "
@@ -175,7 +186,9 @@ def rows_from(batches: Iterable, column: str, row: int, start: int) -> Texts:
 def read_json(path: Path, column: str, start: int) -> Texts:
     """A list of objects; held in memory by the package datasets, so a place is only counted."""
     from datasets import load_dataset
+    from datasets.utils import logging
 
+    logging.set_verbosity(logging.CRITICAL)  # what is wrong, the error tells
     dataset = load_dataset("json", data_files=str(path), split="train", streaming=True)
     rows = (row[column] for row in checked_rows(dataset, column, path))
     return islice(((text, i) for i, text in enumerate(rows, 1)), start, None)

@@ -17,6 +17,7 @@ another time of change since then, what was read is read once more and compared 
 import hashlib
 import json
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
@@ -26,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sedd_mini.checks import local_path, share, whole_number
-from sedd_mini.files import lock, write_json
+from sedd_mini.files import check_writable, lock, write_json
 from sedd_mini.text.blocks import Blocks, encode_documents, warn_of_share
 from sedd_mini.text.copies import cut, seen_share
 from sedd_mini.text.documents import files_of, read_documents
@@ -92,13 +93,22 @@ def prepare_shards(
     local_path(source)
     if vocab_size is not None:
         vocab_size = whole_number("vocab_size", vocab_size, 1)
-    out = local_path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, not a folder: name another one (out=…, --out)")
+    out = check_writable(local_path(out))
+    if out.resolve() == local_path(source).resolve():
+        raise ValueError(f"{out} is the source, and what is prepared would stand among its files: "
+                         "name another folder (out=…, --out)")  # fmt: skip
     with lock(out):
-        index = begin(options, out, tokenizer, vocab_size)
-        if not index["complete"]:
-            encode_rest(index, out, progress)
+        before = {path.name for path in out.iterdir()}
+        try:
+            index = begin(options, out, tokenizer, vocab_size)
+            if not index["complete"]:
+                encode_rest(index, out, progress)
+        except Exception:
+            names = {path.name for path in out.iterdir()}
+            if not any(map(SHARD.fullmatch, names)):  # there is nothing to go on from
+                for name in {INDEX, FILE_NAME} & names - before:
+                    (out / name).unlink()
+            raise
         return index
 
 
@@ -180,33 +190,35 @@ def encode_rest(index: dict, out: Path, progress: bool) -> None:
 
     waiting, held = {part: [] for part in PARTS}, 0
     done = sum(index[part]["characters"] for part in PARTS)
-    bar = tqdm(
-        initial=done, unit="char", unit_scale=True, desc="preparing tokens", disable=not progress
-    )
-    for document, ids in encode_documents(rest(), tokenizer):
-        seed, threshold = settings["split_seed"], settings["threshold"]
-        part = "valid" if split_hash(document, seed) < threshold else "train"
-        if index[part]["tokens"] and tokenizer.eot_id is not None:
-            ids = np.concatenate([np.array([tokenizer.eot_id], dtype=ids.dtype), ids])
-        waiting[part].append(ids)
-        held += len(ids)
-        digest.update(framed(document))
-        index[part]["tokens"] += len(ids)
-        index[part]["characters"] += len(document)
-        index["documents"] += 1
-        index["place"] = places.popleft()
-        bar.update(len(document))
-        if held >= settings["shard_tokens"]:
-            note_read(index, written, digest)
-            digest, written, held = hashlib.sha256(), index["documents"], 0
-            write_shards(out, index, waiting)
-    bar.close()
+    with tqdm(
+        initial=done, unit="char", unit_scale=True, desc="preparing tokens",
+        disable=not progress or sys.stderr is None,
+    ) as bar:  # fmt: skip
+        for document, ids in encode_documents(rest(), tokenizer):
+            seed, threshold = settings["split_seed"], settings["threshold"]
+            part = "valid" if split_hash(document, seed) < threshold else "train"
+            if index[part]["tokens"] and tokenizer.eot_id is not None:
+                ids = np.concatenate([np.array([tokenizer.eot_id], dtype=ids.dtype), ids])
+            waiting[part].append(ids)
+            held += len(ids)
+            digest.update(framed(document))
+            index[part]["tokens"] += len(ids)
+            index[part]["characters"] += len(document)
+            index["documents"] += 1
+            index["place"] = places.popleft()
+            bar.update(len(document))
+            if held >= settings["shard_tokens"]:
+                note_read(index, written, digest)
+                digest, written, held = hashlib.sha256(), index["documents"], 0
+                write_shards(out, index, waiting)
     for part in PARTS:
         if not index[part]["tokens"]:
+            for shard in (shard for each in PARTS for shard in index[each]["shards"]):
+                (out / shard["name"]).unlink(missing_ok=True)
+            (out / INDEX).unlink()
             raise ValueError(
                 f"none of {index['documents']} documents fell to {part}, for valid_fraction="
-                f"{settings['valid_fraction']}: give another share (--valid-fraction), and another "
-                "folder"
+                f"{settings['valid_fraction']}: give another share (--valid-fraction)"
             )
     characters = [index[part]["characters"] for part in PARTS]
     warn_of_share(settings["valid_fraction"], characters[1] / sum(characters))

@@ -95,6 +95,8 @@ class WordTokenizer:
 
     def __init__(self, words: list[str]):
         self.words = list(words)
+        if not words or len(set(words)) < len(words) or any(w.split() != [w] for w in words):
+            raise ValueError("words must be a list of different words, without white space in them")
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.vocab_size = len(self.words)
 
@@ -134,6 +136,9 @@ class BPETokenizer:
         self.vocab_size = backend.get_vocab_size()
         if self.eot_id is None:
             raise ValueError(f"the tokeniser has no token {END_OF_TEXT} to put between documents")
+        if missing := [c for c in byte_alphabet() if backend.token_to_id(c) is None]:
+            raise ValueError(f"the tokeniser lacks {len(missing)} of the 256 bytes, so some texts "
+                             "would be lost in it")  # fmt: skip
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 1024) -> "BPETokenizer":
@@ -142,7 +147,7 @@ class BPETokenizer:
         Fewer come out when the texts hold fewer pairs that occur twice. Raises ValueError for
         vocab_size < 257.
         """
-        from tokenizers import models, pre_tokenizers, trainers
+        from tokenizers import models, trainers
 
         vocab_size = whole_number("vocab_size", vocab_size, 257, 2**31 - 1)  # 256 bytes and an end
         backend = byte_level(models.BPE())
@@ -150,7 +155,7 @@ class BPETokenizer:
             vocab_size=vocab_size,
             min_frequency=2,
             special_tokens=[END_OF_TEXT],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            initial_alphabet=byte_alphabet(),
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
@@ -216,6 +221,13 @@ class IdTokenizer:
 
     def save(self, folder: str | Path) -> None:
         write_json(Path(folder) / FILE_NAME, self.as_json())
+
+
+def byte_alphabet() -> list[str]:
+    """The 256 characters that stand for bytes in a byte-level BPE."""
+    from tokenizers import pre_tokenizers
+
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def byte_level(model):

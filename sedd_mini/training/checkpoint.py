@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sedd_mini.checks import real_number, whole_number
 from sedd_mini.files import (
     checkpoints,
     newest_checkpoint,
@@ -31,10 +32,8 @@ from sedd_mini.training.distributed import any_of, barrier, is_sharded, rank, wr
 from sedd_mini.training.report import read_log
 from sedd_mini.training.settings import CHANGEABLE, compare
 
-REMEDY = (
-    "Often a lower --lr, a longer --warmup or --precision float32 helps; with --change "
-    "lr,warmup,precision the run goes on with them from its last checkpoint"
-)
+REMEDY = "Often a lower --lr, a longer --warmup or --precision float32 helps"
+GOES_ON = "; with --change lr,warmup,precision the run goes on with them from its last checkpoint"
 
 
 def save(trainer) -> Path:
@@ -65,7 +64,8 @@ def check_sound(trainer) -> None:
         raise FloatingPointError(
             f"after step {trainer.step}, {len(bad)} tensors are not finite"
             f"{' (' + bad[0] + ' first)' if bad else ''}: they are not saved"
-            + (f", and {saved} stays as it is" if saved else "") + ". " + REMEDY
+            + (f", and {saved} stays as it is" if saved else "") + f". {REMEDY}"
+            + (GOES_ON if saved else "")
         )
 
 
@@ -111,13 +111,10 @@ def resume(trainer, change: tuple[str, ...] = ()) -> None:
 
 def check_same_run(trainer, folder: Path, state: dict, change: tuple[str, ...]) -> dict:
     """What `change` has changed, {name: [was, is]}; raises ValueError if anything else has."""
-    try:
-        changed, other = compare(state["settings"], trainer.settings, change)
-        loss, hash_then = state.get("loss", name_of_loss()), state["corpus"]["hash"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / 'state.json'} is not that of a run: {error!r}") from None
+    changed, other = compare(state["settings"], trainer.settings, change)
+    loss = state.get("loss", name_of_loss())
     problems = [f"{k} was {was!r}, is {is_!r}" for k, (was, is_) in other.items()]
-    if hash_then != trainer.corpus.info["hash"]:
+    if state["corpus"]["hash"] != trainer.corpus.info["hash"]:
         problems.append("the text is another one")
     if loss != name_of_loss(trainer.loss):
         problems.append(f"the loss was {loss}, is {name_of_loss(trainer.loss)}")
@@ -140,7 +137,8 @@ def other_parts(trainer, folder: Path) -> list[str]:
     then = read_json(folder / "config.json")
     now = describe(trainer.model, trainer.graph, trainer.noise)
     for config in (then, now):
-        config.get("model", {}).pop("dropout", None)  # a setting, compared there
+        if isinstance(config.get("model"), dict):  # it may have been edited
+            config["model"].pop("dropout", None)  # a setting, compared there
     return [f"{k} was {then.get(k)}, is {now[k]}" for k in ("graph", "noise", "model")
             if then.get(k) != now[k]]  # fmt: skip
 
@@ -185,5 +183,21 @@ def save_checkpoint(
 
 
 def load_state(folder: Path) -> dict:
-    """state.json of a training checkpoint; its tensors are for `distributed.read_into`."""
-    return read_json(folder / "state.json")
+    """state.json of a training checkpoint; its tensors are for `distributed.read_into`.
+
+    Raises ValueError that names the file where it is not as `save` wrote it.
+    """
+    state = read_json(folder / "state.json")
+    try:
+        for name in ("settings", "corpus", "loader"):
+            if not isinstance(state[name], dict):
+                raise ValueError(f"{name} must be an object, got {state[name]!r:.60}")
+        whole_number("step", state["step"], step_of(folder), step_of(folder))
+        real_number("seconds", state["seconds"], above=-1)
+        for name in ("position", "seed", "num_blocks", "length"):
+            whole_number(name, state["loader"][name], 0)
+        state["corpus"]["hash"]
+    except (KeyError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{folder / 'state.json'} is not that of a run: {reason}") from None
+    return state

@@ -123,6 +123,7 @@ def read_log(out: Path, step: int | None = None) -> list[dict]:
     for line in path.read_text().splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # a death may have torn the last one
             records.append(json.loads(line))
+    records = [r for r in records if isinstance(r, dict) and type(r.get("step")) is int]
     if step is None:
         return records
     return [r for r in records if r["step"] < step or (r["step"] == step and "changed" not in r)]

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import operator
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sedd_mini.noise import SCHEDULES
 from sedd_mini.text.corpus import Corpus, load_corpus
 
 OPENWEBTEXT = "runs/openwebtext"  # where the shards of --data openwebtext are looked for
+NAMED = ("docs", "synthetic", "openwebtext")  # data that are no path
 HARMLESS = {  # what may always be another when a run goes on: its steps are the same
     "device", "parallel", "accumulate", "compile", "checkpoint_activations", "valid_every",
     "valid_blocks", "valid_repeats", "save_every", "sample_every", "log_every", "tensorboard",
@@ -109,11 +111,14 @@ class Settings:
                 f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
             )
 
-    def make_corpus(self) -> Corpus:
+    def make_corpus(self, given: Collection[str] = ()) -> Corpus:
         """The text of a run in tokens; also offline for "docs" in GPT-2's (see offline.py).
 
-        OpenWebText is too large for the memory: raises ValueError where there are no shards of it.
+        Of tokenizer and vocab_size, what is `given`, or is not the default, has to fit data that
+        are in tokens already. OpenWebText is too large for the memory: raises ValueError where
+        there are no shards of it.
         """
+        asked = {"tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
         if self.data == "openwebtext":
             if not Path(OPENWEBTEXT, "shards.json").exists():
                 raise ValueError(
@@ -121,14 +126,13 @@ class Settings:
                     "python -m sedd_mini prepare --data openwebtext --tokenizer gpt2 --out "
                     f"{OPENWEBTEXT}; or choose another --data"
                 )
-            return load_corpus(OPENWEBTEXT, self.length)
+            return load_corpus(OPENWEBTEXT, self.length, **{name: asked[name] for name in given})
         if (self.data, self.tokenizer) == ("docs", "gpt2"):
             from sedd_mini.text.offline import docs_with_gpt2_tokens
 
             return docs_with_gpt2_tokens(self.length, self.vocab_size)
-        asked = {"tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        chosen = {name: value for name, value in asked.items() if value != defaults[name]}
+        chosen = {k: v for k, v in asked.items() if k in given or v != defaults[k]}
         return load_corpus(self.data, self.length, **chosen)
 
     def make_graph(self, num_tokens: int):

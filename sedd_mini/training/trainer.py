@@ -10,10 +10,12 @@ run that was killed goes on from its last checkpoint to the same weights, bit fo
 any number of processes makes the same steps, up to the rounding of sums in another order.
 """
 
+import contextlib
 import copy
 import inspect
 import json
 import math
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -26,7 +28,13 @@ from tqdm import tqdm
 from sedd_mini.baselines import mean_prediction_elbo
 from sedd_mini.checks import whole_number
 from sedd_mini.evaluate import Bound, likelihood_bound
-from sedd_mini.files import check_writable, lock, newest_checkpoint, save_tensors
+from sedd_mini.files import (
+    check_writable,
+    is_checkpoint,
+    lock,
+    newest_checkpoint,
+    save_tensors,
+)
 from sedd_mini.losses import (
     denoising_score_entropy,
     diffusion_weighted,
@@ -104,6 +112,9 @@ class Trainer:
         problem = None
         try:
             self.out = check_writable(out)
+            if (self.out / "config.json").exists() or is_checkpoint(self.out):
+                raise ValueError(f"{out} is the folder of a network or a checkpoint, not of a run: "
+                                 "name the one around it, or another")  # fmt: skip
             if self.rank == 0:
                 self.close = weakref.finalize(self, lock(self.out).release)
         except (ValueError, OSError) as error:
@@ -268,7 +279,7 @@ class Trainer:
         return network
 
     def stop_at_nan(self, loss: float, norm: float, *batch: Tensor) -> None:
-        where = "nothing was written, as the run has no folder"
+        where, saved = "nothing was written, as the run has no folder", None
         if self.out:
             part = f"-rank-{self.rank}" if self.world_size > 1 else ""
             path = self.out / f"not-finite-{self.step:08d}{part}.safetensors"
@@ -279,6 +290,7 @@ class Trainer:
             )
         raise FloatingPointError(
             f"loss {loss}, gradient norm {norm} at step {self.step}; {where}. {checkpoint.REMEDY}"
+            + (checkpoint.GOES_ON if saved else "")
         )
 
     # ---- the run -------------------------------------------------------------------------------
@@ -296,7 +308,8 @@ class Trainer:
         self.watch.reset()
         begun = self.step  # the first step is slower, and the last three are looked at closely
         first = self.rank == 0  # the one that tells
-        bar = tqdm(total=last, initial=self.step, unit="step", desc="training", disable=not first)
+        bar = tqdm(total=last, initial=self.step, unit="step", desc="training",
+                   disable=not first or sys.stderr is None)  # fmt: skip
         tell = bar.write if first else lambda text: None
         signals = distributed.Signals()
         start, recorded = time.perf_counter(), self.seconds
@@ -328,6 +341,12 @@ class Trainer:
             if self.out:
                 self.save()
                 tell(f"interrupted: step {self.step} is saved in {self.out}")
+            raise
+        except OSError:  # a reader that went or a disk that is full costs no step
+            whole = self.loader.position == self.step * s.batch_size  # it came between two steps
+            if self.out and self.world_size == 1 and whole:
+                with contextlib.suppress(OSError):  # that of the save itself, perhaps
+                    self.save()
             raise
         except RuntimeError as error:
             if self.world_size == 1:
