@@ -202,7 +202,7 @@ print(f"{size:,} parameters on {trainer.device}, products in {trainer.dtype}")
 batch = trainer.draw_batch()
 x0, x, t, *_ = batch  # (B, L), (B, L), (B,)
 with torch.no_grad():
-    loss = trainer.loss(*(v.to(trainer.device) for v in batch)).item()
+    loss = trainer.mean_loss(*(v.to(trainer.device) for v in batch)).item()
 cost = trainer.noise.rate(t) / torch.expm1(trainer.noise.total(t)) * math.log(50_257)  # (B,)
 by_hand = (cost[:, None] * (x == trainer.graph.mask_id)).mean().item()
 assert math.isclose(loss, by_hand, rel_tol=1e-3)
@@ -693,7 +693,7 @@ for name, whole, top, bottom in zip(names, *batches, strict=True):
 
 # %%
 for trainer, batch in zip((alone, first, second), batches, strict=True):
-    trainer.loss(*batch).backward()
+    trainer.mean_loss(*batch).backward()
 weights = [trainer.model.parameters() for trainer in (alone, first, second)]
 for whole, top, bottom in zip(*weights, strict=True):
     assert_close((top.grad + bottom.grad) / 2, whole.grad, rtol=1e-9, atol=1e-12)

@@ -33,7 +33,8 @@ def says_device(node, names: dict[str, list]) -> bool:
     if isinstance(node, ast.Call):
         given = {k.arg for k in node.keywords}
         spread = [k.value for k in node.keywords if k.arg is None]
-        return "device" in given or any(says_device(value, names) for value in spread)
+        placed = name_of(node) == "load" and len(node.args) > 1  # load(name, device)
+        return placed or "device" in given or any(says_device(value, names) for value in spread)
     return False
 
 
