@@ -135,7 +135,7 @@ def check_same_run(trainer, folder: Path, state: dict, change: tuple[str, ...]) 
 def other_parts(trainer, folder: Path) -> list[str]:
     """How graph, noise and network differ from those that the checkpoint was saved with."""
     then = read_json(folder / "config.json")
-    now = describe(trainer.model, trainer.graph, trainer.noise)
+    now = describe(trainer.skeleton, trainer.graph, trainer.noise)
     for config in (then, now):
         if isinstance(config.get("model"), dict):  # it may have been edited
             config["model"].pop("dropout", None)  # a setting, compared there

@@ -152,6 +152,9 @@ class Trainer:
         if self.dtype == torch.float64:
             self.model.double()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.skeleton = copy.deepcopy(self.average).to("meta")  # before weights are in shares
+        if self.out:
+            check_saveable(self.model, self.graph, self.noise)
         size = sum(p.numel() * p.element_size() for p in self.model.parameters())
         self.checkpoint_bytes = 4 * size  # weights, their average, two moments
         self.watch = Stopwatch(self.device)
@@ -167,7 +170,6 @@ class Trainer:
 
     def check_can_be_saved(self) -> None:
         """Raises now what the first save would."""
-        check_saveable(self.model, self.graph, self.noise)
         if self.rank == 0:  # the old checkpoint goes when the new one is whole
             number = 1 if newest_checkpoint(self.out) else 2
             check_writable(self.out, number * self.checkpoint_bytes)
@@ -272,8 +274,7 @@ class Trainer:
         weights = self.average.state_dict()
         if not any(map(distributed.is_sharded, weights.values())):
             return self.average
-        with torch.device("meta"):
-            network = type(self.model)(self.model.config).eval().requires_grad_(False)
+        network = copy.deepcopy(self.skeleton)
         whole = {name: distributed.whole(weight) for name, weight in weights.items()}
         network.load_state_dict(whole, assign=True)
         return network
