@@ -36,7 +36,7 @@ def record(name: str) -> dict:
 
 @cache
 def corpus(source: str, length: int, folder: Path | None = None):
-    tokenizer = load_tokenizer(folder) if folder else "bpe"
+    tokenizer = load_tokenizer(folder) if folder else None
     return load_corpus(source, length, tokenizer=tokenizer)
 
 

@@ -80,7 +80,8 @@ def main(text: str, out: str, part: str) -> None:
     if part == "1":
         options = ["--out", f"{out}/run", "--export", f"{out}/net"]
         for name, value in vars(settings(text, steps=2, parallel="fsdp")).items():
-            options += [f"--{name.replace('_', '-')}", str(value)]
+            if name != "vocab_size":  # the tokeniser of letters has its own
+                options += [f"--{name.replace('_', '-')}", str(value)]
         command(options)  # which leaves the group of processes
         return
     own = Path(out) / f"own-{distributed.rank()}"  # where the first one has a checkpoint
