@@ -25,8 +25,7 @@
 # - find your way through the book.
 #
 # *You need* nothing but a Python with this repository installed. There is not one equation here, and
-# the code may be run without being read. *Running time:* half a minute on two CPU cores. (The very
-# first run takes about ten seconds more, to gather a corpus on your machine.)
+# the code may be run without being read. *Running time:* half a minute on two CPU cores.
 
 # %% [markdown]
 # ## A picture first

@@ -256,7 +256,7 @@ def learn_merges(texts, num):
 
 # %% [markdown]
 # The corpus is on your machine already: **Python's own documentation**, the language reference and the docstrings of the standard library, about two million characters in some 480 documents.
-# (It differs a little between versions of Python, so no number about it is printed here for keeps; we assert ranges.) Fifty of its documents will do for the first merges.
+# It comes frozen inside the package, so it is the same on every Python and every machine. Fifty of its documents will do for the first merges.
 
 # %%
 assert 400 < len(python_docs()) < 600 and 1.5e6 < sum(map(len, python_docs())) < 3e6
