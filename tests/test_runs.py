@@ -21,6 +21,8 @@ from sedd_mini import files
 from sedd_mini.graphs import AbsorbingGraph
 from sedd_mini.losses import diffusion_weighted
 from sedd_mini.network.dit import DiffusionTransformer
+from sedd_mini.text.shards import prepare_shards
+from sedd_mini.training.settings import Settings
 from sedd_mini.training.trainer import Keyed, Trainer
 
 
@@ -49,6 +51,8 @@ def test_settings_are_plain_values(text):
 
 RUN = """
 import sys, time
+from sedd_mini.training.settings import Settings
+from sedd_mini.text.shards import prepare_shards
 from sedd_mini.training.settings import Settings
 from sedd_mini.training.trainer import Keyed, Trainer
 from kill_and_resume import settings
@@ -266,3 +270,16 @@ def test_dropout_keys_follow_the_rows_of_a_loss():
     assert seen["key"] == [50, 10, 90]
     with pytest.raises(ValueError, match="a noise level that no sample has"):
         model(x[:2], torch.tensor([0.5, 0.2]))
+
+
+def test_a_tokeniser_that_is_named_has_to_be_that_of_the_shards(tmp_path):
+    """By default the shards' own is taken; one that is asked for by name is not passed over."""
+    (tmp_path / "texts").mkdir()
+    for i in range(10):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"page {i}: the cat sat on the mat. " * 20)
+    prepare_shards(tmp_path / "texts", tmp_path / "shards", "chars", progress=False)
+    s = Settings(data=tmp_path / "shards", length=16)
+    assert s.make_corpus().tokenizer.vocab_size == 97
+    for given in (["tokenizer"], ["vocab_size"]):
+        with pytest.raises(ValueError, match=r"bpe|vocab_size=1024"):
+            s.make_corpus(given)
