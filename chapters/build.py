@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import takewhile
 from pathlib import Path
 
 import jupytext
@@ -26,7 +27,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 CHAPTERS = Path(__file__).resolve().parent
 PATTERN = "[0-9][0-9]_*"
-MAX_BYTES = 600_000
+MAX_BYTES = 1_200_000
 CELL_TIMEOUT = 1800  # seconds
 
 # Nothing of the machine that built it: no Python version, no environment's name.
@@ -38,6 +39,12 @@ METADATA = {
         "name": "python",
         "pygments_lexer": "ipython3",
     },
+}
+
+# Tags by which a cell is folded: in the HTML by themselves, in JupyterLab by these metadata.
+FOLDED = {
+    "hide-input": {"source_hidden": True},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
 }
 
 # What the chapters run under: no network, no progress bars in the outputs, no chance.
@@ -67,10 +74,28 @@ def read_source(path: Path) -> nbformat.NotebookNode:
     # By way of Jupytext's ipynb text, which leaves out the marks that it keeps for itself.
     notebook = nbformat.reads(jupytext.writes(notebook, fmt="ipynb"), as_version=4)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = fixed_metadata(notebook)
     for index, cell in enumerate(notebook.cells):
         cell.id = f"{path.name[:2]}-{index:03d}"
+        for tag in cell.metadata.get("tags", []):
+            if tag in FOLDED:
+                cell.metadata.setdefault("jupyter", {}).update(FOLDED[tag])
+        if cell.cell_type == "code" and (alt := alt_text(cell.source)):
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
     return notebook
+
+
+def fixed_metadata(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """METADATA, and what the header says to this builder: `sedd_mini: {edition: 2}`."""
+    ours = {key: notebook.metadata[key] for key in ("sedd_mini",) if key in notebook.metadata}
+    return nbformat.from_dict(METADATA | ours)
+
+
+def alt_text(source: str) -> str:
+    """What a cell's picture shows, in words: its first lines, `#| alt: …` and more lines `#| …`."""
+    lines = takewhile(lambda line: line.startswith("#|"), source.splitlines())
+    text = " ".join(line.removeprefix("#|").strip() for line in lines)
+    return text.removeprefix("alt:").strip() if text.startswith("alt:") else ""
 
 
 def to_bytes(notebook: nbformat.NotebookNode) -> bytes:
@@ -230,10 +255,11 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
             text = text.replace(place, name)
         return text
 
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = fixed_metadata(notebook)
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
+        alt = alt_text(cell.source)
         outputs = []
         for output in cell.outputs:
             last = outputs[-1] if outputs else None
@@ -249,6 +275,8 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
                 for kind in output.data:
                     if kind.startswith("text/"):
                         output.data[kind] = clean(output.data[kind])
+                if alt and "image/png" in output.data:  # nbconvert reads it here
+                    output.metadata.setdefault("image/png", {})["alt"] = alt
             outputs.append(output)
         cell.outputs = outputs
 

@@ -144,7 +144,7 @@ print(seconds, *heavy)
 """
 
 MAY_IMPORT = {  # part of the package → the parts that it may import, at the top of a file or inside
-    "checks": "", "files": "", "noise": "checks", "graphs": "checks", "plots": "",
+    "checks": "", "exercises": "", "files": "", "noise": "checks", "graphs": "checks", "plots": "",
     "losses": "graphs noise checks", "baselines": "losses graphs noise",
     "network": "network files graphs noise checks",
     "samplers": "network losses baselines graphs noise checks",
