@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import importlib.util
 import re
 import shutil
 import statistics
@@ -17,20 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from second_edition import CHAPTERS, build, load
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = ROOT / "chapters"
-
-
-def load(path: Path):
-    """A module by its file: chapters/ is a folder of files, not a package."""
-    spec = importlib.util.spec_from_file_location(f"tested_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load(CHAPTERS / "build.py")
 project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
