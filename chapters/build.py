@@ -10,6 +10,8 @@ its .ipynb cell by cell.
 """
 
 import argparse
+import base64
+import io
 import os
 import re
 import sys
@@ -24,6 +26,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from PIL import Image
 
 CHAPTERS = Path(__file__).resolve().parent
 PATTERN = "[0-9][0-9]_*"
@@ -275,10 +278,24 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
                 for kind in output.data:
                     if kind.startswith("text/"):
                         output.data[kind] = clean(output.data[kind])
-                if alt and "image/png" in output.data:  # nbconvert reads it here
-                    output.metadata.setdefault("image/png", {})["alt"] = alt
+                if "image/png" in output.data:
+                    output.data["image/png"] = small_picture(output.data["image/png"])
+                    if alt:  # where nbconvert reads it
+                        output.metadata.setdefault("image/png", {})["alt"] = alt
             outputs.append(output)
         cell.outputs = outputs
+
+
+def small_picture(png: str) -> str:
+    """The same picture on white, in a palette of at most 256 colours; base64 in, base64 out."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        picture = Image.new("RGBA", image.size, "white")
+        picture.alpha_composite(image.convert("RGBA"))
+        dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
+    picture = picture.convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    picture.save(small, "PNG", optimize=True, **dpi)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def build_chapter(source: Path, clients: list[NotebookClient]) -> str:
