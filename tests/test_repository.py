@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import importlib.util
 import re
 import shutil
 import statistics
@@ -17,20 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from second_edition import CHAPTERS, build, load
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = ROOT / "chapters"
-
-
-def load(path: Path):
-    """A module by its file: chapters/ is a folder of files, not a package."""
-    spec = importlib.util.spec_from_file_location(f"tested_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load(CHAPTERS / "build.py")
 project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -144,7 +132,7 @@ print(seconds, *heavy)
 """
 
 MAY_IMPORT = {  # part of the package → the parts that it may import, at the top of a file or inside
-    "checks": "", "files": "", "noise": "checks", "graphs": "checks", "plots": "",
+    "checks": "", "exercises": "", "files": "", "noise": "checks", "graphs": "checks", "plots": "",
     "losses": "graphs noise checks", "baselines": "losses graphs noise",
     "network": "network files graphs noise checks",
     "samplers": "network losses baselines graphs noise checks",
@@ -343,38 +331,24 @@ def test_rebuild_leaves_the_same_bytes(chapter, capsys):
     assert check(chapter, capsys)[0] == 0
 
 
+def add_error(notebook: nbformat.NotebookNode) -> None:
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    notebook.cells[1].outputs.append(error)
+
+
+def as_raw(notebook: nbformat.NotebookNode) -> None:
+    notebook.cells[0] = nbformat.v4.new_raw_cell(notebook.cells[0].source, id="01-000")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda nb: nb.cells[2].update(source="print(2)"), "cell 01-002: its source differs"),
         (lambda nb: nb.cells[0].update(source="# 01. Other"), "cell 01-000: its source differs"),
-        (lambda nb: nb.cells[2].update(metadata={}), "cell 01-002: its metadata differs"),
-        (lambda nb: nb.cells[2].metadata.update(tags=[]), "cell 01-002: its metadata differs"),
-        (lambda nb: nb.cells[1].update(id="other"), "cell 01-001: its id differs"),
         (lambda nb: nb.cells.pop(), "the .py has 4 cells, the .ipynb has 3"),
-        (lambda nb: nb.metadata.update(title="x"), "the notebook's metadata"),
-        (
-            lambda nb: nb.cells.__setitem__(
-                0, nbformat.v4.new_raw_cell(nb.cells[0].source, id="01-000")
-            ),
-            "cell 01-000: its cell_type differs",
-        ),
+        (lambda nb: nb.cells.append(nbformat.v4.new_code_cell("1")), "the .ipynb has 5"),
+        (as_raw, "cell 01-000: its cell_type differs"),
         (lambda nb: nb.cells[3].update(execution_count=None), "cell 01-003: not executed"),
-        (lambda nb: nb.cells[3].update(execution_count=7), "cell 01-003: executed as number 7"),
-        (
-            lambda nb: nb.cells[1].outputs.append(
-                nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
-            ),
-            "cell 01-001: ended in ValueError: no",
-        ),
-        (
-            lambda nb: nb.cells[1].outputs[0].update(text="<object at 0x7f00aa11>"),
-            "cell 01-001: shows a memory address",
-        ),
-        (
-            lambda nb: nb.cells[1].outputs[0].update(text="x" * build.MAX_BYTES),
-            f"more than {build.MAX_BYTES}",
-        ),
     ],
 )
 def test_check_finds_each_defect(chapter, capsys, change, reason):
@@ -383,6 +357,63 @@ def test_check_finds_each_defect(chapter, capsys, change, reason):
     assert code == 1
     assert out.startswith("01_tiny: ")
     assert reason in out
+
+
+def without_ids(notebook: nbformat.NotebookNode) -> None:
+    notebook.nbformat_minor = 4
+    for cell in notebook.cells:
+        del cell["id"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda nb: nb.cells[2].update(metadata={}),
+        lambda nb: nb.cells[2].metadata.update(tags=[], collapsed=True),
+        lambda nb: nb.cells[1].update(id="other"),
+        without_ids,
+        lambda nb: nb.metadata.update(title="x"),
+        lambda nb: nb.metadata.language_info.update(version="3.12.1"),
+        lambda nb: nb.cells[3].update(execution_count=7),
+        lambda nb: nb.cells[1].update(outputs=[]),
+        add_error,
+        lambda nb: nb.cells[1].outputs[0].update(text="<object at 0x7f00aa11>"),
+        lambda nb: nb.cells[1].outputs[0].update(text="x" * (build.MAX_BYTES + 1)),
+        lambda nb: nb.cells.append(nbformat.v4.new_code_cell("")),
+    ],
+)
+def test_check_allows_what_a_reader_s_run_and_save_change(chapter, capsys, change):
+    edit(chapter, change)
+    code, out = check(chapter, capsys)
+    assert code == 0, out
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda nb: nb.cells[3].update(execution_count=None), "cell 01-003: not executed"),
+        (lambda nb: nb.cells[3].update(execution_count=7), "cell 01-003: executed as number 7"),
+        (add_error, "cell 01-001: ended in ValueError: no"),
+        (
+            lambda nb: nb.cells[1].outputs[0].update(text="<object at 0x7f00aa11>"),
+            "cell 01-001: shows a memory address",
+        ),
+    ],
+)
+def test_the_builder_keeps_each_fault_out(chapter, change, reason):
+    notebook = nbformat.read(chapter.with_suffix(".ipynb"), as_version=4)
+    assert list(build.faults(notebook)) == []
+    change(notebook)
+    (fault,) = build.faults(notebook)
+    assert fault.startswith(reason)
+
+
+def test_a_notebook_too_large_is_not_written(chapter, capsys):
+    before = chapter.with_suffix(".ipynb").read_bytes()
+    chapter.write_text(f'# %%\nprint("x" * {build.MAX_BYTES})\n')
+    assert build.main(["--dir", str(chapter.parent)]) == 1
+    assert f"more than {build.MAX_BYTES}; the largest output is that of" in capsys.readouterr().out
+    assert chapter.with_suffix(".ipynb").read_bytes() == before
 
 
 def test_check_finds_a_changed_source(chapter, capsys):
