@@ -483,7 +483,8 @@ with exercise("2"):
     for i in (1, 3, 4, 5):
         calls = [s for s in seen if (s[:, i] == 40).all() and (s[:, :i] != 40).all()]
         assert calls, f"when place {i} is filled, all places to its left must be known to the network"
-        assert (calls[-1][:, i:] == 40).all(), f"place {i} was filled after places to its right"
+        right = [j for j in range(i, 6) if j != 2]
+        assert (calls[-1][:, right] == 40).all(), f"place {i} was filled after one to its right"
 
 # %% [markdown]
 # ### Exercise 3. How many words a step? (★★☆, 10 minutes)
