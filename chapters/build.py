@@ -267,6 +267,7 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
         (sys.base_prefix, "<python>"),
         (str(folder), "."),
         (str(folder.parent), ".."),
+        *([(str(folder.parent.parent), "../..")] if folder.name == SOLUTIONS else []),
         (str(Path.home()), "~"),
     ]
 
