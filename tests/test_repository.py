@@ -541,6 +541,18 @@ def test_a_failing_cell_is_named_and_the_old_notebook_stays(chapter, capsys):
     assert not dying.with_suffix(".ipynb").exists()
 
 
+def test_form_reports_core_and_laboratory(tmp_path, capsys):
+    text = "# %% [markdown]\n# Two words, $$not\n# these$$.\n#\n# ```python\n# nor = this\n# ```\n"
+    code = "\n# %%\n#| alt: not\n#| counted\nx = 1\n\ny = 2\n"
+    rest = "\n# %% [markdown]\n# ## Laboratory\n\n# %% [markdown]\n# ### Exercise 1. A\n"
+    (tmp_path / "01_tiny.py").write_text(text + code + rest)
+    assert build.main(["--form", "--dir", str(tmp_path)]) == 0
+    _, core, laboratory, guide = (x.split() for x in capsys.readouterr().out.splitlines())
+    assert core == ["01_tiny:", "core", "2", "1", "2", "2", "2", "1.0", "0", "0"]
+    assert laboratory == ["laboratory", "4", "0", "0", "0", "1"]
+    assert guide[:3] == ["guide:", "core", "2800"]
+
+
 def test_unknown_chapter_is_an_error(chapter):
     with pytest.raises(SystemExit, match="No chapter 42"):
         build.main(["--only", "42", "--dir", str(chapter.parent)])
