@@ -1,4 +1,4 @@
-"""How near to the truth the page of chapter 00 comes, for three seeds: chapters/results/00_page.json.
+"""How near to the truth the page of chapter 00 comes, for three seeds: results/00_page.json.
 
     python tests/benchmarks/page.py
 
