@@ -43,7 +43,8 @@ def bits_at(model, x0, t):
 # wrong: nats, not bits
 def bits_at(model, x0, t):
     hidden = torch.rand(x0.shape) < t
-    surprise = F.cross_entropy(model(torch.where(hidden, MASK, x0)).transpose(1, 2), x0, reduction="none")
+    x = torch.where(hidden, MASK, x0)
+    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")
     return surprise[hidden].mean()
 
 
@@ -51,7 +52,8 @@ def bits_at(model, x0, t):
 # wrong: an average over all places, where visible words count as 0
 def bits_at(model, x0, t):
     hidden = torch.rand(x0.shape) < t
-    surprise = F.cross_entropy(model(torch.where(hidden, MASK, x0)).transpose(1, 2), x0, reduction="none")
+    x = torch.where(hidden, MASK, x0)
+    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")
     return (surprise * hidden).mean() / math.log(2)
 
 
@@ -59,7 +61,8 @@ def bits_at(model, x0, t):
 # wrong: visible words count as well
 def bits_at(model, x0, t):
     hidden = torch.rand(x0.shape) < t
-    surprise = F.cross_entropy(model(torch.where(hidden, MASK, x0)).transpose(1, 2), x0, reduction="none")
+    x = torch.where(hidden, MASK, x0)
+    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")
     return surprise.mean() / math.log(2)
 
 
