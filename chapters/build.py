@@ -1,32 +1,40 @@
 """Build the chapters: each NN_name.py (Jupytext, py:percent) is run and becomes NN_name.ipynb.
 
-    python chapters/build.py                 every chapter
+    python chapters/build.py                 every chapter, and the solutions to its exercises
     python chapters/build.py --only 01 03    some of them
     python chapters/build.py --check         run nothing: is every pair whole and in step?
+    python chapters/build.py --form          run nothing: how long is each chapter, and its cells?
 
 The .py is the source; whatever is edited in an .ipynb is lost at the next build. A build that
 changes nothing leaves the same bytes. `--check` converts each .py in memory and compares it with
-its .ipynb cell by cell.
+its .ipynb cell by cell: code and text, and that all code was run. A reader's own run, saved from
+JupyterLab, changes outputs, counts and metadata, and passes.
 """
 
 import argparse
+import base64
+import io
 import os
 import re
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import takewhile
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from PIL import Image
 
 CHAPTERS = Path(__file__).resolve().parent
 PATTERN = "[0-9][0-9]_*"
-MAX_BYTES = 600_000
+SOLUTIONS = "solutions"  # a folder beside the chapters
+MAX_BYTES = 1_200_000
 CELL_TIMEOUT = 1800  # seconds
 
 # Nothing of the machine that built it: no Python version, no environment's name.
@@ -40,6 +48,12 @@ METADATA = {
     },
 }
 
+# Tags by which a cell is folded: in the HTML by themselves, in JupyterLab by these metadata.
+FOLDED = {
+    "hide-input": {"source_hidden": True},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
+}
+
 # What the chapters run under: no network, no progress bars in the outputs, no chance.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -50,12 +64,19 @@ ENVIRONMENT = {
 }
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# The file that a warning names; from the start of a word, or a long line would take minutes.
+PLACE_OF_A_CELL = re.compile(r"(?<![^\s\"'])[^\s\"']*ipykernel_\d+[/\\]\d+\.py")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 
 
 class BuildError(Exception):
     """A chapter that cannot be built; the message says which, where and why."""
+
+
+def title(source: Path) -> str:
+    """How messages call a notebook: 01_name, or solutions/01_name."""
+    return f"{SOLUTIONS}/{source.stem}" if source.parent.name == SOLUTIONS else source.stem
 
 
 # ------------------------------------------------------------------------------ the pair of files
@@ -67,10 +88,29 @@ def read_source(path: Path) -> nbformat.NotebookNode:
     # By way of Jupytext's ipynb text, which leaves out the marks that it keeps for itself.
     notebook = nbformat.reads(jupytext.writes(notebook, fmt="ipynb"), as_version=4)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = fixed_metadata(notebook)
+    start = ("s" if path.parent.name == SOLUTIONS else "") + path.name[:2]
     for index, cell in enumerate(notebook.cells):
-        cell.id = f"{path.name[:2]}-{index:03d}"
+        cell.id = f"{start}-{index:03d}"
+        for tag in cell.metadata.get("tags", []):
+            if tag in FOLDED:
+                cell.metadata.setdefault("jupyter", {}).update(FOLDED[tag])
+        if cell.cell_type == "code" and (alt := alt_text(cell.source)):
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
     return notebook
+
+
+def fixed_metadata(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """METADATA, and what the header says to this builder: `sedd_mini: {edition: 2}`."""
+    ours = {key: notebook.metadata[key] for key in ("sedd_mini",) if key in notebook.metadata}
+    return nbformat.from_dict(METADATA | ours)
+
+
+def alt_text(source: str) -> str:
+    """What a cell's picture shows, in words: its first lines, `#| alt: …` and more lines `#| …`."""
+    lines = takewhile(lambda line: line.startswith("#|"), source.splitlines())
+    text = " ".join(line.removeprefix("#|").strip() for line in lines)
+    return text.removeprefix("alt:").strip() if text.startswith("alt:") else ""
 
 
 def to_bytes(notebook: nbformat.NotebookNode) -> bytes:
@@ -100,36 +140,43 @@ def check_pair(source: Path) -> list[str]:
         nbformat.validate(notebook)
     except Exception as error:
         return [f"{target.name} is not a notebook: {str(error).splitlines()[0]}"]
-    size = target.stat().st_size
-    reasons = [f"{size} bytes, more than {MAX_BYTES}"] if size > MAX_BYTES else []
-    return reasons + list(differences(read_source(source), notebook)) + list(faults(notebook))
+    return [*differences(read_source(source), notebook), *not_executed(notebook)]
 
 
 def differences(expected: nbformat.NotebookNode, found: nbformat.NotebookNode) -> Iterator[str]:
-    """Where a notebook is not what its .py says, outputs aside."""
+    """Where the code or the text of a notebook is not what its .py says."""
+    cells = list(found.cells)
+    while len(cells) > len(expected.cells) and not cells[-1].source.strip():
+        cells.pop()  # JupyterLab adds one when the last cell is run
     if not expected.cells:
         yield "the .py has no cells"
-    if len(expected.cells) != len(found.cells):
-        yield f"the .py has {len(expected.cells)} cells, the .ipynb has {len(found.cells)}"
-    if expected.metadata != found.metadata:
-        yield "the notebook's metadata are not those the builder writes"
-    for want, have in zip(expected.cells, found.cells, strict=False):
-        for key in ("cell_type", "source", "metadata", "id"):
-            if want[key] != have.get(key):
+    if len(expected.cells) != len(cells):
+        yield f"the .py has {len(expected.cells)} cells, the .ipynb has {len(cells)}"
+    for want, have in zip(expected.cells, cells, strict=False):
+        for key in ("cell_type", "source"):
+            if want[key] != have[key]:
                 yield f"cell {want.id}: its {key} differs from the .py"
 
 
+def code_cells(notebook: nbformat.NotebookNode) -> list[tuple[str, nbformat.NotebookNode]]:
+    """The code cells that have code, and how a message calls each."""
+    return [
+        (f"cell {cell.get('id', index)}", cell)
+        for index, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
+
+
+def not_executed(notebook: nbformat.NotebookNode) -> list[str]:
+    cells = code_cells(notebook)
+    return [f"{name}: not executed" for name, cell in cells if cell.execution_count is None]
+
+
 def faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
-    """What a finished notebook must not have: cells not run, errors, memory addresses."""
-    count = 0
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
-        count += 1
-        name = f"cell {cell.get('id', index)}"
-        if cell.execution_count is None:
-            yield f"{name}: not executed"
-        elif cell.execution_count != count:
+    """What a notebook just built must not have: cells not run, errors, memory addresses."""
+    yield from not_executed(notebook)
+    for count, (name, cell) in enumerate(code_cells(notebook), 1):
+        if cell.execution_count not in (None, count):
             yield f"{name}: executed as number {cell.execution_count}, its place is {count}"
         for output in cell.outputs:
             expected = "raises-exception" in cell.metadata.get("tags", [])
@@ -157,17 +204,17 @@ def check(sources: list[Path]) -> int:
     bad = [source for source in sources if found[source]]
     for source in bad:
         for reason in found[source][:5]:
-            print(f"{source.stem}: {reason}")
+            print(f"{title(source)}: {reason}")
         if len(found[source]) > 5:
-            print(f"{source.stem}: and {len(found[source]) - 5} more")
+            print(f"{title(source)}: and {len(found[source]) - 5} more")
     if bad:
         numbers = " ".join(sorted({source.name[:2] for source in bad}))
         print(
-            f"{len(bad)} of {len(sources)} chapters are not whole, or out of step with their .py. "
+            f"{len(bad)} of {len(sources)} notebooks are not whole, or out of step with their .py. "
             f"To build them: python chapters/build.py --only {numbers}"
         )
     else:
-        print(f"{len(sources)} chapters: every notebook is executed and in step with its .py")
+        print(f"{len(sources)} notebooks: every one is executed and in step with its .py")
     return len(bad)
 
 
@@ -195,7 +242,7 @@ def run(notebook: nbformat.NotebookNode, source: Path, clients: list[NotebookCli
         where = (
             f"cell {started[-1].id}:\n\n{indent(started[-1].source)}\n" if started else "no cell"
         )
-        raise BuildError(f"{source.stem} failed in {where}\n{explain(error, started)}") from None
+        raise BuildError(f"{title(source)} failed in {where}\n{explain(error, started)}") from None
     finally:
         clients.remove(client)
 
@@ -221,19 +268,21 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
         (sys.base_prefix, "<python>"),
         (str(folder), "."),
         (str(folder.parent), ".."),
+        *([(str(folder.parent.parent), "../..")] if folder.name == SOLUTIONS else []),
         (str(Path.home()), "~"),
     ]
 
     def clean(text: str) -> str:
-        text = re.sub(r"[^\s\"']*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
+        text = PLACE_OF_A_CELL.sub("<cell>", text)
         for place, name in places:
             text = text.replace(place, name)
         return text
 
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = fixed_metadata(notebook)
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
+        alt = alt_text(cell.source)
         outputs = []
         for output in cell.outputs:
             last = outputs[-1] if outputs else None
@@ -249,8 +298,24 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
                 for kind in output.data:
                     if kind.startswith("text/"):
                         output.data[kind] = clean(output.data[kind])
+                if "image/png" in output.data:
+                    output.data["image/png"] = small_picture(output.data["image/png"])
+                    if alt:  # where nbconvert reads it
+                        output.metadata.setdefault("image/png", {})["alt"] = alt
             outputs.append(output)
         cell.outputs = outputs
+
+
+def small_picture(png: str) -> str:
+    """The same picture on white, in a palette of at most 256 colours; base64 in, base64 out."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        picture = Image.new("RGBA", image.size, "white")
+        picture.alpha_composite(image.convert("RGBA"))
+        dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
+    picture = picture.convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    picture.save(small, "PNG", optimize=True, **dpi)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def build_chapter(source: Path, clients: list[NotebookClient]) -> str:
@@ -269,7 +334,7 @@ def build_chapter(source: Path, clients: list[NotebookClient]) -> str:
             f"the largest output is that of cell {largest}, {sizes[largest]} bytes"
         )
     if reasons:
-        raise BuildError("\n".join(f"{source.stem}: {reason}" for reason in reasons))
+        raise BuildError("\n".join(f"{title(source)}: {reason}" for reason in reasons))
     target = source.with_suffix(".ipynb")
     same = target.exists() and target.read_bytes() == content
     if not same:
@@ -286,10 +351,10 @@ def build(sources: list[Path], jobs: int) -> int:
     failures: list[str] = []
     clients: list[NotebookClient] = []
     start = time.perf_counter()
-    width = max(len(source.stem) for source in sources)
+    width = max(len(title(source)) for source in sources)
     pool = ThreadPoolExecutor(jobs)
     waiting = {pool.submit(build_chapter, source, clients): source for source in sources}
-    print(f"Running {len(sources)} chapters; each is reported when it is done.", flush=True)
+    print(f"Running {len(sources)} notebooks; each is reported when it is done.", flush=True)
     try:
         while waiting:
             done, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
@@ -300,7 +365,7 @@ def build(sources: list[Path], jobs: int) -> int:
                 except BuildError as error:
                     failures.append(str(error))
                     line = "  FAILED"
-                print(f"{source.stem:{width}}{line}", flush=True)
+                print(f"{title(source):{width}}{line}", flush=True)
     except BaseException:
         for future in waiting:
             future.cancel()
@@ -314,17 +379,85 @@ def build(sources: list[Path], jobs: int) -> int:
         print(f"\n{failure}")
     seconds = time.perf_counter() - start
     built = len(sources) - len(failures)
-    print(f"{built} of {len(sources)} chapters built in {seconds:.1f} s")
+    print(f"{built} of {len(sources)} notebooks built in {seconds:.1f} s")
     return len(failures)
+
+
+# ------------------------------------------------------------------------------------------- form
+
+GUIDE = ("guide: core", "2800", "30", "", "<= 8", "<= 25", "8-12", "", "3-5")
+COLUMNS = ("", "words", "cells", "lines", "median", "longest", "words/line", "figures", "exercises")
+FENCED = re.compile(r"^```.*?^```[^\n]*$|\$\$.*?\$\$", re.DOTALL | re.MULTILINE)
+
+
+def core_and_laboratory(cells: list) -> tuple[list, list]:
+    """The cells before the heading `## Laboratory`, and those from there on."""
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and re.search(r"^## Laboratory", cell.source, re.M):
+            return cells[:index], cells[index:]
+    return cells, []
+
+
+def code_lines(source: str) -> list[str]:
+    """The lines of a cell without its alt text and blank lines."""
+    return [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
+
+
+def words(source: str) -> int:
+    """Words of prose: without blocks of code and equations, and without HTML's tags."""
+    text = re.sub(r"<[^>]+>", " ", FENCED.sub(" ", source))
+    return sum(any(letter.isalnum() for letter in word) for word in text.split())
+
+
+def measure(cells: list) -> list[str]:
+    """One line of the table of `form`."""
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    lengths = [len(code_lines(cell.source)) for cell in cells if cell.cell_type == "code"]
+    prose, lines = sum(map(words, texts)), sum(lengths)
+    pictures = [
+        output
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if any(kind.startswith("image/") for kind in output.get("data", {}))
+    ]
+    asked = [text for text in texts if text.startswith("### Exercise ")]
+    numbers = [prose, len(lengths), lines]
+    middle = [f"{statistics.median(lengths):g}", max(lengths)] if lengths else ["", ""]
+    ratio = f"{prose / lines:.1f}" if lines else ""
+    return [str(n) for n in (*numbers, *middle, ratio, len(pictures), len(asked))]
+
+
+def form(sources: list[Path]) -> None:
+    """Print how long each chapter and its cells are, beside the guide; figures as last built."""
+    rows = [COLUMNS]
+    for source in sources:
+        if source.parent.name == SOLUTIONS or not source.exists():
+            continue
+        cells = read_source(source).cells
+        if source.with_suffix(".ipynb").exists():
+            stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
+            for cell, old in zip(cells, stored, strict=False):
+                if cell.source == old.source and "outputs" in old:
+                    cell.outputs = old.outputs
+        core, laboratory = core_and_laboratory(cells)
+        rows.append((f"{source.stem}: core", *measure(core)))
+        if laboratory:
+            rows.append(("laboratory", *measure(laboratory)))
+    widths = [max(len(row[i]) for row in (*rows, GUIDE)) for i in range(len(COLUMNS))]
+    for row in (*rows, GUIDE):
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([first, *others]))
 
 
 # ----------------------------------------------------------------------------------- command line
 
 
 def find_sources(folder: Path, only: list[str] | None) -> list[Path]:
-    """The .py of every chapter in the folder, whether it exists or only its .ipynb does."""
-    files = [*folder.glob(PATTERN + ".py"), *folder.glob(PATTERN + ".ipynb")]
-    sources = sorted({path.with_suffix(".py") for path in files})
+    """The .py of every chapter and solution, whether it exists or only its .ipynb does."""
+    folders = folder, folder / SOLUTIONS
+    files = [path for place in folders for path in place.glob(PATTERN)]
+    sources = {path.with_suffix(".py") for path in files if path.suffix in (".py", ".ipynb")}
+    sources = sorted(sources, key=lambda source: (source.name, source.parent))
     if only is not None:
         unknown = sorted(set(only) - {source.name[:2] for source in sources})
         if unknown:
@@ -340,6 +473,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="compare and inspect; run nothing")
+    parser.add_argument("--form", action="store_true", help="report lengths; run nothing")
     parser.add_argument("--only", nargs="+", metavar="NN", help="these chapters alone")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="chapters at a time")
     parser.add_argument("--dir", type=Path, default=CHAPTERS, help="another folder of chapters")
@@ -350,6 +484,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not folder.is_dir():
         parser.error(f"--dir: there is no folder {options.dir}")
     sources = find_sources(folder, options.only)
+    if options.form:
+        form(sources)
+        return 0
     if options.check:
         return 1 if check(sources) else 0
     missing = [source.name for source in sources if not source.exists()]
