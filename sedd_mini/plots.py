@@ -13,7 +13,6 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image
 from matplotlib.animation import PillowWriter
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -162,11 +161,13 @@ def show_frame(
 def film(
     pieces: Sequence[str], births: Sequence[int], moments: Sequence[int], size: tuple[float, float],
     new: int = 5, **layout,
-) -> Image:  # fmt: skip
-    """The same as a moving picture: a GIF that a notebook shows, a frame for each moment.
+):  # fmt: skip
+    """The same as a moving picture, IPython's Image of a GIF: a frame for each moment.
 
     size: of the picture, in inches. Blue is what appeared in the last `new` frames of the sampler.
     """
+    from IPython.display import Image
+
     fig, ax = plt.subplots(figsize=size)
     writer = PillowWriter(fps=3)
     with tempfile.TemporaryDirectory() as folder:
