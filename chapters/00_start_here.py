@@ -444,7 +444,7 @@ with exercise("1"):
     given = []
     bits_at(lambda x: given.append(x) or torch.zeros(*x.shape, 40), x0, 0.3)
     share = (given[0] == 40).double().mean(0)  # (50,): of 64 rows, at each place
-    assert abs(share.mean() - 0.3) < 0.05, "a share t of the words should be hidden from the network"
+    assert abs(share.mean() - 0.3) < 0.05, "a share t of the words should be hidden from it"
     assert share.min() > 0.02 and share.max() < 0.65, "every word should have the same chance"
 
 # %% [markdown]
