@@ -4,6 +4,7 @@ Only this module imports matplotlib. The colours keep apart for every common kin
 blindness, and in grey.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -119,3 +120,44 @@ def show_tokens(
 def _as_rows(worlds: Sequence) -> Sequence:
     nested = isinstance(worlds[0], list | tuple)
     return worlds if nested else [worlds]
+
+
+def show_states(
+    ax: plt.Axes, names: Sequence[str], Q, places: Sequence[tuple[float, float]] | None = None,
+    rates: bool = True, colours: Sequence[str] = (), size: float = 0.3,
+) -> None:  # fmt: skip
+    """Draw a chain as a diagram on ax: a disc a state, an arrow a possible jump, its rate beside it.
+
+    Q: (S, S), entry (y, x) the rate of x → y; arrows where it is positive. places: (x, y) of each
+    disc (default: on a circle, clockwise from the top); size: its radius. rates: write them.
+    """
+    Q = np.asarray(Q, dtype=float)
+    turn = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
+    places = np.stack([np.cos(turn), np.sin(turn)], -1) if places is None else np.asarray(places)
+    for x, y in itertools.permutations(range(len(names)), 2):
+        if Q[y, x] <= 0:
+            continue
+        start, end = places[x], places[y]
+        along = (end - start) / np.linalg.norm(end - start)
+        across = np.array([-along[1], along[0]])  # to the left of the way: two-way jumps part
+        bow = 0.14 if Q[x, y] > 0 else 0.0
+        ax.annotate(
+            "", end - size * along + 0.2 * size * across * (bow > 0),
+            start + size * along + 0.2 * size * across * (bow > 0),
+            arrowprops={
+                "arrowstyle": "-|>", "color": GREY, "lw": 1.4, "shrinkA": 1, "shrinkB": 1,
+                "mutation_scale": 12, "connectionstyle": f"arc3,rad={-bow}",
+            },
+        )  # fmt: skip
+        if rates:
+            height = 0.2 * size + bow * (np.linalg.norm(end - start) - 2 * size) / 2
+            middle = (start + end) / 2 + (height + 0.13) * across
+            ax.text(*middle, f"{Q[y, x]:g}", ha="center", va="center", fontsize=11)
+    for i, (name, place) in enumerate(zip(names, places, strict=True)):
+        colour = colours[i] if len(colours) else BLUE
+        ax.add_patch(plt.Circle(place, size, color=colour, lw=0))
+        ax.text(*place, name, ha="center", va="center", color="white", fontsize=11.5)
+    low, high = places.min(0) - size - 0.1, places.max(0) + size + 0.1
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_axis_off()
