@@ -158,6 +158,7 @@ def show_states(
         ax.add_patch(plt.Circle(place, size, color=colour, lw=0))
         ax.text(*place, name, ha="center", va="center", color="white", fontsize=11.5)
     low, high = places.min(0) - size - 0.1, places.max(0) + size + 0.1
-    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    ax.update_datalim([low, high])
+    ax.margins(0)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_axis_off()
