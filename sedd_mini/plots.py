@@ -126,10 +126,11 @@ def show_states(
     ax: plt.Axes, names: Sequence[str], Q, places: Sequence[tuple[float, float]] | None = None,
     rates: bool = True, colours: Sequence[str] = (), size: float = 0.3,
 ) -> None:  # fmt: skip
-    """Draw a chain as a diagram on ax: a disc a state, an arrow a possible jump, its rate beside it.
+    """Draw a chain as a diagram on ax: a disc is a state, an arrow a possible jump.
 
     Q: (S, S), entry (y, x) the rate of x → y; arrows where it is positive. places: (x, y) of each
-    disc (default: on a circle, clockwise from the top); size: its radius. rates: write them.
+    disc (default: on a circle, clockwise from the top); size: its radius. rates: write them
+    beside the arrows.
     """
     Q = np.asarray(Q, dtype=float)
     turn = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
