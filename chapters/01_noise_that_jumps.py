@@ -70,7 +70,8 @@ x0 = torch.tensor([alphabet.index(c) for c in "noise that jumps"])
 #| alt: Two grids of letters, six rows each. Down the rows the sentence "noise that jumps" loses
 #| more and more letters: to random letters on the left, to black squares on the right.
 fig, axes = plots.plt.subplots(1, 2, figsize=(10, 2.7))
-lost, names = [], ("Uniform: a lost letter becomes another one", "Absorbing: a lost letter is hidden")
+lost = []
+names = "Uniform: a lost letter becomes another one", "Absorbing: a lost letter is hidden"
 for ax, graph, name in zip(axes, [UniformGraph(27), AbsorbingGraph(27)], names):
     rows, generator = [x0], torch.Generator().manual_seed(324)
     for _ in range(5):
@@ -108,8 +109,8 @@ Q = torch.tensor(
 )
 
 # %% tags=["hide-input"]
-#| alt: Three discs in a row, cat, dog and owl. Arrows with rates: cat to dog 1, dog to cat 2,
-#| dog to owl 1, owl to dog 0.5.
+#| alt: Three discs in a row, cat, dog and owl. Arrows with rates: cat to dog 1, dog to cat 2, dog
+#| to owl 1, owl to dog 0.5.
 fig, ax = plots.plt.subplots(figsize=(6, 1.9))
 places = [(0, 0), (2.2, 0), (4.4, 0)]
 plots.show_states(ax, words, Q, places, colours=plots.COLOURS)
@@ -192,8 +193,8 @@ def simulate(x, sigma, generator):
         path.append((now, x))
 
 # %% tags=["hide-input"]
-#| alt: Three step curves over time, which jump between the levels cat, dog and owl. They
-#| stay longest on owl and leave dog soon.
+#| alt: Three step curves over time, which jump between the levels cat, dog and owl. They stay
+#| longest on owl and leave dog soon.
 generator = torch.Generator().manual_seed(11)
 fig, ax = plots.plt.subplots(figsize=(7, 2.6))
 for i in range(3):
@@ -256,8 +257,8 @@ print(f"rate of cat → owl: {Q[2, 0]:.0f}    P(owl | cat) after σ̄ = 1: {K[2,
 assert torch.allclose(K.sum(0), torch.ones(3))
 
 # %% tags=["hide-input"]
-#| alt: Three panels, for a start as cat, dog and owl. In each the probabilities of cat, dog and owl
-#| start at 0 or 1 and flatten at 0.4, 0.2 and 0.4.
+#| alt: Three panels, for a start as cat, dog and owl. In each the probabilities of cat, dog and
+#| owl start at 0 or 1 and flatten at 0.4, 0.2 and 0.4.
 sigmas = torch.linspace(0, 10, 200)
 curves = torch.matrix_exp(sigmas[:, None, None] * Q)  # (200, 3, 3): σ̄, now, start
 fig, axes = plots.plt.subplots(1, 3, figsize=(9, 2.7), sharey=True)
@@ -299,8 +300,8 @@ Q_absorbing[:N, :N] = -torch.eye(N)
 Q_absorbing[N, :N] = 1.0
 
 # %% tags=["hide-input"]
-#| alt: Left, five letters on a circle, with arrows from each to every other. Right, five letters in a
-#| row, with one arrow each, at rate 1, down to MASK, and no arrow out of MASK.
+#| alt: Left, five letters on a circle, with arrows from each to every other. Right, five letters
+#| in a row, with one arrow each, at rate 1, down to MASK, and no arrow out of MASK.
 fig, axes = plots.plt.subplots(1, 2, figsize=(9, 3.7))
 plots.show_states(axes[0], list("abcde"), Q_uniform, rates=False, size=0.17)
 places = [(0.9 * i, 2.3) for i in range(N)] + [(1.8, 0)]
@@ -407,8 +408,8 @@ def geometric(t, sigma_min=1e-4, sigma_max=20.0):
 # instead of 0, as if that much noise had come before $t = 0$.
 
 # %% tags=["hide-input"]
-#| alt: Share of tokens hit against time. The log-linear schedule is a straight line from 0 to 1. The
-#| geometric one stays near 0 until t = 0.6, then rises steeply to 1.
+#| alt: Share of tokens hit against time. The log-linear schedule is a straight line from 0 to 1.
+#| The geometric one stays near 0 until t = 0.6, then rises steeply to 1.
 t = torch.linspace(0, 1, 201)
 fig, ax = plots.plt.subplots(figsize=(7, 3.1))
 ax.plot(t, 1 - torch.exp(-log_linear(t)))
@@ -444,8 +445,8 @@ print("if they were independent:", round(product.diag().sum().item(), 2))
 # 0.45; independent words with the same frequencies would be with 0.36.
 
 # %% tags=["hide-input"]
-#| alt: The nine pairs of cat, dog and owl as a grid of discs. Arrows join only pairs that stand next to
-#| each other in a row or a column.
+#| alt: The nine pairs of cat, dog and owl as a grid of discs. Arrows join only pairs that stand
+#| next to each other in a row or a column.
 fig, ax = plots.plt.subplots(figsize=(5.4, 3.8))
 Q_pair = torch.kron(Q, torch.eye(3)) + torch.kron(torch.eye(3), Q)  # (9, 9)
 places = [(1.7 * j, -1.05 * i) for i in range(3) for j in range(3)]
@@ -611,8 +612,9 @@ for high, low in pairwise(levels.flip(0)):
     back.append(walk_pairs_back(back[-1], high, low, steps, generator))
 
 # %% tags=["hide-input"]
-#| alt: Two rows of six pictures. The upper row shows a spiral that fades into even grey from left to
-#| right. The lower row, read from right to left, shows even grey out of which the same spiral appears.
+#| alt: Two rows of six pictures. The upper row shows a spiral that fades into even grey from left
+#| to right. The lower row, read from right to left, shows even grey out of which the same spiral
+#| appears.
 hit = [f"{100 * (1 - torch.exp(-s)):.0f} % hit" for s in levels]
 titles = [rf"$\bar\sigma$ = {s:.1f}" + f"\n{text}" for s, text in zip(levels, hit)]
 pictures = [[spiral.histogram(x) for x in xs] for xs in (forward, back[::-1])]
@@ -636,7 +638,8 @@ from sedd_mini.worlds.ctmc import total_variation
 
 exact_pairs, jumps = spiral.reverse_gillespie(back[0], 4.0, generator=generator)
 fresh = spiral.sample_data(15_000, generator)
-samples = {"start": back[0], "your steps": back[-1], "exact jumps": exact_pairs, "fresh samples": fresh}
+samples = {"start": back[0], "your steps": back[-1], "exact jumps": exact_pairs}
+samples["fresh samples"] = fresh
 tv = {name: total_variation(spiral.histogram(x), world) for name, x in samples.items()}
 for name, value in tv.items():
     print(f"{name:14} TV from the spiral {value:.2f}")
@@ -664,8 +667,8 @@ for high, low in pairwise([4.0, 2.0, 1.0, 0.5, 0.2, 0.0]):
     back, jumps_masked = [*back, x], jumps_masked + more
 
 # %% tags=["hide-input"]
-#| alt: Six pictures. From right to left, all ink is first in one corner, then on the lower and the right
-#| edge, and at last on a spiral.
+#| alt: Six pictures. From right to left, all ink is first in one corner, then on the lower and the
+#| right edge, and at last on a spiral.
 pictures = [masked.histogram(x) for x in back[::-1]]
 fig = plots.show_worlds(pictures, titles, ["reverse\n←"], vmax=world.max())
 fig.set_figheight(2.9)
@@ -886,7 +889,8 @@ import torch
 def leap_chances(x: torch.Tensor, rates: torch.Tensor, h: float) -> torch.Tensor:
     """Where tokens are after h. x (M,) int64; rates (M, S), entry y the rate of x → y → (M, S).
 
-    The entry of `rates` at y = x may hold anything, and does not count. Some y ≠ x has a positive rate.
+    The entry of `rates` at y = x may hold anything, and does not count. Some other y has a rate
+    above 0.
     """
     raise NotImplementedError
 
@@ -967,7 +971,8 @@ with exercise("5"):
         true = torch.matrix_exp(sigma * Q_ring.double())[:, start]
         wrong = (found - true).abs()
         y = wrong.argmax()
-        message = f"from {start}, σ̄ = {sigma}: {y} comes {found[y]:.3f} of the time, not {true[y]:.3f}"
+        shares = f"{found[y]:.3f} of the time, not {true[y]:.3f}"
+        message = f"from {start}, σ̄ = {sigma}: {y} comes {shares}"
         assert wrong.max() < 0.008, message
 
 # %% [markdown]
@@ -1212,8 +1217,9 @@ def scaled(factor):
 
 
 stationary = torch.tensor([0.4, 0.2, 0.4])
-for name, factor, begin in (("exact", 1.0, p_at(3.0)), ("ratios × 1.2", 1.2, p_at(3.0)),
-                            ("ratios × 0.8", 0.8, p_at(3.0)), ("wrong start", 1.0, stationary)):  # fmt: skip
+cases = [("exact", 1.0, p_at(3.0)), ("wrong start", 1.0, stationary)]
+cases += [(f"ratios × {factor}", factor, p_at(3.0)) for factor in (1.2, 0.8)]
+for name, factor, begin in cases:
     end = chain.reverse_marginal(scaled(factor), sigma_max=3.0, p_base=begin)
     print(f"{name:12}  sum {end.sum():.2f}   TV from the data {total_variation(end, p0):.3f}")
     assert factor != 1 or begin is stationary or torch.allclose(end, p0, atol=1e-4)
@@ -1236,7 +1242,8 @@ for name, factor, begin in (("exact", 1.0, p_at(3.0)), ("ratios × 1.2", 1.2, p_
 generator = torch.Generator().manual_seed(5)
 direct = [spiral.histogram(spiral.sample_data(15_000, generator)) for _ in range(20)]
 honest = torch.tensor([total_variation(histogram, world) for histogram in direct])
-for law, target in ((spiral.histogram(exact_pairs), world), (masked.histogram(back[-1]), masked.p0)):
+found_laws = spiral.histogram(exact_pairs), masked.histogram(back[-1])
+for law, target in zip(found_laws, (world, masked.p0)):
     assert abs(total_variation(law, target) - honest.mean()) < 5 * honest.std()
 assert total_variation(spiral.marginal(4.0), torch.full((32, 32), 1 / 1024)) < 0.01
 everywhere = ratios_of(noisy_world(torch.tensor(0.5)), spiral.states)
