@@ -128,53 +128,48 @@ def rate(t):
 # The noise decides *when* a MASK turns (the factor $1/(e^{\bar\sigma} - 1)$), and the data decide *into what* ($p_0$). For several tokens
 # $p_0(y)$ becomes the probability of $y$ given the visible tokens.
 #
-# This explains a line of the page. The total rate is $1/(e^{\bar\sigma} - 1)$. With $t = 1 - e^{-\bar\sigma}$ it becomes $1/t$ per unit of $t$, so a word hidden at
-# $t$ is still hidden at $s < t$ with probability $e^{-\int_s^t du/u} = s/t$. It is shown with probability $(t - s)/t$, which is the line
-# `shown = torch.rand(x.shape) < (t - s) / t`.
+# The chapter found the page's line `shown = torch.rand(x.shape) < (t - s) / t` without rates. It follows from them too. The total rate
+# is $1/(e^{\bar\sigma} - 1)$. With $t = 1 - e^{-\bar\sigma}$ it becomes $1/t$ per unit of $t$, so a word hidden at $t$ is still hidden at $s < t$
+# with probability $e^{-\int_s^t du/u} = s/t$, and is shown with probability $(t - s)/t$.
 
 # %% tags=["solution"]
-import math
 import torch
 
 
 def unmask_rates(p0, sigma):
-    return p0 / math.expm1(sigma)
+    return p0 / torch.expm1(sigma)
 
 # %% tags=["wrong"]
 # Divides by nothing: p(y) instead of p(y)/p(MASK).
-import math
 import torch
 
 
 def unmask_rates(p0, sigma):
-    return p0 * math.exp(-sigma)
+    return p0 * torch.exp(-sigma)
 
 # %% tags=["wrong"]
 # Forgets that a word must have been spared to be seen: p0(y)/p(MASK).
-import math
 import torch
 
 
 def unmask_rates(p0, sigma):
-    return p0 / (1 - math.exp(-sigma))
+    return p0 / (1 - torch.exp(-sigma))
 
 # %% tags=["wrong"]
 # The ratio upside down.
-import math
 import torch
 
 
 def unmask_rates(p0, sigma):
-    return math.expm1(sigma) / p0
+    return torch.expm1(sigma) / p0
 
 # %% tags=["wrong"]
 # The same rate for every word: the data are left out.
-import math
 import torch
 
 
 def unmask_rates(p0, sigma):
-    return torch.ones_like(p0) / len(p0) / math.expm1(sigma)
+    return torch.ones_like(p0) / len(p0) / torch.expm1(sigma)
 
 # %% [markdown]
 # ## Exercise 4. A step that cannot be too large
@@ -311,3 +306,45 @@ def ring_rates(N):
 
 def ring_noise(x0, sigma, N):
     return (x0 + torch.poisson(torch.full(x0.shape, sigma)).long()) % N
+
+# %% tags=["wrong"]
+# Draws for all tokens from the column of the first one.
+import torch
+
+
+def ring_rates(N):
+    I = torch.eye(N)
+    return (I.roll(1, 0) + I.roll(-1, 0)) / 2 - I
+
+
+def ring_noise(x0, sigma, N):
+    column = torch.matrix_exp(sigma * ring_rates(N))[:, x0.flatten()[0]]
+    return torch.multinomial(column, x0.numel(), replacement=True).view_as(x0)
+
+# %% tags=["wrong"]
+# Jumps to the next value only: the total rate is right, but half of the arrows are missing.
+import torch
+
+
+def ring_rates(N):
+    I = torch.eye(N)
+    return I.roll(1, 0) - I
+
+
+def ring_noise(x0, sigma, N):
+    kernel = torch.matrix_exp(sigma * ring_rates(N))
+    return torch.multinomial(kernel[:, x0.flatten()].T, 1).view_as(x0)
+
+# %% tags=["wrong"]
+# Right for N = 6 alone.
+import torch
+
+
+def ring_rates(N):
+    I = torch.eye(N)
+    return (I.roll(1, 0) + I.roll(-1, 0)) / 2 - I
+
+
+def ring_noise(x0, sigma, N):
+    mean = torch.full(x0.shape, sigma / 2)
+    return (x0 + (torch.poisson(mean) - torch.poisson(mean)).long()) % 6
