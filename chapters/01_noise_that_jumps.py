@@ -862,7 +862,7 @@ import torch
 
 
 def unmask_rates(p0: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """The reverse rates from MASK to each of the N words at total noise sigma (); p0 (N,) → (N,)."""
+    """The reverse rates from MASK to each word at total noise sigma (); p0 (N,) → (N,)."""
     raise NotImplementedError
 
 # %% tags=["check"]
