@@ -498,7 +498,7 @@ with exercise("2"):
     for i in range(6):
         hidden = ~given & (place >= i)  # what should still be hidden when place i is filled
         asked = any(((c == 40) == hidden).all() for c in calls)
-        assert asked, f"place {i}: when it is filled, the network sees all that is to its left, only"
+        assert asked, f"place {i} must be filled when all to its left is, and nothing to its right"
 
 # %% [markdown]
 # ### Exercise 3. Times to measure (★★☆, 15 minutes)
