@@ -1,0 +1,224 @@
+"""Judging what a model writes: judges, what stands beside them, divergence from a known source."""
+
+import math
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from texts import seeded, small_bpe
+
+from sedd_mini.evaluation.generated import (
+    CausalJudge,
+    Scores,
+    check_source,
+    divergence,
+    draw,
+    entropy,
+    judge_samples,
+    plug_in,
+    score_by_source,
+    statistics,
+)
+from sedd_mini.model import load
+from sedd_mini.text.synthetic import HiddenMarkovChain, SyntheticLanguage
+
+NET = Path(__file__).parents[1] / "chapters/checkpoints/synthetic-absorb"
+LANGUAGE = SyntheticLanguage()
+
+
+def save_judge(folder, length: int = 16, vocab_size: int | None = None, nan: bool = False):
+    """A random GPT-2 of two blocks with a small BPE beside it; the model, for comparison."""
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    backend = small_bpe().backend
+    size = backend.get_vocab_size() if vocab_size is None else vocab_size
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=size, n_positions=length, n_embd=8, n_layer=2, n_head=2,
+                        initializer_range=1.0)  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+    if nan:
+        model.transformer.ln_f.weight.data.fill_(math.nan)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>").save_pretrained(
+        folder
+    )
+    return model
+
+
+# ---- judges --------------------------------------------------------------------------------------
+
+
+def test_scores_in_both_forms():
+    scores = Scores(torch.tensor([2.0, 6.0, 1.0]), torch.tensor([2, 3, 4]))
+    said = scores.as_dict()
+    assert said["tokens"] == 9
+    assert said["nats_per_token"] == pytest.approx(1)
+    assert said["perplexity"] == pytest.approx(math.e)
+    forms = [math.exp(1), math.exp(2), math.exp(1 / 4)]
+    assert said["perplexity_mean_of_sequences"] == pytest.approx(sum(forms) / 3)
+    alone = Scores(torch.tensor([2.0]), torch.tensor([2])).as_dict()
+    assert alone["perplexity"] == pytest.approx(math.e)
+    assert alone["perplexity_error"] is alone["perplexity_mean_of_sequences_error"] is None
+    far = Scores(torch.tensor([2000.0, 1.0]), torch.tensor([2, 2])).as_dict()
+    assert far["perplexity_mean_of_sequences"] is None  # beyond what a float holds
+
+
+def test_error_bars_hold_the_spread_of_many_repetitions():
+    generator, found = seeded(), []
+    for _ in range(300):
+        tokens = torch.randint(5, 20, (50,), generator=generator)
+        nats = tokens * (1.5 + 0.5 * torch.randn(50, generator=generator))
+        found.append(Scores(nats, tokens).as_dict())
+    for name in ("perplexity", "perplexity_mean_of_sequences", "nats_per_token"):
+        values = torch.tensor([said[name] for said in found])
+        errors = torch.tensor([said[f"{name}_error"] for said in found])
+        assert 0.8 < errors.mean() / values.std() < 1.2, name
+
+
+def test_a_causal_judge_scores_all_tokens_but_the_first(tmp_path):
+    model = save_judge(tmp_path)
+    judge = CausalJudge(str(tmp_path))
+    texts = ["The small cats", "sleep often, and quietly near the river", "zq", "x" * 40]
+    scores = judge.score(texts, progress=False)
+    for text, nats, tokens in zip(texts, scores.nats, scores.tokens, strict=True):
+        ids, expected, count = small_bpe().encode(text), 0.0, 0
+        for start in range(0, len(ids), 16):
+            x = torch.tensor([ids[start : start + 16]])
+            log_p = model(x).logits.log_softmax(-1)[0]
+            for i in range(1, x.shape[1]):
+                expected -= log_p[i - 1, x[0, i]].item()
+                count += 1
+        assert tokens == count
+        assert nats == pytest.approx(expected, rel=1e-4)
+    assert judge.score(texts[:1], progress=False).nats[0] == pytest.approx(scores.nats[0])
+
+
+def test_an_end_of_text_is_one_token_of_the_judge(tmp_path):
+    save_judge(tmp_path)
+    judge = CausalJudge(str(tmp_path))
+    assert judge.score(["a<|endoftext|>b"], progress=False).tokens == 2
+
+
+@pytest.mark.parametrize(("judge", "text", "error", "message"), [
+    ({}, "a", ValueError, "text 1 has 1 tokens of the judge"),
+    ({"nan": True}, "a b", FloatingPointError, "gives nan for a text: are its weights whole"),
+    ({"vocab_size": 5}, "a b", ValueError, "another tokeniser lies beside it"),
+])  # fmt: skip
+def test_what_a_judge_cannot_score(tmp_path, judge, text, error, message):
+    save_judge(tmp_path, **judge)
+    with pytest.raises(error, match=message):
+        CausalJudge(str(tmp_path)).score(["a b c" if not judge else text, text], progress=False)
+
+
+def test_a_judge_that_is_not_there(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    for name in ("no/such-judge", str(tmp_path), "gpt2-of-nobody"):
+        with pytest.raises(FileNotFoundError, match=f"the judge '{name}' could not be") as caught:
+            CausalJudge(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_source_scores_exactly():
+    rows = [*LANGUAGE.sample(3, 5, seeded()).tolist(), [1]]
+    scores = score_by_source(LANGUAGE, rows)
+    assert scores.tokens.tolist() == [5, 5, 5, 1]
+    assert scores.nats[1] == pytest.approx(-LANGUAGE.log_prob(torch.tensor([rows[1]])).item())
+    with pytest.raises(ValueError, match="tokens of another tokeniser \\(BPETokenizer of"):
+        check_source(small_bpe(), LANGUAGE)
+    check_source(LANGUAGE.tokenizer(), LANGUAGE)
+
+
+# ---- samples and statistics ----------------------------------------------------------------------
+
+
+def test_samples_are_those_that_write_shows():
+    model = load(NET, "cpu")
+    rows = draw(model, 18, length=7, steps=2, seed=4, progress=False)
+    assert [model.tokenizer.decode(row) for row in rows] == model.write(18, 7, 2, seed=4)
+    assert draw(model, 2, length=7, steps=2, seed=4, progress=False) == rows[:2]
+    with pytest.raises(ValueError, match="more than the 32"):
+        draw(model, 2, length=99)
+
+
+def test_statistics_by_hand():
+    said = statistics([[1, 1, 2, 2], [3, 3, 3, 3, 3, 3]])
+    assert said["unigram_entropy_bits"] == pytest.approx(0.5)
+    assert said["unigram_entropy_bits_error"] == pytest.approx(0.5)
+    assert said["pooled_entropy_bits"] == pytest.approx(entropy(Counter({1: 2, 2: 2, 3: 6})))
+    assert said["distinct_1"] == pytest.approx(3 / 10)
+    assert said["distinct_2"] == pytest.approx(4 / 8)
+    assert said["distinct_3"] == pytest.approx(3 / 6)
+    assert said["repetition"] == pytest.approx((0 + 2 / 3) / 2)
+    short = statistics([[1, 2]])
+    assert short["repetition"] is short["distinct_3"] is short["unigram_entropy_bits_error"] is None
+
+
+# ---- divergence ----------------------------------------------------------------------------------
+
+
+def exact_divergence(q: HiddenMarkovChain, p: HiddenMarkovChain, n: int) -> float:
+    grams = torch.tensor([*product(range(p.vocab_size), repeat=n)])
+    log_q, log_p = q.log_prob(grams), p.log_prob(grams)
+    return (log_q.exp() * (log_q - log_p)).sum().item() / math.log(2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_divergence_of_true_samples_is_zero_within_its_error(n):
+    """And its error is as large as the spread: the plug-in alone is far above 0."""
+    scores = []
+    for seed in range(8):
+        true = LANGUAGE.sample(100, 24, seeded(100 + seed))
+        value, error = divergence(LANGUAGE, true, n, seed=seed)
+        scores.append(value / error)
+        assert plug_in(LANGUAGE, true, n)[0] > 3 * error or n == 1
+    scores = torch.tensor(scores)
+    assert scores.abs().max() < 3
+    assert 0.2 < scores.std() < 1.5
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_divergence_of_another_law_is_the_exact_one(n):
+    """Words with more slips, and words whose neighbours are lost: by enumeration of all n-grams."""
+    slips = SyntheticLanguage(smoothing=0.3)
+    shuffled = HiddenMarkovChain(LANGUAGE.stationary.expand(28, -1), LANGUAGE.emission)
+    for other in (slips, shuffled):
+        truth = exact_divergence(other, LANGUAGE, n)
+        value, error = divergence(LANGUAGE, other.sample(800, 32, seeded(1)), n)
+        assert abs(value - truth) < 3 * error
+        assert error < 0.04
+        assert truth > 0.03 or (n == 1 and other is shuffled)
+
+
+def test_divergence_needs_samples():
+    with pytest.raises(ValueError, match="at least two samples"):
+        divergence(LANGUAGE, LANGUAGE.sample(1, 8), 1)
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        divergence(LANGUAGE, LANGUAGE.sample(2, 2), 3)
+
+
+def test_poor_samples_that_please_a_judge_are_found_out():
+    """One likely sentence again and again: better perplexity than real text, and all else worse."""
+    real = LANGUAGE.sample(64, 24, seeded(0)).tolist()
+    words = LANGUAGE.tokenizer().encode("a cat sleeps .")
+    samples = [words * 6 for _ in real]
+    result = judge_samples(samples, real, lambda rows: score_by_source(LANGUAGE, rows), LANGUAGE)
+    poor, rich = result["samples"], result["real"]
+    assert poor["perplexity"] < rich["perplexity"] - 3 * rich["perplexity_error"]
+    assert result["entropy_difference_bits"] < -1
+    assert poor["repetition"] > 0.7
+    assert poor["distinct_2"] < rich["distinct_2"]
+    assert result["divergence_1gram_bits"] > 3 * result["divergence_1gram_bits_error"]
+    assert result["divergence_3gram_bits"] > result["divergence_1gram_bits"]
+
+
+def test_samples_and_real_text_must_be_alike():
+    def score(rows):
+        return score_by_source(LANGUAGE, rows)
+
+    with pytest.raises(ValueError, match="the same lengths"):
+        judge_samples([[1, 2]], [[1]], score)
+    with pytest.raises(ValueError, match="samples of one length"):
+        judge_samples([[1, 2], [1]], [[1, 3], [2]], score, LANGUAGE)
+    assert "divergence_1gram_bits" not in judge_samples([[1, 2]], [[1, 3]], score)
