@@ -67,7 +67,7 @@ def test_spread_and_what_is_too_many():
     assert spread(5, None) == [0, 1, 2, 3, 4]
     assert spread(10, 4) == [0, 2, 5, 7]
     assert spread(3, 3) == [0, 1, 2]
-    with pytest.raises(ValueError, match="4 windows are asked for, and the text has 3"):
+    with pytest.raises(ValueError, match="4 texts are asked for, and there are 3"):
         spread(3, 4)
 
 
@@ -82,6 +82,9 @@ def test_the_parts_of_a_text_are_those_of_training(text):
     assert windows.shape == (7, 16)
     assert facts["windows"] == 7
     assert facts["of_windows"] == len(open(text).read()) // 16
+    assert len(load_windows(text, CharTokenizer(), 16, num=9999)[0]) == len(corpus.valid)
+    with pytest.raises(ValueError, match="9999 texts are asked for"):
+        load_windows(text, CharTokenizer(), 16, num=9999, exactly=True)
     with pytest.raises(ValueError, match="part must be one of valid, train, all"):
         load_windows(text, CharTokenizer(), 16, "test")
 
@@ -334,19 +337,19 @@ def test_samples_of_the_command_under_both_judges(tmp_path, capsys):
     net = f"--checkpoint {NETS / 'synthetic-absorb'} --num 6 --steps 4 --length 16"
     result = evaluate(f"samples {net} --judge synthetic", tmp_path / "r.json")
     assert result["samples"]["tokens"] == result["real"]["tokens"] == 96
-    assert result["divergence_2gram_bits_error"] > 0
+    assert result["samples"]["kl_2gram_bits_least_error"] > 0
     assert len(result["examples"]) == 2
     save_judge(tmp_path / "judge", length=64)
     line = f"samples {net} --judge {tmp_path / 'judge'} --data synthetic"
     judged = evaluate(line, tmp_path / "judged.json")
     assert judged["samples"]["unigram_entropy_bits"] == result["samples"]["unigram_entropy_bits"]
     assert judged["samples"]["perplexity"] != result["samples"]["perplexity"]
-    assert "divergence_2gram_bits" not in judged
-    (tmp_path / "texts.txt").write_text("\n".join(result["examples"]))
+    assert "kl_2gram_bits_least" not in judged["samples"]
+    (tmp_path / "texts.txt").write_text("\n".join(result["examples"] * 2))
     line = f"samples --texts {tmp_path / 'texts.txt'} --judge synthetic"
     again = evaluate(line, tmp_path / "again.json")
-    assert again["examples"] == result["examples"]
-    assert again["num"] == 2
+    assert again["examples"] == result["examples"]  # the first two of four
+    assert again["num"] == 4
     assert capsys.readouterr().out.count("unigram entropy") == 6
 
 

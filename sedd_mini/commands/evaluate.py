@@ -95,11 +95,11 @@ def load_model(options):
     return load(options.checkpoint, options.device, options.tokenizer)
 
 
-def windows_of(options, tokenizer, length: int, num: int | None):
+def windows_of(options, tokenizer, length: int, num: int | None, exactly: bool = False):
     from sedd_mini.evaluation.windows import load_windows
 
     names = ("part", "valid_fraction", "column", "split", "config")
-    return load_windows(options.data, tokenizer, length, num=num,
+    return load_windows(options.data, tokenizer, length, num=num, exactly=exactly,
                         **{name: getattr(options, name) for name in names})  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def add_bound(parser) -> None:
     add_network(parser)
     add = add_source(parser, "file, folder, hub name, docs or synthetic", required=True)
     add("--length", **COUNT, help="tokens a window, ≥ 1 [the network's]")
-    add("--num", **COUNT, help="windows, evenly spread, ≥ 1 [all]")
+    add("--num", **COUNT, help="windows at most, evenly spread, ≥ 1 [all]")
     add_noise(parser)
 
 
@@ -183,7 +183,7 @@ def add_zero_shot(parser) -> None:
     add("--end-each-row", action="store_true",
         help="end every row by the end-of-text token, as the paper's loader does")  # fmt: skip
     add("--length", **COUNT, help="tokens a window, ≥ 1 [the network's]")
-    add("--num", **COUNT, help="windows of each, from the beginning, ≥ 1 [all]")
+    add("--num", **COUNT, help="windows of each at most, from the beginning, ≥ 1 [all]")
     add_noise(parser)
 
 
@@ -261,7 +261,7 @@ def run_samples(options) -> dict:
             return generated.score_by_source(source, rows)
         return judge.score([tokenizer.decode(row) for row in rows])
 
-    result = generated.judge_samples(samples, real, score, source, options.seed)
+    result = generated.judge_samples(samples, real, score, source)
     for name in ("samples", "real"):
         kind = f"{name:8s}"
         print(f"{kind}perplexity {plus_minus(result[name], 'perplexity', 2)} (corpus), "
@@ -269,9 +269,11 @@ def run_samples(options) -> dict:
               f"unigram entropy {plus_minus(result[name], 'unigram_entropy_bits', 3)} bits; "
               f"repetition {plus_minus(result[name], 'repetition', 3)}")  # fmt: skip
     for n in (1, 2, 3):
-        if f"divergence_{n}gram_bits" in result:
-            print(f"divergence of {n}-grams from the source: "
-                  f"{plus_minus(result, f'divergence_{n}gram_bits')} bits")  # fmt: skip
+        if (name := f"kl_{n}gram_bits_least") in result["samples"]:
+            ours, true = (f"{plus_minus(result[kind], name)} … {result[kind][most]:.4f}"
+                          for kind in ("samples", "real")
+                          for most in [f"kl_{n}gram_bits_most"])  # fmt: skip
+            print(f"KL of {n}-grams from the source: {ours} bits (of real text {true})")
     examples = [tokenizer.decode(row) for row in samples[:2]]
     return known | {"judge": options.judge, "data": options.data or "synthetic",
                     "part": options.part, "seed": options.seed,
@@ -302,7 +304,7 @@ def real_rows(options, source, tokenizer, lengths: list[int]) -> list[list[int]]
         (generator,) = generators(options.seed, 1, first=len(lengths))
         windows = source.sample(len(lengths), longest, generator)
     else:
-        windows, _ = windows_of(options, tokenizer, longest, len(lengths))
+        windows, _ = windows_of(options, tokenizer, longest, len(lengths), exactly=True)
     rows = zip(windows.tolist(), lengths, strict=True)
     return [row[:length] for row, length in rows]
 

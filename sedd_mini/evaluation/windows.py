@@ -28,13 +28,13 @@ PARTS = ("valid", "train", "all")
 def load_windows(
     source, tokenizer, length: int, part: str = "valid", num: int | None = None,
     valid_fraction: float = 0.05, column: str = "text", split: str = "train",
-    config: str | None = None,
+    config: str | None = None, exactly: bool = False,
 ) -> tuple[Tensor, dict]:  # fmt: skip
     """Windows (M, length) int64 of any source that training takes, and what is known of them.
 
     part  "valid" or "train": what training with the same `valid_fraction` holds out or sees;
           "all": the whole text, for one that the network never saw
-    num   of these windows, evenly spread; None: all
+    num   windows at most (or, with `exactly`, so many), evenly spread; None: all
 
     The incomplete window at the end is left out, as in training. Raises ValueError or
     FileNotFoundError as `load_corpus` does: a text shorter than a window, words outside the
@@ -61,6 +61,8 @@ def load_windows(
                              f"network's ({ours}): give the text itself, or prepare it with the "
                              "network's tokeniser")  # fmt: skip
         blocks, info = getattr(corpus, part), corpus.info
+    if num is not None and not exactly:
+        num = min(whole_number("num", num, 1), len(blocks))
     windows = blocks[spread(len(blocks), num)]
     facts = {"data": str(source), "part": part, "windows": len(windows), "of_windows": len(blocks),
              "window_length": length, "data_hash": info.get("hash")}  # fmt: skip
@@ -73,8 +75,8 @@ def spread(size: int, num: int | None) -> list[int]:
         return list(range(size))
     num = whole_number("num", num, 1)
     if num > size:
-        raise ValueError(f"{num} windows are asked for, and the text has {size}: a smaller --num, "
-                         "or more text (--part all, --valid-fraction)")  # fmt: skip
+        raise ValueError(f"{num} texts are asked for, and there are {size}: a smaller --num, or "
+                         "more text (--part all, or a larger --valid-fraction)")  # fmt: skip
     return [i * size // num for i in range(num)]
 
 
