@@ -350,7 +350,11 @@ def test_samples_of_the_command_under_both_judges(tmp_path, capsys):
     again = evaluate(line, tmp_path / "again.json")
     assert again["examples"] == result["examples"]  # the first two of four
     assert again["num"] == 4
-    assert capsys.readouterr().out.count("unigram entropy") == 6
+    line += f" --judge {tmp_path / 'judge'} --tokenizer {NETS / 'docs-absorb'} --data docs --num 3"
+    judged = evaluate(line, tmp_path / "judged.json")
+    assert judged["num"] == 3
+    assert judged["samples"]["tokens"] > judged["num"]
+    assert capsys.readouterr().out.count("unigram entropy") == 8
 
 
 def test_nothing_is_written_of_what_fails_on_the_way(tmp_path, capsys, monkeypatch):

@@ -119,6 +119,37 @@ def test_a_judge_that_is_not_there(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_judge_of_the_hub_is_asked_for_once(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    from sedd_mini.evaluation import generated
+
+    save_judge(tmp_path)
+    calls, load_causal = [], generated.load_causal
+
+    def fake(name, **options):
+        calls.append(options)
+        if name != "a/judge" or options:
+            raise OSError("not in the cache\nat all")
+        return load_causal(str(tmp_path))
+
+    class Api:
+        def model_info(self, name, timeout):
+            calls.append(name)
+            if name != "a/judge":
+                raise ConnectionError("no network")
+
+    monkeypatch.setattr(generated, "load_causal", fake)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    assert CausalJudge("a/judge").length == 16
+    assert calls == [{"local_files_only": True}, "a/judge", {}]
+    calls.clear()
+    with pytest.raises(FileNotFoundError, match="ConnectionError: no network"):
+        CausalJudge("no/judge")
+    assert calls == [{"local_files_only": True}, "no/judge"]
+
+
 def test_the_source_scores_exactly():
     rows = [*LANGUAGE.sample(3, 5, seeded()).tolist(), [1]]
     scores = score_by_source(LANGUAGE, rows)

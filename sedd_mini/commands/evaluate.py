@@ -1,4 +1,11 @@
-"""Judge a trained network: its bound on text, zero-shot data sets, or what it writes."""
+"""Judge a trained network: its bound on text, zero-shot data sets, or what it writes.
+
+python -m sedd_mini evaluate bound --checkpoint RUN --data my.txt --part all --out bound.json
+python -m sedd_mini evaluate zero-shot --checkpoint RUN --data wikitext2=FILE --out zero.json
+python -m sedd_mini evaluate samples --checkpoint RUN --judge gpt2 --data my.txt --out judged.json
+
+The result is one JSON object; every figure NAME has its standard error beside it, NAME_error.
+"""
 
 import argparse
 import sys
@@ -230,6 +237,7 @@ def add_samples(parser) -> None:
 def run_samples(options) -> dict:
     from sedd_mini.evaluation import generated
     from sedd_mini.evaluation.windows import spread
+    from sedd_mini.model import working_device
     from sedd_mini.text.synthetic import SyntheticLanguage
 
     if (options.checkpoint is None) == (options.texts is None):
@@ -244,7 +252,8 @@ def run_samples(options) -> dict:
         generated.check_source(tokenizer, source)
         judge = None
     else:
-        judge = generated.CausalJudge(options.judge, model.device if model else "cpu")
+        device = model.device if model else working_device(options.device)
+        judge = generated.CausalJudge(options.judge, device)
     if model:
         num, length = options.num or 64, check_length(model, options.length)
         real = real_rows(options, source, tokenizer, [length] * num)

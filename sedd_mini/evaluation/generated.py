@@ -100,9 +100,13 @@ class CausalJudge:
 
         self.name, self.device = str(name), device
         try:
-            if not local_path(name).is_dir() and not constants.HF_HUB_OFFLINE:
+            try:
+                self.tokenizer, self.model = load_causal(self.name, local_files_only=True)
+            except Exception:  # neither a folder nor in the cache
+                if local_path(name).is_dir() or constants.HF_HUB_OFFLINE:
+                    raise
                 HfApi().model_info(self.name, timeout=10)  # fails at once, where loading would not
-            self.tokenizer, self.model = load_causal(self.name)
+                self.tokenizer, self.model = load_causal(self.name)
         except Exception as error:  # each layer fails in its own way
             raise FileNotFoundError(
                 f"the judge {self.name!r} could not be loaded, as a folder or from the hub "
@@ -159,14 +163,15 @@ class CausalJudge:
         return total, counts - 1
 
 
-def load_causal(name: str):
+def load_causal(name: str, **options):
     """Tokeniser and model by `transformers`; safetensors only, as nothing is unpickled here."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    return tokenizer, AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    options["use_safetensors"] = True
+    return tokenizer, AutoModelForCausalLM.from_pretrained(name, **options)
 
 
 def score_by_source(source: HiddenMarkovChain, rows: Rows) -> Scores:
