@@ -131,10 +131,8 @@ def bound_of(
     bar = tqdm(total=sum(map(len, groups)), unit="window", desc="bound", disable=not progress)
     with bar:
         for g, group in enumerate(groups):
-            bound = bound_of_group(model, group, repeats, times_each, seed, g)
-            nats += len(group) * bound.nats
-            variance += (len(group) * bound.error) ** 2
-            prior += len(group) * bound.prior
+            found = bound_of_group(model, group, repeats, times_each, seed, g)
+            nats, variance, prior = nats + found[0], variance + found[1] ** 2, prior + found[2]
             bar.update(len(group))
     return units(nats, math.sqrt(variance), tokens, count_characters(model.tokenizer, windows)) | {
         "prior_nats_per_token": prior / tokens, "repeats": repeats, "times_each": times_each,
@@ -143,9 +141,11 @@ def bound_of(
 
 
 def bound_of_group(model: TextModel, group: Tensor, repeats, times_each, seed: int, g: int):
-    """The one place that calls the estimator: a `Bound` per window of a group (M, L)."""
+    """(bound, its error, its prior part) of windows (M, L) together, nats: the one place that calls
+    the estimator."""
     (generator,) = generators(seed, 1, first=g)
-    return model.bound_of(group, repeats, times_each, generator)
+    bound = model.bound_of(group, repeats, times_each, generator)
+    return tuple(len(group) * value for value in (bound.nats, bound.error, bound.prior))
 
 
 def units(nats: float, error: float, tokens: int, characters: int | None) -> dict:
