@@ -146,7 +146,7 @@ MAY_IMPORT = {  # part of the package → the parts that it may import, at the t
     "training": "checks training model text evaluate samplers network losses baselines graphs "
                 "noise files",
     "evaluation": "evaluation model text worlds evaluate samplers network losses baselines graphs "
-                  "noise files",
+                  "noise files checks",
     "beyond": "beyond evaluation model text worlds evaluate samplers network losses baselines "
               "graphs noise files",
     "commands": "commands training evaluation beyond model text worlds evaluate samplers network "
