@@ -204,3 +204,56 @@ def show_map() -> Figure:
     ax.set(xlim=(-1.2, 10), ylim=(-0.5, 2.5))
     ax.axis("off")
     return fig
+
+
+def show_questions() -> Figure:
+    """Draw the three questions by which a network can learn ratios: input, output, ratio.
+
+    One column for each of mean prediction, ratio matching and concrete score matching, on the
+    noisy pair "cat owl", whose first token may jump.
+    """
+    columns = [
+        ("Mean prediction", BLUE, "cat", "Which word was here\nbefore the noise?",
+         r"$p(x_0^i = a \mid x)$", r"$\sum_a\; p(x_0^i = a \mid x)\;\dfrac{p(y^i \mid a)}{p(x^i \mid a)}$"),
+        ("Ratio matching", ORANGE, "hidden", "Which word stands\nhere now?",
+         r"$p(x^i = a \mid \mathrm{others})$",
+         r"$\dfrac{p(x^i = y^i \mid \mathrm{others})}{p(x^i\; \mathrm{itself} \mid \mathrm{others})}$"),
+        ("Concrete score matching", GREEN, "cat", "How many times likelier\nwould y be?",
+         r"$s(x)_y$", r"$s(x)_y$   as it is"),
+    ]  # fmt: skip
+    fig, axes = plt.subplots(1, 3, figsize=(10, 3.9))
+    arrow = {"arrowstyle": "-|>", "lw": 1.4, "color": "#444444"}
+    for ax, (title, colour, first, question, output, ratio) in zip(axes, columns, strict=True):
+        ax.set_title(title, loc="center", color=colour, weight="bold")
+        for x, word in ((-0.55, first), (0.55, "owl")):
+            tinted = word == "hidden"
+            box = {"boxstyle": "round,pad=0.35", "fc": "#d5d8dd" if tinted else "white"}
+            box |= {"ec": colour if x < 0 else "#888888", "lw": 1.6}
+            ax.text(x, 4, word, ha="center", va="center", bbox=box, style="italic" if tinted else None)
+        for y, text in ((2.75, question), (1.55, output), (0.05, ratio)):
+            ax.text(0, y, text, ha="center", va="center", fontsize=12 if y < 2 else 11.5)
+        for start, end in ((3.65, 3.2), (2.32, 1.9), (1.22, 0.65)):
+            ax.annotate("", (0, end), (0, start), arrowprops=arrow)
+        ax.set(xlim=(-1.6, 1.6), ylim=(-0.5, 4.4))
+        ax.axis("off")
+    for y, text in ((4, "it sees"), (2.75, "it is asked"), (1.55, "it gives"), (0.05, "the ratio is")):
+        axes[0].text(-1.75, y, text, ha="right", va="center", color="#666666", fontsize=10.5)
+    return fig
+
+
+def show_single_ratios(truth: Sequence, found: dict[str, Sequence], label: str = "") -> Figure:
+    """Scatter estimated ratios against true ones, a panel a method, on a scale that has negatives.
+
+    truth: (n,); found: method → (n,). The line is "estimate = truth"; below 0 the panel is tinted.
+    """
+    fig, axes = plt.subplots(1, len(found), figsize=(10.5, 3.7), sharey=True)
+    for ax, (name, values), colour in zip(axes, found.items(), COLOURS, strict=False):
+        ax.axhspan(-200, -1e-3, color="#f3e3e3", lw=0)
+        ax.plot([5e-3, 200], [5e-3, 200], color="#444444", lw=1)
+        ax.scatter(truth, values, s=3, alpha=0.35, color=colour)
+        ax.set_yscale("symlog", linthresh=1e-3)
+        ax.set(xscale="log", title=name, xlabel="true ratio", ylim=(-200, 400))
+        ax.set_yticks([-100, -1, -0.01, 0, 0.01, 1, 100])
+    axes[0].set_ylabel("estimated ratio")
+    axes[-1].text(150, -60, label, ha="right", va="center", color="#a33", fontsize=10.5)
+    return fig
