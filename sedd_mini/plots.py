@@ -214,10 +214,11 @@ def show_questions() -> Figure:
     """
     columns = [
         ("Mean prediction", BLUE, "cat", "Which word was here\nbefore the noise?",
-         r"$p(x_0^i = a \mid x)$", r"$\sum_a\; p(x_0^i = a \mid x)\;\dfrac{p(y^i \mid a)}{p(x^i \mid a)}$"),
+         r"$p(x_0^i = a \mid x)$",
+         r"$\sum_a\; p(x_0^i = a \mid x)\;\dfrac{p(y^i \mid a)}{p(x^i \mid a)}$"),
         ("Ratio matching", ORANGE, "hidden", "Which word stands\nhere now?",
          r"$p(x^i = a \mid \mathrm{others})$",
-         r"$\dfrac{p(x^i = y^i \mid \mathrm{others})}{p(x^i\; \mathrm{itself} \mid \mathrm{others})}$"),
+         r"$\dfrac{p(y^i \mid \mathrm{others})}{p(x^i \mid \mathrm{others})}$"),
         ("Concrete score matching", GREEN, "cat", "How many times likelier\nwould y be?",
          r"$s(x)_y$", r"$s(x)_y$   as it is"),
     ]  # fmt: skip
@@ -229,15 +230,17 @@ def show_questions() -> Figure:
             tinted = word == "hidden"
             box = {"boxstyle": "round,pad=0.35", "fc": "#d5d8dd" if tinted else "white"}
             box |= {"ec": colour if x < 0 else "#888888", "lw": 1.6}
-            ax.text(x, 4, word, ha="center", va="center", bbox=box, style="italic" if tinted else None)
+            ax.text(x, 4, word, ha="center", va="center", bbox=box)
         for y, text in ((2.75, question), (1.55, output), (0.05, ratio)):
             ax.text(0, y, text, ha="center", va="center", fontsize=12 if y < 2 else 11.5)
         for start, end in ((3.65, 3.2), (2.32, 1.9), (1.22, 0.65)):
             ax.annotate("", (0, end), (0, start), arrowprops=arrow)
         ax.set(xlim=(-1.6, 1.6), ylim=(-0.5, 4.4))
         ax.axis("off")
-    for y, text in ((4, "it sees"), (2.75, "it is asked"), (1.55, "it gives"), (0.05, "the ratio is")):
+    rows = ((4, "it sees"), (2.75, "it is asked"), (1.55, "it gives"), (0.05, "the ratio is"))
+    for y, text in rows:
         axes[0].text(-1.75, y, text, ha="right", va="center", color="#666666", fontsize=10.5)
+    fig.suptitle("Three questions whose answers give the ratio", x=0.01, ha="left", fontsize=12)
     return fig
 
 
