@@ -67,11 +67,10 @@ axes[0].axvline(pair[1], color=plots.ORANGE, lw=1)
 axes[0].plot(pair[1], pair[0], "o", color=plots.ORANGE)
 axes[0].set(xlabel="second token", ylabel="first token", title="32 pairs on a line")
 axes[0].grid(False)
-for sigma, colour in zip((0.01, 0.1, 1, 4), plots.COLOURS):
+for sigma, x, colour in zip((0.01, 0.1, 1, 4), (25.6, 26.6, 28.2, 31.5), plots.COLOURS):
     curve = chain.scores(sigma)[chain.index(pair), 0]
     axes[1].semilogy(curve, color=colour)
-    x, y = (31.5, 1) if sigma == 4 else (25.6, curve.max())
-    axes[1].text(x, y, f"σ̄ = {sigma:g}", color=colour, va="center", fontsize=10.5)
+    axes[1].text(x, curve.max(), f"σ̄ = {sigma:g}", color=colour, va="center", fontsize=10.5)
 axes[1].plot(pair[0], 1, "o", color=plots.ORANGE, zorder=5)
 axes[1].set(xlabel="new value y of the first token", ylabel="p(y) / p(x)", xlim=(0, 36))
 axes[1].set(xticks=range(0, 32, 5), title="The less noise, the wider their ratios spread");
@@ -202,7 +201,7 @@ ours = mean_prediction_cross_entropy(model, masked.graph, x, levels, x0)
 assert torch.allclose(page, ours / t)
 
 # %% [markdown]
-# The two losses are equal for any logits, not only for good ones. The page's network does not even need to know $t$: which word is hidden depends on the visible
+# Up to the factor $1/t$ the two losses are equal for any logits, not only for good ones. The page's network does not even need to know $t$: which word is hidden depends on the visible
 # words alone, so $p(x_0^i|x)$ is the same at every $t$. The page's sampler is a reverse step with these ratios; exercise 2 shows it.
 
 # %% tags=["hide-cell"]
@@ -215,8 +214,8 @@ for level in (0.1, 1.0, 3.0):
 # %% [markdown]
 # ## 3. What mean prediction approximates
 #
-# With the exact posterior the ratio is exact. So take a posterior that is almost right: replace one per cent of it by ignorance, every value
-# equally likely. Any classifier would be proud of that. What happens to the ratios, with MASK and with random replacement?
+# With the exact posterior the ratio is exact. So take a posterior that is almost right: replace one per cent of it by ignorance, every
+# value equally likely. For a classifier that would be an excellent result. What happens to the ratios, with MASK and with random replacement?
 
 # %%
 from functools import partial
@@ -253,7 +252,7 @@ for name, which in chains.items():
 # noise. The box tells why. With random replacement and little noise, the posterior is almost sure that nothing happened; the chance of another word $y$ is about
 # $q$ times the ratio, and the sum multiplies it by $1/q$, up to 3200. A tiny absolute error there becomes large. With MASK there is one factor for all words, and the relative error of
 # the ratio is exactly that of the posterior.
-#
+
 # %% tags=["hide-cell"]
 which = chains["MASK"]
 hidden, p = which.states == 32, which.posterior(0.1)
@@ -263,7 +262,7 @@ of_ratio, of_posterior = s / which.scores(0.1)[..., :32], (0.99 * p + 0.01 / 32)
 assert torch.allclose(of_ratio[hidden], of_posterior[hidden], rtol=1e-5)
 
 # %% [markdown]
-# So mean prediction is a sound choice **for MASK**, and the page is right to use it. For other graphs, cross-entropy does not know by which factors its errors will be multiplied.
+# So mean prediction is a sound choice **for MASK**, and the page is right to use it. For other graphs, cross-entropy takes no account of the factors by which its errors are multiplied.
 
 # %% [markdown]
 # ## 4. Ratio matching: fill in the blank
@@ -294,7 +293,7 @@ row = [ratio_error(nearly_right_conditional, chain, s) for s in (0.01, 0.1, 1.0,
 print("error of the log-ratios ", *(f"{value:<6.2f}" for value in row))
 
 # %% [markdown]
-# The error at $\bar\sigma = 0.01$ is 0.15, where mean prediction had 3.04: the network is asked for numbers of the size that the ratio is made of.
+# The error at $\bar\sigma = 0.01$ is 0.15, where mean prediction had 3.04. The ratio is a quotient of two outputs of the network, and the large factor $1/q$ does not occur.
 #
 # The loss is $-\sum_i \log p_\theta(x^i \mid x^{\text{others}})$. Statisticians call it Besag's **pseudo-likelihood** (1975). The name *ratio matching* comes from
 # Hyvärinen (2007), whose own loss for bits is a squared one with the same minimum; the form for diffusion is from Sun et al. (2023). In code it is a loop over positions:
@@ -372,7 +371,7 @@ ax.grid(False)
 ax.set_title("0.03 % of the targets supply nearly all of the mean squared target");
 
 # %% [markdown]
-# *What to see.* **0.03 % of the targets supply nearly all of the mean squared target.** The orange bar at $1/q$ stands on a blue one of 0.03 %, too low to be drawn.
+# *What to see.* **0.03 % of the targets supply nearly all of the mean squared target.** The blue bar at $1/q$, beside the tall orange one, is too low to be seen.
 #
 # How little do the small ratios count? Take the exact ratios, replace every one below 1 by $-1$, which is absurd for a ratio, and ask what that adds to the loss. The oracle knows both numbers: the
 # exact ratios cost $\tfrac12(\mathbb E\, \text{target}^2 - \mathbb E\, \text{ratio}^2)$, because the target still varies around its mean.
@@ -488,7 +487,7 @@ truth = chain.scores(0.03)[chain.index(x)][away_60]
 # %% tags=["hide-input"]
 #| alt: Three scatter plots of estimated against true ratio. Ratio matching lies on the diagonal, mean prediction in a
 #| broad band around it, concrete score matching is right for large ratios and splits into two clouds for small ones.
-title = "Ratio matching is right everywhere, concrete score matching only where ratios are large"
+title = "Ratio matching is close everywhere, concrete score matching only where ratios are large"
 plots.show_single_ratios(truth, found, "negative").suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
