@@ -53,7 +53,7 @@
 import sedd_mini
 
 docs = sedd_mini.load("checkpoints/docs-absorb")
-docs.write(1, length=80, steps=64, seed=11)[0][:150]
+docs.write(1, length=80, steps=64, seed=3)[0][:150]
 
 # %% [markdown]
 # A **token** is the unit of text here: a word, or a piece of one. `write` starts from 80 hidden tokens and uncovers them in 64 steps.
@@ -70,7 +70,7 @@ def filmed(method, *arguments, **how):
     return texts, torch.stack(frames)  # (steps + 2, L)
 
 
-_, frames = filmed(docs.write, 1, length=80, steps=64, seed=11)
+_, frames = filmed(docs.write, 1, length=80, steps=64, seed=3)
 hidden = frames == docs.graph.mask_id
 births = hidden.sum(0)  # the step at which each token appears
 
@@ -97,7 +97,7 @@ for ax, since, now in zip(axes.flat, [0, *moments], moments):
 # moves; the network does not know these widths.)
 #
 # The last picture sounds like Python's documentation and means nothing. That is the quality to expect from 3 million parameters and an
-# hour of training on one processor core. I chose this seed among 24 because I liked its text best. Here is the same as a film:
+# hour of training on one processor core. I chose this seed among 24 because its text reads best. Here is the same as a film:
 
 # %% tags=["hide-input"]
 import base64
@@ -116,7 +116,7 @@ display({"image/gif": base64.b64encode(gif).decode()}, raw=True)  # noqa: F821, 
 # %%
 sentence = "The optional argument ____ specifies the ____ of the ____; it defaults to ____."
 for filled in docs.fill(sentence, num=4, seed=0):
-    print(filled)
+    print("-", filled)
 
 # %% [markdown]
 # These are the first four that came, not the best four. Each filling roughly fits the words on both sides of the gap. A left-to-right
@@ -278,13 +278,13 @@ def text(x):
     return [" ".join("____" if i == MASK else words.decode([i]) for i in row) for row in x.tolist()]
 
 # %% [markdown]
-# *Predict:* what does the untrained network write? What will change after 1 000 steps, the words or the grammar? Then train it, which takes about
+# *Predict:* what does the untrained network write? What will change after 1 200 steps, the words or the grammar? Then train it, which takes about
 # 40 seconds.
 
 # %% tags=["page"]
 empty = torch.full((2, L), MASK)
 before = text(write(empty))
-train(steps=1000)
+train(steps=1200)
 after = text(write(empty))
 print("before:", *before, "after:", *after, sep="\n  ")
 
@@ -483,7 +483,8 @@ with exercise("2"):
     for i in (1, 3, 4, 5):
         calls = [s for s in seen if (s[:, i] == 40).all() and (s[:, :i] != 40).all()]
         assert calls, f"when place {i} is filled, all places to its left must be known to the network"
-        assert (calls[-1][:, i:] == 40).all(), f"place {i} was filled after places to its right"
+        right = [j for j in range(i, 6) if j != 2]
+        assert (calls[-1][:, right] == 40).all(), f"place {i} was filled after one to its right"
 
 # %% [markdown]
 # ### Exercise 3. How many words a step? (★★☆, 10 minutes)
@@ -608,11 +609,8 @@ for steps in (16, 128):
     calls = int((frames == docs.graph.mask_id).any(1).sum())
     print(f"--- {steps} steps, {calls} calls of the network\n{texts[0].strip()[:200]}\n")
 
-# %% tags=["hide-cell"]
-assert calls <= 129
-
 # %% [markdown]
-# With 128 steps for 128 tokens there are fewer calls than steps when the last hidden token appears early; the library does not call the network when nothing is hidden.
+# Where nothing is hidden any more, the library does not call the network at all: with 1 000 steps for 80 tokens most steps cost nothing.
 #
 # ### Steps: what do few steps cost?
 #
@@ -653,15 +651,15 @@ assert spelled[-1] > spelled[0] + 0.05
 fig, axes = plots.plt.subplots(1, 2, figsize=(10, 3.2))
 axes[0].plot(choices, agree, "o-")
 axes[0].axhline(true_share, color=plots.GREY, ls="--", lw=1.2)
-axes[0].text(1, true_share - 0.06, "true text", color="#555555")
-axes[0].set(title="Pairs agree more often with more steps", ylabel="share", ylim=(0.4, 1.02))
+axes[0].text(1, true_share + 0.01, "true text", color="#555555")
+axes[0].set(title="Pairs agree more often with more steps", ylabel="share")
 axes[1].plot([*choices, 32], spelled, "o-", color=plots.ORANGE)
 axes[1].axhline(high, color=plots.GREY, ls="--", lw=1.2)
 axes[1].text(1, high + 0.01, "documents it never saw", color="#555555")
-axes[1].set(title="So do words that are words", ylim=(0.4, 1.02))
-for ax in axes:
+axes[1].set(title="More of the words are real words")
+for ax, shown in zip(axes, (choices, [*choices, 32])):
     ax.set_xscale("log", base=2)
-    ax.set(xlabel="steps", xticks=[*choices, 32], xticklabels=[*choices, 32])
+    ax.set(xlabel="steps", ylim=(0.4, 1.04), xticks=shown, xticklabels=shown)
 
 # %% [markdown]
 # *What to see.* Left: with one step the agreement is a coin toss; with 16 steps it is close to that of true text. Right: the other network's words improve as well, quickly at first.

@@ -80,7 +80,7 @@ def text(x):
 
 empty = torch.full((2, L), MASK)
 before = text(write(empty))
-train(steps=1000)
+train(steps=1200)
 after = text(write(empty))
 print("before:", *before, "after:", *after, sep="\n  ")
 

@@ -143,8 +143,9 @@ def show_frame(
             piece = re.sub("\n+", "\n" if column else "", piece)
         else:
             piece = re.sub(r"\s+", " ", piece)
-        if column + len(piece) > columns and piece.startswith(" "):
-            piece = "\n" + piece[1:]
+        room = columns - column - len(piece)
+        if (room < 0 and piece.startswith(" ")) or room < -4:  # a new line, perhaps in a word
+            piece = "\n" + piece.removeprefix(" ")
         colour = hidden if born > now else new if born > since else old
         blocks = re.sub(".", "█", re.sub(".$", "▌", piece))
         for layer in layers:

@@ -149,7 +149,7 @@ def shown(L, steps):
 # wrong: t − s is not divided by t, so words are left hidden
 def shown(L, steps):
     hidden, found = L, []
-    for k in range(steps):
+    for _ in range(steps):
         found.append(hidden / steps)
         hidden = hidden - found[-1]
     return found
