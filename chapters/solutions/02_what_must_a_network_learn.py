@@ -85,12 +85,31 @@ def chances(ratios, t, s):
 def chances(ratios, t, s):
     return (t - s) / t * ratios
 
+# %% tags=["wrong"]
+# Normalises the ratios: a step with ratios twice as large has the same chances.
+def chances(ratios, t, s):
+    return (t - s) / t * ratios / ratios.sum()
+
 # %% [markdown]
-# ## Exercise 3. Pseudo-likelihood for any length
+# ## Exercise 3. Pseudo-likelihood in one call
 #
-# One evaluation for each position. `clone` keeps the caller's `x` as it is.
+# `repeat` makes new memory, so the caller's `x` stays as it is. The diagonal is used twice: to hide, and to read.
 
 # %% tags=["solution"]
+import torch
+import torch.nn.functional as F
+
+
+def pseudo_likelihood(model, x, hidden):
+    B, L = x.shape
+    copies = x[:, None].repeat(1, L, 1)  # (B, L, L): copy i of each sequence
+    i = torch.arange(L)
+    copies[:, i, i] = hidden
+    logits = model(copies.flatten(0, 1)).unflatten(0, (B, L))[:, i, i]  # (B, L, S)
+    return F.cross_entropy(logits.transpose(1, 2), x, reduction="none").sum(1)
+
+# %% tags=["wrong"]
+# One call for each position.
 import torch
 import torch.nn.functional as F
 
@@ -112,7 +131,19 @@ def pseudo_likelihood(model, x, hidden):
     return F.cross_entropy(model(x).transpose(1, 2), x, reduction="none").sum(1)
 
 # %% tags=["wrong"]
-# Everything is hidden at once: one evaluation, but the others are not seen.
+# Nothing is hidden in the copies either.
+import torch
+import torch.nn.functional as F
+
+
+def pseudo_likelihood(model, x, hidden):
+    B, L = x.shape
+    i = torch.arange(L)
+    logits = model(x.repeat_interleave(L, 0)).unflatten(0, (B, L))[:, i, i]
+    return F.cross_entropy(logits.transpose(1, 2), x, reduction="none").sum(1)
+
+# %% tags=["wrong"]
+# Everything is hidden at once: one call, but the others are not seen.
 import torch
 import torch.nn.functional as F
 
@@ -122,17 +153,32 @@ def pseudo_likelihood(model, x, hidden):
     return F.cross_entropy(model(nothing).transpose(1, 2), x, reduction="none").sum(1)
 
 # %% tags=["wrong"]
-# The copy is made once, so that more and more tokens are hidden.
+# The copies are ordered by position, and read as if ordered by sequence.
 import torch
 import torch.nn.functional as F
 
 
 def pseudo_likelihood(model, x, hidden):
-    loss, others = torch.zeros(len(x)), x.clone()
-    for i in range(x.shape[1]):
-        others[:, i] = hidden
-        loss = loss + F.cross_entropy(model(others)[:, i], x[:, i], reduction="none")
-    return loss
+    B, L = x.shape
+    copies = x.repeat(L, 1, 1)  # (L, B, L)
+    i = torch.arange(L)
+    copies[i, :, i] = hidden
+    logits = model(copies.flatten(0, 1)).unflatten(0, (B, L))[:, i, i]
+    return F.cross_entropy(logits.transpose(1, 2), x, reduction="none").sum(1)
+
+# %% tags=["wrong"]
+# `expand` shares the memory of the copies: every token is hidden, and x is changed.
+import torch
+import torch.nn.functional as F
+
+
+def pseudo_likelihood(model, x, hidden):
+    B, L = x.shape
+    copies = x[:, None].expand(B, L, L)
+    for i in range(L):
+        copies[:, i, i] = hidden
+    logits = model(copies.flatten(0, 1)).unflatten(0, (B, L)).diagonal(dim1=1, dim2=2)  # (B, S, L)
+    return F.cross_entropy(logits, x, reduction="none").sum(1)
 
 # %% tags=["wrong"]
 # The mean over positions, not the sum.
@@ -141,12 +187,12 @@ import torch.nn.functional as F
 
 
 def pseudo_likelihood(model, x, hidden):
-    loss = torch.zeros(len(x))
-    for i in range(x.shape[1]):
-        others = x.clone()
-        others[:, i] = hidden
-        loss = loss + F.cross_entropy(model(others)[:, i], x[:, i], reduction="none")
-    return loss / x.shape[1]
+    B, L = x.shape
+    copies = x[:, None].repeat(1, L, 1)
+    i = torch.arange(L)
+    copies[:, i, i] = hidden
+    logits = model(copies.flatten(0, 1)).unflatten(0, (B, L))[:, i, i]
+    return F.cross_entropy(logits.transpose(1, 2), x, reduction="none").mean(1)
 
 # %% [markdown]
 # ## Exercise 4. Who supplies the squares?
@@ -166,6 +212,19 @@ def share_of_largest(sigma, N):
     q = fresh / (fresh + N * math.exp(-sigma))
     m = fresh * (1 - 1 / N)
     return m / q**2 / ((1 - m) * (N - 1) * q**2 + m * (N - 2 + 1 / q**2))
+
+# %% tags=["wrong"]
+# A table of all pairs: no memory for N = 50257 (here it gives up before it tries).
+import torch
+from sedd_mini import UniformGraph
+
+
+def share_of_largest(sigma, N):
+    if N > 10_000:
+        raise MemoryError(f"a table of {N} × {N} numbers")
+    p = UniformGraph(N).transition_probs(torch.tensor(0), torch.tensor(sigma).double())
+    squares = (p[None] ** 2 / p[:, None]).fill_diagonal_(0)
+    return (squares[1:, 0].sum() / squares.sum()).item()
 
 # %% tags=["wrong"]
 # Counts every replacement as a move.
@@ -200,30 +259,88 @@ def share_of_largest(sigma, N):
     return m / q / ((1 - m) * (N - 1) * q + m * (N - 2 + 1 / q))
 
 # %% [markdown]
-# ## Exercise 5. A cure that cures the wrong number
+# ## Exercise 5. A weight that cures, and one that does not
 #
-# The derivative $\mathbb E\, w(r)(s - r)$ is zero at
+# *Part 1.* The derivative $\mathbb E\, w(r)(s - r)$ is zero at
 #
 # $$s = \frac{\mathbb E\, w(r)\, r}{\mathbb E\, w(r)} .$$
 #
 # For $w(r) = 1/r$ this is $1 / \mathbb E\,(1/r)$, the harmonic mean: with the numbers of the check 0.14 instead of the true 1.27. Only a weight that does not depend on $r$, given $x$, leaves the minimum at $\mathbb E\, r$
-# for every distribution of $r$. But the weight *may depend on the estimate $s$*: a loss whose derivative is $w(s)\,(s - \mathbb E\, r)$ still has its minimum at $\mathbb E\, r$. With $w(s) = 1/s$ it is the score entropy of chapter 03.
+# for every distribution of $r$.
+#
+# *Part 2.* The mean of the derivative is $w(s)\,(s - \mathbb E\, r)$, negative below $\mathbb E\, r$ and positive above, for every $w(s) > 0$. With $w(s) = 1/s$ the derivative is $1 - r/s$, and
+#
+# $$\ell(s, r) = s - r \log s .$$
+#
+# Doubling a ratio costs $r\,(1 - \log 2)$: $10^4$ times as much at 100 as at 0.01. This is the score entropy of chapter 03. ($w(s) = 1/s^2$ gives $\log s + r/s$, the Itakura–Saito distance up to a constant, which counts all ratios alike.)
 
 # %% tags=["solution"]
 def learned(p, r, w):
     return (p * w(r) * r).sum() / (p * w(r)).sum()
 
+
+def loss(s, r):
+    return s - r * s.log()
+
 # %% tags=["wrong"]
-# The mean of r: ignores the weight.
+# Part 1: the mean of r, which ignores the weight.
 def learned(p, r, w):
     return (p * r).sum()
 
+
+def loss(s, r):
+    return s - r * s.log()
+
 # %% tags=["wrong"]
-# Not divided by the sum of the weights.
+# Part 1: not divided by the sum of the weights.
 def learned(p, r, w):
     return (p * w(r) * r).sum()
 
+
+def loss(s, r):
+    return s - r * s.log()
+
 # %% tags=["wrong"]
-# Divides by weights without probabilities.
+# Part 1: divides by weights without probabilities.
 def learned(p, r, w):
     return (p * w(r) * r).sum() / w(r).sum()
+
+
+def loss(s, r):
+    return s - r * s.log()
+
+# %% tags=["wrong"]
+# Part 2: squares, which hardly count small ratios.
+def learned(p, r, w):
+    return (p * w(r) * r).sum() / (p * w(r)).sum()
+
+
+def loss(s, r):
+    return (s - r) ** 2 / 2
+
+# %% tags=["wrong"]
+# Part 2: the weight stands before the square, not before the derivative: the minimum is at the root of E r².
+def learned(p, r, w):
+    return (p * w(r) * r).sum() / (p * w(r)).sum()
+
+
+def loss(s, r):
+    return (s - r) ** 2 / (2 * s)
+
+# %% tags=["wrong"]
+# Part 2: squares of logarithms have their minimum at the geometric mean.
+def learned(p, r, w):
+    return (p * w(r) * r).sum() / (p * w(r)).sum()
+
+
+def loss(s, r):
+    return (s.log() - (r + 1e-6).log()) ** 2
+
+# %% tags=["wrong"]
+# Part 2: the derivative with the wrong sign, so that the mean is a maximum.
+def learned(p, r, w):
+    return (p * w(r) * r).sum() / (p * w(r)).sum()
+
+
+def loss(s, r):
+    return r * s.log() - s
