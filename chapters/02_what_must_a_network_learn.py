@@ -57,8 +57,9 @@ world = toys.two_token_world("spiral")  # (32, 32) probabilities
 chain = Chain(graph, world)
 
 # %% tags=["hide-input"]
-#| alt: Left, the spiral with two dots on one vertical line, one beside the spiral and one on it. Middle and right,
-#| the ratios along this line for four amounts of noise: beside the spiral up to 100, on the spiral down to 0.007.
+#| alt: Left, the spiral with two dots on one vertical line, one beside the spiral and one on it.
+#| Middle and right, the ratios along this line for four amounts of noise: beside the spiral up to
+#| 100, on the spiral down to 0.007.
 plots.use_style()
 pairs = {"beside the spiral": (13, 8), "on the spiral": (4, 8)}
 curves = {
@@ -102,8 +103,9 @@ print(f"at σ̄ = 0.01:  q = {q:.2e}   1/q = {1 / q:.0f}")
 assert q <= chain.scores(0.01).min() and chain.scores(0.01).max() <= 1 / q
 
 # %% tags=["hide-input"]
-#| alt: Three columns, one a method. Mean prediction and concrete score matching see the noisy pair cat owl,
-#| ratio matching sees it with cat hidden. Below stand the question, the output, and the formula of the ratio.
+#| alt: Three columns, one a method. Mean prediction and concrete score matching see the noisy pair
+#| cat owl, ratio matching sees it with cat hidden. Below stand the question, the output, and the
+#| formula of the ratio.
 plots.show_questions();
 
 # %% [markdown]
@@ -378,8 +380,8 @@ for name, *row in zip(("q", "1", "1/q"), values, share, of_squares, strict=True)
 assert abs(share[-1] - 0.01 / 32) < 1e-4  # 1/q: a token has moved, and y is where it was
 
 # %% tags=["hide-input"]
-#| alt: Bars for the three values of the target. The value q is 99 % of the targets and 0 % of the mean square;
-#| the value 1/q is 0.03 % of the targets and 100 % of the mean square.
+#| alt: Bars for the three values of the target. The value q is 99 % of the targets and 0 % of the
+#| mean square; the value 1/q is 0.03 % of the targets and 100 % of the mean square.
 fig, ax = plots.plt.subplots(figsize=(8, 3.2))
 drawings = (
     (-0.2, share, plots.BLUE, "share of\nthe targets", "left"),
@@ -492,8 +494,9 @@ assert error["ratio matching"].max() < 0.55 < 1.2 < error["mean prediction"][0]
 assert error["concrete score matching"][0] > 1.2
 
 # %% tags=["hide-input"]
-#| alt: Left, the error of positive log-ratios against time. Ratio matching falls from 0.4 to 0.1, the two others
-#| from above 1.6 to nearly 0. Right, concrete score matching has up to 30 % negative ratios at small times, then none.
+#| alt: Left, the error of positive log-ratios against time. Ratio matching falls from 0.4 to 0.1,
+#| the two others from above 1.6 to nearly 0. Right, concrete score matching has up to 30 %
+#| negative ratios at small times, then none.
 plots.show_contest(t, noise.total(t), results);
 
 # %% [markdown]
@@ -512,8 +515,9 @@ with torch.no_grad():
 truth = chain.scores(0.03)[chain.index(x)][away_60]
 
 # %% tags=["hide-input"]
-#| alt: Three scatter plots of estimated against true ratio. Ratio matching lies on the diagonal, mean prediction in a
-#| broad band around it; concrete score matching lies below it for ratios above 30, and its small ratios form two clouds, one negative.
+#| alt: Three scatter plots of estimated against true ratio. Ratio matching lies on the diagonal,
+#| mean prediction in a broad band around it; concrete score matching lies below it for ratios
+#| above 30, and its small ratios form two clouds, one negative.
 title = "Concrete score matching misses the small ratios, and its largest come out too small"
 plots.show_single_ratios(truth, found, "negative").suptitle(title, x=0.01, ha="left", fontsize=12);
 
@@ -585,8 +589,9 @@ for name, value in tv.items():
 assert tv["ratio matching"] < min(tv["mean prediction"], tv["concrete score matching"])
 
 # %% tags=["hide-input"]
-#| alt: Four pictures of a spiral: the world, and the laws of samples of the three methods. Mean prediction
-#| has dark pixels around the spiral, concrete score matching a blurred spiral, ratio matching is close to the world.
+#| alt: Four pictures of a spiral: the world, and the laws of samples of the three methods. Mean
+#| prediction has dark pixels around the spiral, concrete score matching a blurred spiral, ratio
+#| matching is close to the world.
 titles = ["the world at σ̄ = 0.01\n", *(f"{name}\nTV {tv[name]:.2f}" for name in scores)]
 fig = plots.show_worlds([target, *(laws[name] for name in scores)], titles, size=2.35)
 title = "All three draw a spiral; ratio matching is closest (pure noise: TV 0.64)"
@@ -685,7 +690,8 @@ with exercise("1"):
         for level in (20.0, 0.5, 1e-3, 1e-9):
             found = q_of(torch.tensor(level), N)
             p = UniformGraph(N).transition_probs(torch.tensor(0), torch.tensor(level).double())
-            assert abs(found / (p[1] / p[0]) - 1) < 1e-5, f"not right for σ̄ = {level}, N = {N}: {found}"
+            wrong = f"not right for σ̄ = {level}, N = {N}: {found}"
+            assert abs(found / (p[1] / p[0]) - 1) < 1e-5, wrong
 
 # %% [markdown]
 # ### Exercise 2. The page's sampler is a reverse step (★★☆, 15 minutes)
@@ -731,7 +737,7 @@ with exercise("2"):
         )
         assert torch.allclose(found / found.sum(), posterior), "the words come in wrong proportions"
         doubled = chances(2 * oracle.scores(level)[place, 0, :3], t, s)
-        assert torch.allclose(doubled, 2 * found), "twice the ratios are twice the rates and chances"
+        assert torch.allclose(doubled, 2 * found), "twice the ratios: twice the chances"
 
 # %% [markdown]
 # ### Exercise 3. Pseudo-likelihood in one call (★★☆, 20 minutes)
@@ -766,7 +772,8 @@ import torch
 from sedd_mini.exercises import exercise
 
 with exercise("3"):
-    weights = torch.randn(4, 6, 6, 5, generator=torch.Generator().manual_seed(0))  # 4 places, 5 values and "hidden"
+    # 4 places, 5 values and "hidden"
+    weights = torch.randn(4, 6, 6, 5, generator=torch.Generator().manual_seed(0))
     calls = []
 
     def model(x):  # sees everything: what stands at a place changes the logits at every place
@@ -787,8 +794,8 @@ with exercise("3"):
     assert len(calls) == 1, f"the model was called {len(calls)} times"
     assert calls == [12], f"the model was given {calls[0]} sequences, not 3 · 4"
     assert found.shape == (3,), f"one number a sequence, shape (3,), not {tuple(found.shape)}"
-    assert (found > 3).all(), "so low a loss comes from copying: is every token hidden when it is asked for?"
-    assert torch.allclose(found, wanted, rtol=1e-4), f"found {found.tolist()}, not {wanted.tolist()}"
+    assert (found > 3).all(), "so low a loss comes from copying: is each token hidden?"
+    assert torch.allclose(found, wanted, rtol=1e-4), f"{found.tolist()}, not {wanted.tolist()}"
 
 # %% [markdown]
 # ### Exercise 4. Who supplies the squares? (★★☆, 20 minutes)
@@ -818,15 +825,20 @@ from sedd_mini.exercises import exercise
 
 with exercise("4"):
     for N, level in ((32, 0.01), (32, 2.0), (5, 0.5), (5, 3.0), (2, 1.0)):
-        p = UniformGraph(N).transition_probs(torch.tensor(0), torch.tensor(level).double())  # x0 = 0
+        sigma, x0 = torch.tensor(level).double(), torch.tensor(0)
+        p = UniformGraph(N).transition_probs(x0, sigma)
         squares = p[:, None] * (p[None] / p[:, None]) ** 2  # row x, column y
         squares.fill_diagonal_(0)
         wanted = squares[1:, 0].sum() / squares.sum()
         found = share_of_largest(level, N)
-        assert abs(found - wanted) < 1e-6, f"σ̄ = {level}, N = {N}: your share is {found:.6f}, not {wanted:.6f}"
+        assert abs(found - wanted) < 1e-6, (
+            f"σ̄ = {level}, N = {N}: your share is {found:.6f}, not {wanted:.6f}"
+        )
     for level, wanted in ((5.0, 0.6993751), (6.0, 0.2397336), (7.0, 0.0418827)):
         found = share_of_largest(level, 50257)
-        assert abs(found - wanted) < 1e-6, f"σ̄ = {level}, N = 50257: your share {found:.6f} is wrong"
+        assert abs(found - wanted) < 1e-6, (
+            f"σ̄ = {level}, N = 50257: your share {found:.6f} is wrong"
+        )
 
 # %% [markdown]
 # ### Exercise 5. A weight that cures, and one that does not (★★★, 30 minutes)
@@ -873,20 +885,27 @@ from sedd_mini.exercises import exercise
 with exercise("5"):
     p = torch.tensor([0.7, 0.2, 0.1]).double()
     r = torch.tensor([0.1, 1.0, 10.0]).double()
-    weights = {"1": torch.ones_like, "1/r": torch.reciprocal, "r": lambda r: r, "exp(-r)": lambda r: (-r).exp()}
+    weights = {"1": torch.ones_like, "1/r": torch.reciprocal, "r": lambda r: r}
+    weights["exp(-r)"] = lambda r: (-r).exp()
     for name, w in weights.items():
         s = torch.as_tensor(learned(p, r, w)).double()
         cost = lambda s, w=w: (p * w(r) * (s - r) ** 2).sum()
         for other in (0.99 * s, 1.01 * s, s + 0.01, s - 0.01):
-            assert cost(s) < cost(other), f"part 1, w(r) = {name}: {other:.4f} has a lower loss than your {s:.4f}"
+            assert cost(s) < cost(other), (
+                f"part 1, w(r) = {name}: {other:.4f} has a lower loss than your {s:.4f}"
+            )
     for values in ([0.1, 1.0, 10.0], [0.0, 0.5, 40.0], [0.002, 0.0, 0.03]):
         r = torch.tensor(values).double()
         mean = (p * r).sum()
         costs = [(p * loss(k * mean, r)).sum() for k in (0.5, 0.99, 1.0, 1.01, 2.0)]
         assert all(cost.isfinite() for cost in costs), f"part 2: not finite for targets {values}"
-        assert costs[2] == min(costs), f"part 2: for targets {values} the minimum is not at the mean {mean:.4f}"
+        assert costs[2] == min(costs), (
+            f"part 2: for targets {values} the minimum is not at the mean {mean:.4f}"
+        )
     extra = [loss(2 * r, r) - loss(r, r) for r in torch.tensor([0.01, 100.0]).double()]
-    assert extra[1] < 1e5 * extra[0], f"part 2: 200 for 100 costs {extra[1] / extra[0]:.0e} times as much as 0.02 for 0.01"
+    assert extra[1] < 1e5 * extra[0], (
+        f"part 2: 200 for 100 costs {extra[1] / extra[0]:.0e} times as much as 0.02 for 0.01"
+    )
 
 # %% [markdown]
 # ## Laboratory
@@ -900,7 +919,7 @@ with exercise("5"):
 
 # %%
 def gradient_at(loss, table, chain=tiny):
-    """The largest gradient of the expected loss at σ̄ = 0.5, when the model is this table (4, 4, 2, S)."""
+    """The largest gradient of the expected loss at σ̄ = 0.5; the model: table (4, 4, 2, S)."""
     table = table.clone().requires_grad_()
     chain.expected_loss(loss, lambda x, sigma: table[x[:, 0], x[:, 1]], 0.5).backward()
     return table.grad.abs().max().item()
@@ -920,7 +939,8 @@ truths = {
     denoising_concrete_score_matching: as_table(tiny.scores(0.5)),
 }
 for loss, table in truths.items():
-    print(f"{loss.__name__:34} at the truth {gradient_at(loss, table):.0e}, beside it {gradient_at(loss, 1.1 * table):.0e}")
+    there, beside = gradient_at(loss, table), gradient_at(loss, 1.1 * table)
+    print(f"{loss.__name__:34} at the truth {there:.0e}, beside it {beside:.0e}")
 
 # %% tags=["hide-cell"]
 for loss, table in truths.items():
@@ -937,10 +957,11 @@ def page_loss(model, graph, x, sigma, x0=None, ratio=None):
 
 
 table = masked.posterior(0.5).clamp(min=1e-30).log().reshape(4, 4, 2, 3)
-print(f"at the truth {gradient_at(page_loss, table, masked):.0e}, beside it {gradient_at(page_loss, 1.1 * table, masked):.0e}")
+there, beside = (gradient_at(page_loss, k * table, masked) for k in (1, 1.1))
+print(f"at the truth {there:.0e}, beside it {beside:.0e}")
 
 # %% tags=["hide-cell"]
-assert gradient_at(page_loss, table, masked) < 1e-12 < 1e-3 < gradient_at(page_loss, 1.1 * table, masked)
+assert there < 1e-12 < 1e-3 < beside
 
 # %% [markdown]
 # ### Division: what if $p(x^i|a)$ is 0?
@@ -955,7 +976,8 @@ logits = lambda x, sigma: masked.posterior(0.5)[masked.index(x)].clamp(min=1e-30
 found = score_of_mean(logits, masked.graph, masked.states, levels)[place, 0]
 for y, word in enumerate(("cat", "dog", "owl", "MASK")):
     rate = masked.graph.rates_into(torch.tensor(0))[y]
-    print(f"cat → {word:4}  box {found[y]:.3f}   true {masked.scores(0.5)[place, 0, y]:.3f}   rate Q(x, y) {rate:.0f}")
+    true = masked.scores(0.5)[place, 0, y]
+    print(f"cat → {word:4}  box {found[y]:.3f}   true {true:.3f}   rate Q(x, y) {rate:.0f}")
 
 # %% [markdown]
 # ### Posterior: how small is one per cent of ignorance?
@@ -990,7 +1012,7 @@ copying = 12.0 * F.one_hot(tiny.states, 3).double()  # logits
 cost = -copying.log_softmax(-1).gather(-1, tiny.states[..., None])
 copied = (copying - copying.gather(-1, tiny.states[..., None])).exp()
 true = tiny.scores(0.5)
-print(f"cross-entropy of a copy: {cost.mean():.5f}; its ratio for every neighbour: {copied.min():.0e}")
+print(f"cross-entropy of a copy: {cost.mean():.5f}; its ratio, always: {copied.min():.0e}")
 print(f"the true ratios: {true.min():.2f} to {true.max():.2f}")
 
 # %% [markdown]
@@ -1059,8 +1081,10 @@ mine, library = PairNet(32), toys.PairNet(32)
 library.load_state_dict(mine.state_dict())
 assert torch.equal(mine(x, sigma), library(x, sigma))
 first = score_of_mean(library, graph, chain.states, torch.full((1024,), 0.01))[away]
-print(f"first ratios of mean prediction at σ̄ = 0.01: {first.min():.1f} to {first.max():.1f}, by the box {(q + 1 / q + 30) / 32:.1f}")
-print("output:", tuple(mine(x, sigma).shape), "  parameters:", sum(p.numel() for p in mine.parameters()))
+print(f"first ratios of mean prediction at σ̄ = 0.01: {first.min():.1f} to {first.max():.1f}")
+print(f"by the box: {(q + 1 / q + 30) / 32:.1f}")
+numbers = sum(p.numel() for p in mine.parameters())
+print("output:", tuple(mine(x, sigma).shape), "  parameters:", numbers)
 
 # %% [markdown]
 # ### Loop: what is in `toys.fit`?
@@ -1183,19 +1207,20 @@ cured = partial(concrete.to_score, softplus(cured_net), graph)
 # %%
 @torch.no_grad()
 def error_over(score, sigma, chosen):
-    error = score(chain.states, torch.full((1024,), sigma)).double().log() - chain.scores(sigma).log()
+    found = score(chain.states, torch.full((1024,), sigma)).double()
+    error = found.log() - chain.scores(sigma).log()
     weight = (away * chain.marginal(sigma).flatten()[:, None, None])[chosen]
     return ((weight * error[chosen] ** 2).sum() / weight.sum()).sqrt().item()
 
 
-print("           plain: error, ratios ≤ 0    softplus: error, the same ratios   softplus: all ratios")
+print("           plain: error, ratios ≤ 0   softplus: error, same ratios   all ratios")
 for s in (0.01, 0.0669, 0.447):
     plain = scores["concrete score matching"]
     with torch.no_grad():
         chosen = away & (plain(chain.states, torch.full((1024,), s)) > 0)
     row = error_over(plain, s, chosen), 1, error_over(cured, s, chosen), error_over(cured, s, away)
     row = row[0], toys.ratio_error(plain, chain, s)[1], *row[2:]
-    print("σ̄ = {:<6} {:12.2f} {:10.0%} {:24.2f} {:28.2f}".format(s, *row))
+    print("σ̄ = {:<6} {:12.2f} {:12.0%} {:23.2f} {:18.2f}".format(s, *row))
 
 # %% tags=["hide-cell"]
 assert toys.ratio_error(cured, chain, 0.01)[1] == 0
@@ -1217,7 +1242,8 @@ below, above = {}, {}
 for name, score in scores.items():
     below[name] = total_variation(law_of(learned_where(score, lambda s: s < 0.03)), target)
     above[name] = total_variation(law_of(learned_where(score, lambda s: s >= 0.03)), target)
-    print(f"{name:24} learned below {below[name]:.3f}, above {above[name]:.3f}, everywhere {tv[name]:.3f}")
+    row = f"learned below {below[name]:.3f}, above {above[name]:.3f}, everywhere {tv[name]:.3f}"
+    print(f"{name:24} {row}")
 
 # %% tags=["hide-cell"]
 assert all(value < 0.25 * tv[name] for name, value in below.items())

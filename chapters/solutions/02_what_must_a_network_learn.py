@@ -319,7 +319,7 @@ def loss(s, r):
     return (s - r) ** 2 / 2
 
 # %% tags=["wrong"]
-# Part 2: the weight stands before the square, not before the derivative: the minimum is at the root of E r².
+# Part 2: a weight before the square, not before the derivative: the minimum is at √(E r²).
 def learned(p, r, w):
     return (p * w(r) * r).sum() / (p * w(r)).sum()
 
