@@ -891,17 +891,15 @@ with exercise("5"):
         s = torch.as_tensor(learned(p, r, w)).double()
         cost = lambda s, w=w: (p * w(r) * (s - r) ** 2).sum()
         for other in (0.99 * s, 1.01 * s, s + 0.01, s - 0.01):
-            assert cost(s) < cost(other), (
-                f"part 1, w(r) = {name}: {other:.4f} has a lower loss than your {s:.4f}"
-            )
+            wrong = f"part 1, w(r) = {name}: {other:.4f} has a lower loss than your {s:.4f}"
+            assert cost(s) < cost(other), wrong
     for values in ([0.1, 1.0, 10.0], [0.0, 0.5, 40.0], [0.002, 0.0, 0.03]):
         r = torch.tensor(values).double()
         mean = (p * r).sum()
         costs = [(p * loss(k * mean, r)).sum() for k in (0.5, 0.99, 1.0, 1.01, 2.0)]
         assert all(cost.isfinite() for cost in costs), f"part 2: not finite for targets {values}"
-        assert costs[2] == min(costs), (
-            f"part 2: for targets {values} the minimum is not at the mean {mean:.4f}"
-        )
+        wrong = f"part 2: for targets {values} the minimum is not at the mean {mean:.4f}"
+        assert costs[2] == min(costs), wrong
     extra = [loss(2 * r, r) - loss(r, r) for r in torch.tensor([0.01, 100.0]).double()]
     assert extra[1] < 1e5 * extra[0], (
         f"part 2: 200 for 100 costs {extra[1] / extra[0]:.0e} times as much as 0.02 for 0.01"
