@@ -209,7 +209,7 @@ def show_map() -> Figure:
     corner = "angle,angleA=-90,angleB=180,rad=12"
     arrows = [
         ((1.2, 2), (8, 2), "arc3"), ((9, 1.62), (0.8, 0), corner), ((2.2, 1), (3.1, 1), "arc3"),
-        ((7, 1), (5.9, 1), "arc3"), ((4.5, 0.55), (4.5, 0.08), "arc3"),
+        ((5.9, 1), (7, 1), "arc3"), ((4.5, 0.55), (4.5, 0.08), "arc3"),
     ]  # fmt: skip
     for start, end, bend in arrows:
         line = {"arrowstyle": "-|>", "lw": 1.6, "connectionstyle": bend, "fc": "#222222"}
@@ -218,6 +218,7 @@ def show_map() -> Figure:
     back = "backwards, step by step: sampling  08,  filling gaps  09"
     ax.text(4.5, -0.25, back, ha="center", color=BLUE)
     ax.set(xlim=(-1.2, 10), ylim=(-0.5, 2.5))
+    ax.set_title("Noise destroys text by a known rule; the way back needs a network")
     ax.axis("off")
     return fig
 
