@@ -17,8 +17,8 @@ import torch
 import sedd_mini
 from sedd_mini import AbsorbingGraph, LogLinearNoise, TextModel, UniformGraph, load, model
 from sedd_mini.commands.sample import main
-from sedd_mini.evaluate import Bound, likelihood_bound
-from sedd_mini.losses import diffusion_weighted_in_head
+from sedd_mini.evaluate import Bound
+from sedd_mini.evaluation.bounds import bounds
 from sedd_mini.model import TextNote, template, working_device
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.network.pretrained import save_pretrained
@@ -193,17 +193,18 @@ def test_nothing_is_noted_where_nothing_is_changed(letters, words, no_warnings):
 # ---- the bound -----------------------------------------------------------------------------------
 
 
-def test_bound_is_the_likelihood_bound(letters):
+def test_bound_is_that_of_bounds(letters):
     """A text of one window: the same draws, the same number, up to the rounding of the head."""
     text = "the cat sat on the mat"
     (found,) = letters.bound([text], repeats=4, times_each=8, seed=3)
     ids = torch.tensor([letters.tokenizer.encode(text)])
-    expected = likelihood_bound(
-        letters.network, letters.graph, letters.noise, ids, 4, 8, generator=generators(3, 1)[0],
-        loss=diffusion_weighted_in_head,
+    (expected,) = bounds(
+        letters.network, letters.graph, letters.noise, ids, None, 4, 8,
+        generator=generators(3, 1)[0],
     )  # fmt: skip
     assert found.nats == pytest.approx(expected.nats, rel=1e-5)
     assert found.error == pytest.approx(expected.error, rel=1e-3)
+    assert found.draws == pytest.approx(expected.draws, rel=1e-5)
     assert (found.prior, found.length, found.characters) == (expected.prior, 22, 22)
     assert found.bits_per_character == pytest.approx(found.nats / 22 / math.log(2))
 
@@ -218,11 +219,14 @@ def test_a_long_text_is_the_sum_of_its_windows(letters, monkeypatch):
     error = math.hypot(whole.error, *(p.error for p in parts))
     assert abs(whole.nats - sum(p.nats for p in parts)) < 6 * error  # t, 7 degrees: 5e-4
     assert error < 0.05 * whole.nats
-    monkeypatch.setattr(
-        model, "likelihood_bound", lambda *given, **more: Bound(10.0, 2.0, 0.5, given[3].shape[1])
-    )
+
+    def fixed(network, graph, noise, x0, *rest, **more):
+        return [Bound(10.0, 2.0, 0.5, x0.shape[1], draws=(8.0, 12.0)) for _ in x0]
+
+    monkeypatch.setattr(model, "bounds", fixed)
     (found,) = letters.bound([text])
-    assert found == Bound(30.0, math.hypot(2 * 2.0, 2.0), 1.5, len(text), len(text))
+    assert found == Bound(30.0, pytest.approx(6.0), 1.5, len(text), len(text))
+    assert found.draws == (24.0, 36.0)
 
 
 def test_texts_have_their_own_noise(letters):

@@ -161,6 +161,18 @@ def check_given(given, x0: Tensor, graph) -> Tensor:
     return given
 
 
+def known_tokens(given, num: int, i: int) -> Tensor:
+    """What is given of text i, of `num` tokens, as a mask (num,)."""
+    if given is None or not hasattr(given, "__len__"):
+        most = f"given of text {i} (the number of its first tokens)"
+        return torch.arange(num) < (0 if given is None else whole_number(most, given, 0, num - 1))
+    mask = torch.as_tensor(given).cpu()
+    if mask.dtype != torch.bool or mask.shape != (num,) or mask.all():
+        raise ValueError(f"given of text {i} must be {num} bools, not all of them True, got "
+                         f"{mask.dtype} {tuple(mask.shape)}")  # fmt: skip
+    return mask
+
+
 # ---- the score entropy of each position ----------------------------------------------------------
 
 
@@ -212,51 +224,55 @@ class Noisy(NamedTuple):
 class Counted:
     """Draws of the absorbing graph: n of the F free tokens hidden, n with probability ∝ n^{−1/2}.
 
-    The n-th smallest of F uniform numbers is the λ = 1 − e^{−σ̄} at which the n-th token goes. In
-    λ the bound is a sum over n of E[mean cost of a hidden token], λ ~ Beta(n, F − n + 1), cut off
-    at λ(1): a cost is the score entropy times e^{σ̄} − 1.
+    λ = 1 − e^{−σ̄} is the share hidden. Written in λ, the bound is the sum over n of P(λ ≤ λ(1)) times
+    the mean cost of a hidden token, over all sets of n and λ ~ Beta(n, F − n + 1) up to λ(1), where
+    a cost is the score entropy times e^σ̄ − 1. Beta(n, F − n + 1) is the law of the n-th smallest of
+    F uniform numbers, which is below λ(1) if n or more of them are.
     """
 
     def __init__(self, graph, noise, free: Tensor):
         self.graph, self.free = graph, free
         self.end = noise.total(torch.tensor(1.0, dtype=torch.float64)).item()
         lengths, self.which = free.sum(1).unique(return_inverse=True)  # (U,), (M,)
-        n = torch.arange(1, free.shape[1] + 1, dtype=torch.float64)
-        self.share = torch.where(n <= lengths[:, None], n**-0.5, 0)  # (U, L)
+        n = torch.arange(free.shape[1] + 1, dtype=torch.float64)
+        self.share = torch.where((0 < n) & (n <= lengths[:, None]), n**-0.5, 0)  # (U, L + 1)
         self.share = self.share / self.share.sum(1, keepdim=True)
         self.below = self.share.cumsum(1)
-        self.middle = self.below - self.share / 2
-        self.mass = torch.stack([self.masses(size) for size in range(len(lengths))])[self.which]
+        size = lengths[:, None].double()
+        rest = (size - n).clamp(min=0)
+        log_p = math.log(-math.expm1(-self.end)) * n - self.end * rest - torch.lgamma(rest + 1)
+        log_p = log_p + torch.lgamma(size + 1) - torch.lgamma(n + 1)
+        p = torch.where(n <= size, log_p.exp(), 0)  # P(n of F numbers are below λ(1)), (U, L + 1)
+        self.enough = p.flip(1).cumsum(1).flip(1)  # P(n or more are)
+        mass = self.enough[..., None] * basis(self.middle().flatten()).view(*p.shape, -1)
+        mass = torch.where(self.share > 0, 1 / size, 0)[..., None] * mass
+        mass = mass.sum(1)[self.which]  # the mean of Σ scale · basis over all draws
+        self.mass = torch.stack([torch.zeros_like(mass), mass], 1)  # (M, 2, KNOTS + 1)
 
-    def masses(self, i: int) -> Tensor:
-        """The mean of Σ scale · basis over all draws, for one position of each kind, (2, KNOTS+1).
-
-        P(λ ≤ λ(1) | n) = P(at least n of F are hidden at λ(1)).
-        """
-        size = int((self.share[i] > 0).sum())
-        n = torch.arange(1, size + 1, dtype=torch.float64)
-        log_odds = math.log(-math.expm1(-self.end)) * n - self.end * (size - n)
-        choose = math.lgamma(size + 1) - torch.lgamma(n + 1) - torch.lgamma(size - n + 1)
-        inside = torch.exp(log_odds + choose).flip(0).cumsum(0).flip(0)  # (F,)
-        mass = (inside[:, None] * basis(self.middle[i, :size])).sum(0) / size
-        return torch.stack([torch.zeros_like(mass), mass])
+    def middle(self) -> Tensor:
+        return self.below - self.share / 2
 
     def draw(self, x0: Tensor, rows: Tensor, generator) -> Noisy:
-        which, x0 = self.which[rows], x0[rows]
-        place = times(len(rows), generator)[:, None]
-        u = torch.rand(x0.shape, generator=generator, dtype=torch.float64)
-        u = torch.where(self.free[rows], u, 2.0)  # a given token never goes
-        last = self.free[rows].sum(1, keepdim=True) - 1
-        n = torch.searchsorted(self.below[which], place, right=True).minimum(last)  # less 1
-        level = u.sort(1).values.gather(1, n)  # (B, 1)
-        sigma, hidden = -torch.log1p(-level[:, 0]), u <= level
-        scale = 1 / (self.share[which].gather(1, n) * (n + 1))  # (B, 1)
-        scale = torch.where(sigma[:, None] <= self.end, scale, 0)
-        sigma = sigma.clamp(1e-9, self.end)
+        which, x0, free = self.which[rows], x0[rows], self.free[rows]
+        size = free.sum(1, keepdim=True)
+        place, u, v = times(len(rows), generator)[:, None], *torch.rand(
+            2, *x0.shape, generator=generator, dtype=torch.float64)  # fmt: skip
+        n = torch.searchsorted(self.below[which], place, right=True).minimum(size)  # (B, 1)
+        u = torch.where(free, u, 2.0)  # a given token is never hidden
+        hidden = u <= u.sort(1).values.gather(1, n - 1)
+        share, enough = self.share[which].gather(1, n), self.enough[which]
+        few = torch.rand(n.shape, generator=generator, dtype=torch.float64)
+        few = few * enough.gather(1, n)  # P(more than k are below) < few ≤ P(k or more): k ≥ n
+        k = (enough >= few).sum(1, keepdim=True) - 1
+        v = torch.where(torch.arange(v.shape[1]) < k.maximum(n), v, 2.0)
+        level = -math.expm1(-self.end) * v.sort(1).values.gather(1, n - 1)
+        sigma = -torch.log1p(-level[:, 0].clamp(min=1e-12))
+        scale = enough.gather(1, n) / (share * n)
         return Noisy(
             torch.where(hidden, self.graph.mask_id, x0), sigma, scale[:, 0] * torch.expm1(sigma),
-            self.middle[which].gather(1, n)[:, 0], hidden.long(),
-            torch.cat([torch.zeros_like(scale), scale], 1), (n / last.clamp(min=1))[:, 0],
+            self.middle()[which].gather(1, n)[:, 0], hidden.long(),
+            torch.cat([torch.zeros_like(scale), scale], 1),
+            ((n - 1) / (size - 1).clamp(min=1))[:, 0],
         )  # fmt: skip
 
 
