@@ -123,11 +123,11 @@ def check_data(x0, graph, name: str = "x0") -> None:
     """Raises unless x0 (M, L) are tokens of the graph, none of them MASK."""
     if not isinstance(x0, Tensor) or x0.dtype != torch.int64:
         kind = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
-        raise TypeError(f"{name} must be an int64 tensor of tokens, got {kind}: use torch.as_tensor")
+        raise TypeError(f"{name} must be an int64 tensor of tokens, got {kind}: torch.as_tensor?")
     if x0.ndim != 2 or x0.numel() == 0:
-        raise ValueError(f"{name} must be (M, L), at least one sequence, got {tuple(x0.shape)}")
+        raise ValueError(f"{name} must be (M, L), with at least one row, got {tuple(x0.shape)}")
     if x0.device.type == "mps":
-        raise ValueError(f"{name} is on mps, which has no float64: move it and the model to the cpu")
+        raise ValueError(f"{name} is on mps, which has no float64: move all to the cpu")
     low, high = x0.min().item(), x0.max().item()
     if low < 0 or high >= graph.num_tokens:
         mask = " (MASK is no data)" if high == graph.mask_id else ""

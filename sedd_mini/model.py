@@ -5,7 +5,6 @@ or the hub. The network may be any function model(x, sigma, at=mask) → log-sco
 anything with encode, decode and vocab_size; ids in place of text are taken as they are.
 """
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable

@@ -12,11 +12,8 @@ import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
 from sedd_mini.evaluate import likelihood_bound
-from sedd_mini.evaluation import bounds as file
+from sedd_mini.evaluation import variance
 from sedd_mini.evaluation.bounds import (
-    Counted,
-    Guess,
-    Levels,
     at_positions,
     bounds,
     compare,
@@ -24,6 +21,7 @@ from sedd_mini.evaluation.bounds import (
     in_head,
     total,
 )
+from sedd_mini.evaluation.variance import Counted, Guess, Levels
 from sedd_mini.losses import diffusion_weighted_in_head
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.network.pretrained import load_pretrained
@@ -118,7 +116,7 @@ def own_noise(monkeypatch):
     """The guess has seen the draws that it is subtracted from."""
     learn, replaced = Guess.learn, Guess.replaced
     monkeypatch.setattr(Guess, "replaced", lambda s, *a: (learn(s, *a), replaced(s, *a))[1])
-    monkeypatch.setattr(file, "ROWS", 1e-3)
+    monkeypatch.setattr(variance, "ROWS", 1e-3)
 
 
 def other_chance(monkeypatch):
@@ -266,8 +264,8 @@ def test_compare_is_paired(graph):
 
 
 def test_compare_wants_the_same_draws():
-    a, b = ([total(estimate(*pair, repeats=r, times_each=1))] for r in (2, 3)
-            for pair in [(GRAPHS["uniform"], NOISES["geometric"], Exact(GRAPHS["uniform"]))])  # fmt: skip
+    parts = GRAPHS["uniform"], NOISES["geometric"], Exact(GRAPHS["uniform"])
+    a, b = (estimate(*parts, x0=EVERY[:1], repeats=r, times_each=1) for r in (2, 3))
     for one, two, wanted in [
         (a, a * 2, "the lists are of 1 and 2 bounds"),
         (a, b, r"same number of draws, at least 2, got \[2, 3\]"),
@@ -304,9 +302,8 @@ def test_a_sequence_s_own_noise_is_small(graph):
     g = torch.Generator().manual_seed(1)
 
     def model(x, sigma):
-        flat = -(sigma.expm1().log() + math.log(8))[:, None, None]
-        return flat.expand(*x.shape, graph.num_states) if graph.mask_id else flat * 0 + 0 * x[
-            ..., None] + torch.zeros(8)  # fmt: skip
+        flat = -(sigma.expm1().log() + math.log(8))[:, None, None] if graph.mask_id else 0
+        return flat + torch.zeros(*x.shape, graph.num_states)
 
     found = total(bounds(model, graph, noise, x0, None, 64, generator=g))
     plain = likelihood_bound(model, graph, noise, x0, 64, generator=g)

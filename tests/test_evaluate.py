@@ -347,7 +347,7 @@ def test_errors():
         likelihood_bound(model, graph, noise, torch.tensor([[0, 4]]))
     with pytest.raises(ValueError, match=r"x0.*\(M, L\)"):
         likelihood_bound(model, graph, noise, torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="at least one sequence"):
+    with pytest.raises(ValueError, match="with at least one row"):
         likelihood_bound(model, graph, noise, torch.zeros(0, 2, dtype=torch.int64))
     with pytest.raises(FloatingPointError, match="nan"):
         likelihood_bound(lambda x, s: model(x, s) * math.nan, graph, noise, EVERY)

@@ -154,8 +154,8 @@ MAY_IMPORT = {  # part of the package → the parts that it may import, at the t
     "model": "checks evaluation evaluate text samplers network losses baselines graphs noise files",
     "training": "checks training model text evaluate samplers network losses baselines graphs "
                 "noise files",
-    "evaluation": "checks evaluation model text worlds evaluate samplers network losses baselines graphs "
-                  "noise files",
+    "evaluation": "checks evaluation model text worlds evaluate samplers network losses baselines "
+                  "graphs noise files",
     "beyond": "beyond evaluation model text worlds evaluate samplers network losses baselines "
               "graphs noise files",
     "commands": "commands training evaluation beyond model text worlds evaluate samplers network "
