@@ -2,6 +2,7 @@
 
 The bound (theorem 3.6 of Lou et al. 2023) is an integral of the loss over all noise levels and a
 prior term. `likelihood_bound` draws levels and noise, averages, and repeats that to know its error.
+evaluation/bounds.py estimates the same from several times fewer calls, sequence by sequence.
 """
 
 import math

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sedd_mini.checks import graph_and_noise, local_path, shown, whole_number
 from sedd_mini.evaluate import Bound
-from sedd_mini.evaluation.bounds import at_positions, bounds, known_tokens, total
+from sedd_mini.evaluation.bounds import at_positions, bounds, entries, known_tokens, total
 from sedd_mini.network.pretrained import find_folder, load_pretrained
 from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, sample
 from sedd_mini.text.tokenizers import BPETokenizer, WordTokenizer, load_tokenizer, make_tokenizer
@@ -118,9 +118,7 @@ class TextModel:
         if isinstance(texts, str) or not hasattr(texts, "__iter__"):
             raise TypeError(f"texts must be a list of texts, got a {type(texts).__name__}")
         texts, found_bounds = list(texts), []
-        masks = [None] * len(texts) if given is None else list(given)
-        if len(masks) != len(texts):
-            raise ValueError(f"given has {len(masks)} entries for {len(texts)} texts")
+        masks = entries(given, len(texts))
         for i, text in enumerate(texts):
             ids, found = read(self.tokenizer, text, f"text {i}")
             if not ids:

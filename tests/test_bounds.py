@@ -384,7 +384,7 @@ def test_errors():
     wrong(FloatingPointError, "not finite", model=lambda x, s: model(x, s) * math.nan)
     mask = torch.tensor([True, False])
     wrong(ValueError, "needs an AbsorbingGraph", given=mask, graph=GRAPHS["uniform"])
-    for bad in (torch.tensor([1, 0]), mask[:1], mask[None].repeat(3, 1)):
+    for bad in (torch.tensor([1, 0]), mask[:1], mask[None].repeat(3, 1), "a", [[True], []]):
         wrong(ValueError, r"given must be a bool mask \(16, 2\)", given=bad)
     every = torch.zeros(16, 2, dtype=torch.bool)
     every[5] = True

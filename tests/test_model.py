@@ -238,6 +238,23 @@ def test_texts_have_their_own_noise(letters):
     assert letters.bound([]) == []
 
 
+def test_given_tokens_are_conditions(words, letters):
+    """As a mask or a number of first tokens; windows that are given whole cost nothing."""
+    text = "every cat sleeps . a dog"
+    ids = words.tokenizer.encode(text)
+    mask = [True] * 3 + [False] * 3
+    one, two, three = (words.bound([t], given=[g])[0] for t, g in
+                       ((text, 3), (ids, mask), (text, torch.tensor(mask))))  # fmt: skip
+    assert one == two == three
+    assert (one.length, one.characters, one.prior) == (3, None, pytest.approx(3e-3 * math.log(40)))
+    whole, start = words.bound([text, "every cat sleeps"])
+    assert abs(one.nats - (whole.nats - start.nats)) < 1  # the chain rule, for a good model
+    assert words.bound([text], given=[None])[0] == words.bound([text], given=[0])[0] == whole
+    (last,) = letters.bound([WORDS[: LENGTH + 8]], given=[LENGTH + 5])
+    assert last.length == 3
+    assert last.error < last.nats
+
+
 def test_a_trained_network_knows_its_language(words):
     good, bad = words.bound(["every cat sleeps .", "near near every every"])
     assert good.nats + 3 * good.error < bad.nats - 3 * bad.error
@@ -293,6 +310,13 @@ def test_where_there_is_no_float64_the_network_alone_is_on_the_device(words, mon
         (lambda m: m.bound(["a"], repeats=1), ValueError, "repeats .* at least 2, got 1"),
         (lambda m: m.bound(["a"], times_each=0), ValueError, "times_each .* at least 1, got 0"),
         (lambda m: m.bound(["a"], seed=-1), ValueError, "seed must be"),
+        (lambda m: m.bound(["a"], given=[1, 1]), ValueError, "given has 2 entries for 1 texts"),
+        (lambda m: m.bound(["a"], given=3), TypeError, "given must be a list, one entry a text"),
+        (lambda m: m.bound(["ab"], given=[2]), ValueError, "given of text 0 .* at most 1, got 2"),
+        (lambda m: m.bound(["ab"], given=[[1, 0]]), ValueError, "must be 2 bools, .* torch.int64"),
+        (lambda m: m.bound(["ab"], given=[[True]]), ValueError, r"must be 2 bools, .* \(1,\)"),
+        (lambda m: m.bound(["ab"], given=[[True] * 2]), ValueError, "not all of them True"),
+        (lambda m: m.bound(["ab"], given=["a"]), ValueError, "must be 2 bools"),
         (lambda m: TextModel(m.network, m.graph, m.noise, m.tokenizer, 0), ValueError,
          "length must be a whole number, at least 1 .*got 0"),
         (lambda m: TextModel(m.network, m.graph, m.noise, WordTokenizer(["a", "b"])), ValueError,

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import graph_and_noise, whole_number
+from sedd_mini.checks import graph_and_noise, shown, whole_number
 from sedd_mini.evaluate import Bound, check_data
 from sedd_mini.evaluation.variance import Counted, Guess, Levels
 from sedd_mini.graphs import AbsorbingGraph
@@ -148,7 +148,10 @@ def check_given(given, x0: Tensor, graph) -> Tensor:
             f"a conditional bound needs an AbsorbingGraph, whose visible tokens are the true ones; "
             f"on {graph} a token that is given at time 0 moves like any other"
         )
-    given = torch.as_tensor(given).cpu()
+    try:
+        given = torch.as_tensor(given).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.zeros(())
     if given.dtype != torch.bool or given.shape not in (x0.shape, x0.shape[1:]):
         raise ValueError(f"given must be a bool mask {tuple(x0.shape)}, True where a token is "
                          f"known, got {given.dtype} {tuple(given.shape)}")  # fmt: skip
@@ -159,12 +162,26 @@ def check_given(given, x0: Tensor, graph) -> Tensor:
     return given
 
 
+def entries(given, num: int) -> list:
+    """What is given of each of `num` texts: None, a number or a mask."""
+    if given is None:
+        return [None] * num
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise TypeError(f"given must be a list, one entry a text, got {shown(given)}")
+    if len(given := list(given)) != num:
+        raise ValueError(f"given has {len(given)} entries for {num} texts")
+    return given
+
+
 def known_tokens(given, num: int, i: int) -> Tensor:
     """What is given of text i, of `num` tokens, as a mask (num,)."""
     if given is None or not hasattr(given, "__len__"):
         most = f"given of text {i} (the number of its first tokens)"
         return torch.arange(num) < (0 if given is None else whole_number(most, given, 0, num - 1))
-    mask = torch.as_tensor(given).cpu()
+    try:
+        mask = torch.as_tensor(given).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        mask = torch.zeros(())
     if mask.dtype != torch.bool or mask.shape != (num,) or mask.all():
         raise ValueError(f"given of text {i} must be {num} bools, not all of them True, got "
                          f"{mask.dtype} {tuple(mask.shape)}")  # fmt: skip
