@@ -142,7 +142,7 @@ MAY_IMPORT = {  # part of the package → the parts that it may import, at the t
     "evaluate": "samplers network losses baselines graphs noise checks",
     "text": "text files checks",
     "worlds": "worlds checks evaluate samplers network losses baselines graphs noise",
-    "model": "checks evaluate text samplers network losses baselines graphs noise files",
+    "model": "checks evaluation evaluate text samplers network losses baselines graphs noise files",
     "training": "checks training model text evaluate samplers network losses baselines graphs "
                 "noise files",
     "evaluation": "evaluation model text worlds evaluate samplers network losses baselines graphs "

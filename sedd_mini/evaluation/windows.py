@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sedd_mini.checks import local_path, shown, whole_number
+from sedd_mini.evaluation.bounds import total
 from sedd_mini.model import TextModel
 from sedd_mini.samplers import generators
 from sedd_mini.text.blocks import encode_documents, pack
@@ -144,8 +145,9 @@ def bound_of_group(model: TextModel, group: Tensor, repeats, times_each, seed: i
     """(bound, its error, its prior part) of windows (M, L) together, nats: the one place that calls
     the estimator."""
     (generator,) = generators(seed, 1, first=g)
-    bound = model.bound_of(group, repeats, times_each, generator)
-    return tuple(len(group) * value for value in (bound.nats, bound.error, bound.prior))
+    given = torch.zeros_like(group, dtype=torch.bool)
+    bound = total(model.bounds_of(group, given, repeats, times_each, generator))
+    return bound.nats, bound.error, bound.prior
 
 
 def units(nats: float, error: float, tokens: int, characters: int | None) -> dict:
