@@ -275,6 +275,7 @@ def show_questions() -> Figure:
     One column for each of mean prediction, ratio matching and concrete score matching, on the
     noisy pair "cat owl", whose first token may jump.
     """
+    pair = r"$\it{dog\ owl}$"
     columns = [
         ("Mean prediction", BLUE, "cat", "Which word was here\nbefore the noise?",
          r"$p(x_0^i = a \mid x)$",
@@ -282,8 +283,8 @@ def show_questions() -> Figure:
         ("Ratio matching", ORANGE, "hidden", "Which word stands\nhere now?",
          r"$p(x^i = a \mid \mathrm{others})$",
          r"$\dfrac{p(y^i \mid \mathrm{others})}{p(x^i \mid \mathrm{others})}$"),
-        ("Concrete score matching", GREEN, "cat", "How many times likelier\nwould y be?",
-         r"$s(x)_y$", r"$s(x)_y$   as it is"),
+        ("Concrete score matching", GREEN, "cat", f"How many times likelier\nis {pair}?",
+         rf"$s(x)_y$,   $y$ = {pair}", r"$s(x)_y$   as it is"),
     ]  # fmt: skip
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.9))
     arrow = {"arrowstyle": "-|>", "lw": 1.4, "color": "#444444"}
@@ -384,4 +385,36 @@ def show_contest(t: Sequence, sigma: Sequence, results: dict[str, Sequence]) -> 
     axes[1].set(ylabel="share of ratios ≤ 0", ylim=(0, None))
     axes[1].set_title("Concrete score matching gives negative ratios")
     axes[1].yaxis.set_major_formatter("{x:.0%}")
+    return fig
+
+
+def show_targets(share: Sequence, of_squares: Sequence, q: float) -> Figure:
+    """Draw the targets q, 1 and 1/q as 3200 dots, beside a bar of their parts in the mean square.
+
+    share, of_squares: (3,) shares of the targets and of the mean squared target, in this order.
+    """
+    kinds = ((f"q = {q:.1e}", "#c3c7cd"), ("1", BLUE), (f"1/q = {1 / q:.0f}", ORANGE))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), width_ratios=[4.2, 1])
+    numbers = [round(3200 * float(part)) for part in share]
+    numbers[0] = 3200 - sum(numbers[1:])
+    places = np.random.default_rng(61).permutation(3200)
+    for (_, colour), dots, end in zip(kinds, numbers, np.cumsum(numbers), strict=True):
+        y, x = np.divmod(places[end - dots : end], 80)
+        left.scatter(x, y, s=9 if dots > 99 else 16 if dots > 1 else 40, color=colour, lw=0)
+    left.annotate("the only one", (x[0], y[0]), (x[0] + 6, -3.2), color=ORANGE, va="center",
+                  arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.4})  # fmt: skip
+    for x, (text, colour), dots in zip((0, 27, 50), kinds, numbers, strict=True):
+        label = f"{text}: {dots} dot" + "s" * (dots != 1)
+        left.text(x, 42, label, color="#777777" if x == 0 else colour, va="center")
+    left.set(xlim=(-1, 80), ylim=(44, -5))
+    left.set_title("3200 targets")
+    for (_, colour), part, top in zip(kinds, of_squares, np.cumsum(of_squares), strict=True):
+        right.bar(0, float(part), 1, bottom=float(top - part), color=colour)
+    right.text(0, 0.5, f"1/q\n{float(of_squares[2]):.2%}", color="white", ha="center", va="center")
+    right.set(xlim=(-1, 1), ylim=(-0.06, 1.1))
+    right.set_title("their mean square", loc="center")
+    for ax in (left, right):
+        ax.axis("off")
+    title = "0.03 % of the targets supply nearly all of the mean squared target"
+    fig.suptitle(title, x=0.01, ha="left", fontsize=12)
     return fig
