@@ -88,7 +88,7 @@ def bounds(
                 callback(done, calls)
         values = torch.cat(values)
         if not values.isfinite().all():
-            raise FloatingPointError("the loss is inf or NaN: does the model give finite log-scores?")
+            raise FloatingPointError("not finite: does the model give finite log-scores?")
         if i > 0:  # else it was the first group, that the guess learns from
             estimate = guess.replaced(rows, noisy, values)  # (B,)
             estimates[r].index_add_(0, rows, estimate / times_each)
