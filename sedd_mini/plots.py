@@ -119,3 +119,66 @@ def show_tokens(
 def _as_rows(worlds: Sequence) -> Sequence:
     nested = isinstance(worlds[0], list | tuple)
     return worlds if nested else [worlds]
+
+
+def show_tangent(
+    ax: plt.Axes, curve, slope, s: float, r: float, name: str, span: tuple[float, float]
+) -> None:
+    """Draw a convex curve F, its tangent at s, and the gap between the two at r.
+
+    curve, slope: F and F' on NumPy arrays; span: the range of u to draw. The gap at r is the
+    Bregman divergence D_F(r, s). Where F(r) is infinite an arrow points upwards instead.
+    """
+    u = np.linspace(*span, 800)
+    u = u[u > 0]
+    tangent = curve(s) + slope(s) * (np.array(span) - s)
+    ax.plot(u, curve(u), color=PURPLE)
+    ax.plot(span, tangent, color=GREY, lw=1.5)
+    ax.plot(s, curve(s), "o", color=GREY, ms=7)
+    foot = curve(s) + slope(s) * (r - s)
+    with np.errstate(all="ignore"):
+        top = curve(np.float64(r))
+    low, high = ax.get_ylim()
+    if np.isfinite(top):
+        ax.plot([r, r], [foot, top], color=ORANGE, lw=3, solid_capstyle="butt")
+        ax.plot(r, top, "o", color=PURPLE, ms=6)
+    else:
+        arrow = {"arrowstyle": "-|>", "color": ORANGE, "lw": 3, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (r, high), (r, foot), arrowprops=arrow)
+    for place, label in ((r, "r"), (s, "s")):
+        ax.plot([place, place], [low, low + 0.03 * (high - low)], color="#444444", lw=1)
+        ax.annotate(label, (place, low), (0, 6), textcoords="offset points", fontsize=13)
+    ax.set(xlabel="u", ylabel=name, xlim=span, ylim=(low, high))
+
+
+def show_ratio_cases(ax: plt.Axes, rows: Sequence, columns: Sequence[str], labels) -> None:
+    """A table of conditional ratios: a row for each case of (x, x0), a column for each word y.
+
+    rows: lists of cell texts, "x" for the word that stands there itself; tint follows the text.
+    """
+    tint = {"0": "#ffffff", "q": "#dbe7f2", "1": "#b9d4ea", "r": "#f3c9a5", "1/q": "#f3c9a5"}
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            colour = "#eeeeee" if cell == "x" else tint[cell]
+            ax.add_patch(plt.Rectangle((j, -i), 0.94, -0.86, color=colour, ec="#bbbbbb", lw=1))
+            text = "(x itself)" if cell == "x" else cell
+            size, ink = (9.5, "#888888") if cell == "x" else (14, "#222222")
+            ax.text(j + 0.47, -i - 0.43, text, ha="center", va="center", fontsize=size, color=ink)
+        ax.text(-0.15, -i - 0.43, labels[i], ha="right", va="center", fontsize=11.5)
+    for j, column in enumerate(columns):
+        ax.text(j + 0.47, 0.12, column, ha="center", va="bottom", fontsize=11.5)
+    ax.set(xlim=(-3.4, len(columns)), ylim=(-len(rows), 0.7))
+    ax.set_axis_off()
+
+
+def show_seeds(ax: plt.Axes, rows: dict[str, Sequence[float]], colours: Sequence[str]) -> None:
+    """A row of dots for each name, one dot a seed, with their mean written beside them."""
+    for i, (name, values) in enumerate(rows.items()):
+        ax.plot(values, [-i] * len(values), "o", color=colours[i], ms=8, alpha=0.8, mew=0)
+        ax.annotate(
+            f"{np.mean(values):.2f}", (max(values), -i), (9, 0), textcoords="offset points",
+            va="center", color=colours[i],
+        )  # fmt: skip
+    ax.set_yticks([-i for i in range(len(rows))], list(rows))
+    ax.set_ylim(0.6 - len(rows), 0.6)
+    ax.grid(axis="y", visible=False)
