@@ -46,7 +46,8 @@ test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) chapters/build.py --check
 	$(PY) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadscope \
-		--nbval-lax --nbval-current-env tests $(sort $(wildcard chapters/[0-9][0-9]_*.ipynb))
+		--nbval-lax --nbval-current-env tests \
+		$(sort $(wildcard chapters/[0-9][0-9]_*.ipynb chapters/solutions/[0-9][0-9]_*.ipynb))
 
 lock: $(READY)
 	$(PY) -m pip install --quiet uv

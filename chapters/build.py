@@ -16,6 +16,7 @@ import base64
 import io
 import os
 import re
+import statistics
 import sys
 import tempfile
 import time
@@ -267,6 +268,7 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
         (sys.base_prefix, "<python>"),
         (str(folder), "."),
         (str(folder.parent), ".."),
+        *([(str(folder.parent.parent), "../..")] if folder.name == SOLUTIONS else []),
         (str(Path.home()), "~"),
     ]
 
@@ -381,6 +383,72 @@ def build(sources: list[Path], jobs: int) -> int:
     return len(failures)
 
 
+# ------------------------------------------------------------------------------------------- form
+
+GUIDE = ("guide: core", "2800", "30", "", "<= 8", "<= 25", "8-12", "", "3-5")
+COLUMNS = ("", "words", "cells", "lines", "median", "longest", "words/line", "figures", "exercises")
+FENCED = re.compile(r"^```.*?^```[^\n]*$|\$\$.*?\$\$", re.DOTALL | re.MULTILINE)
+
+
+def core_and_laboratory(cells: list) -> tuple[list, list]:
+    """The cells before the heading `## Laboratory`, and those from there on."""
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and re.search(r"^## Laboratory", cell.source, re.M):
+            return cells[:index], cells[index:]
+    return cells, []
+
+
+def code_lines(source: str) -> list[str]:
+    """The lines of a cell without its alt text and blank lines."""
+    return [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
+
+
+def words(source: str) -> int:
+    """Words of prose: without blocks of code and equations, and without HTML's tags."""
+    text = re.sub(r"<[^>]+>", " ", FENCED.sub(" ", source))
+    return sum(any(letter.isalnum() for letter in word) for word in text.split())
+
+
+def measure(cells: list) -> list[str]:
+    """One line of the table of `form`."""
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    lengths = [len(code_lines(cell.source)) for cell in cells if cell.cell_type == "code"]
+    prose, lines = sum(map(words, texts)), sum(lengths)
+    pictures = [
+        output
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if any(kind.startswith("image/") for kind in output.get("data", {}))
+    ]
+    asked = [text for text in texts if text.startswith("### Exercise ")]
+    numbers = [prose, len(lengths), lines]
+    middle = [f"{statistics.median(lengths):g}", max(lengths)] if lengths else ["", ""]
+    ratio = f"{prose / lines:.1f}" if lines else ""
+    return [str(n) for n in (*numbers, *middle, ratio, len(pictures), len(asked))]
+
+
+def form(sources: list[Path]) -> None:
+    """Print how long each chapter and its cells are, beside the guide; figures as last built."""
+    rows = [COLUMNS]
+    for source in sources:
+        if source.parent.name == SOLUTIONS or not source.exists():
+            continue
+        cells = read_source(source).cells
+        if source.with_suffix(".ipynb").exists():
+            stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
+            for cell, old in zip(cells, stored, strict=False):
+                if cell.source == old.source and "outputs" in old:
+                    cell.outputs = old.outputs
+        core, laboratory = core_and_laboratory(cells)
+        rows.append((f"{source.stem}: core", *measure(core)))
+        if laboratory:
+            rows.append(("laboratory", *measure(laboratory)))
+    widths = [max(len(row[i]) for row in (*rows, GUIDE)) for i in range(len(COLUMNS))]
+    for row in (*rows, GUIDE):
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([first, *others]))
+
+
 # ----------------------------------------------------------------------------------- command line
 
 
@@ -405,6 +473,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="compare and inspect; run nothing")
+    parser.add_argument("--form", action="store_true", help="report lengths; run nothing")
     parser.add_argument("--only", nargs="+", metavar="NN", help="these chapters alone")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="chapters at a time")
     parser.add_argument("--dir", type=Path, default=CHAPTERS, help="another folder of chapters")
@@ -415,6 +484,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not folder.is_dir():
         parser.error(f"--dir: there is no folder {options.dir}")
     sources = find_sources(folder, options.only)
+    if options.form:
+        form(sources)
+        return 0
     if options.check:
         return 1 if check(sources) else 0
     missing = [source.name for source in sources if not source.exists()]

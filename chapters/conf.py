@@ -20,6 +20,7 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
+suppress_warnings = ["toc.empty_glob"]  # a book without solutions is a book
 
 html_theme = "sphinx_book_theme"
 html_title = "SEDD-mini"

@@ -80,7 +80,7 @@ def text(x):
 
 empty = torch.full((2, L), MASK)
 before = text(write(empty))
-train(steps=1000)
+train(steps=1200)
 after = text(write(empty))
 print("before:", *before, "after:", *after, sep="\n  ")
 
@@ -88,7 +88,7 @@ given = "some ____ ____ near a river ____ ."
 gap = [MASK if word == "____" else words.encode(word)[0] for word in given.split()]
 print("filled:", *text(write(torch.tensor([gap] * 4))), sep="\n  ")
 
-test = language.sample(2048, L)
+test = language.sample(4096, L)
 with torch.no_grad():
     bits = loss_of(test).item() / math.log(2)
 truth = -language.log_prob(test).mean().item() / L / math.log(2)

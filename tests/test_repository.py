@@ -1,7 +1,9 @@
 """The ground that the book stands on: packaging, the notebook builder, the HTML book, imports."""
 
 import ast
+import base64
 import importlib.metadata
+import io
 import re
 import shutil
 import statistics
@@ -16,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from PIL import Image
 from second_edition import CHAPTERS, build, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -240,7 +243,7 @@ def test_readme_links_lead_somewhere_and_to_every_chapter():
 
 def test_cells_are_short():
     """House rules for chapters: no cell over 40 lines, the median at most 10, lines up to 100."""
-    for path in sorted(CHAPTERS.glob("[0-9][0-9]_*.py")):
+    for path in build.find_sources(CHAPTERS, None):
         cells = [c for c in build.read_source(path).cells if c.cell_type == "code"]
         for cell in cells:
             name = f"{path.name}: cell {cell.id}"
@@ -269,26 +272,44 @@ warnings.warn("this line would name a file of this process")
 # %% tags=["nbval-check-output"] nbgrader={"grade": true, "grade_id": "two", "points": 3}
 print(1 + 1)
 
-# %%
+# %% tags=["hide-input"]
+#| alt: A line that rises.
 print({"a", "b", "c"})  # the order of a set of strings: fixed by the builder
 plt.plot([1, 2, 3]);
 """
 
 
+SOLUTION = """\
+# %% [markdown]
+# # Solutions to chapter 01
+
+# %% [markdown]
+# ## Exercise 1. One
+# Of [chapter 01](../01_tiny.ipynb).
+
+# %% tags=["solution"]
+import warnings
+one = 1
+warnings.warn_explicit("one", UserWarning, WHERE, 1)
+"""
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A folder with one small chapter, built."""
+    """A folder with one small chapter and a solution, built."""
     folder = tmp_path_factory.mktemp("built")
     (folder / "01_tiny.py").write_text(TINY)
-    assert build.main(["--dir", str(folder)]) == 0
+    (folder / "solutions").mkdir()
+    where = repr(str(folder.parent / "sedd_mini" / "x.py"))
+    (folder / "solutions" / "01_tiny.py").write_text(SOLUTION.replace("WHERE", where))
+    assert build.main(["--dir", str(folder), "--only", "01"]) == 0
     return folder
 
 
 @pytest.fixture
 def chapter(built, tmp_path) -> Path:
     """The .py of a copy of it, to be spoilt."""
-    for name in ("01_tiny.py", "01_tiny.ipynb"):
-        shutil.copy(built / name, tmp_path / name)
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     return tmp_path / "01_tiny.py"
 
 
@@ -321,6 +342,62 @@ def test_build_keeps_what_matters_and_leaves_out_what_varies(built):
     assert warning.text.startswith("<cell>:4: UserWarning")
     assert "image/png" in notebook.cells[3].outputs[-1].data
     assert not list(built.glob("*.tmp"))
+
+
+def test_a_solution_is_built_and_checked_like_a_chapter(built, chapter, capsys):
+    solution = chapter.parent / "solutions" / "01_tiny.ipynb"
+    notebook = nbformat.read(solution, as_version=4)
+    assert [cell.id for cell in notebook.cells] == ["s01-000", "s01-001", "s01-002"]
+    assert notebook.cells[2].outputs[0].text.startswith("../../sedd_mini/x.py:1: UserWarning")
+    solution.unlink()
+    code, out = check(chapter, capsys)
+    assert code == 1
+    assert "solutions/01_tiny: 01_tiny.py has no 01_tiny.ipynb: it was never built" in out
+
+
+MARKED = """\
+# ---
+# jupyter:
+#   sedd_mini:
+#     edition: 2
+# ---
+
+# %% tags=["hide-input"]
+#| alt: A line that rises evenly
+#|   from one to three.
+from sedd_mini.plots import use_style
+import matplotlib.pyplot as plt
+use_style()
+plt.figure(facecolor="none")
+plt.plot([1, 2, 3]);
+
+# %% tags=["hide-cell"]
+assert plt.rcParams["figure.dpi"] == 80
+"""
+
+
+def test_marks_folds_alt_text_and_pictures(tmp_path):
+    (tmp_path / "01_marked.py").write_text(MARKED)
+    assert build.main(["--dir", str(tmp_path)]) == 0
+    notebook = nbformat.read(tmp_path / "01_marked.ipynb", as_version=4)
+    assert notebook.metadata == {**build.METADATA, "sedd_mini": {"edition": 2}}
+    drawing, checking = notebook.cells
+    alt = "A line that rises evenly from one to three."
+    assert drawing.source.startswith("#| alt: A line")
+    assert drawing.metadata == {
+        "tags": ["hide-input"],
+        "jupyter": {"source_hidden": True},
+        "mystnb": {"image": {"alt": alt}},
+    }
+    assert checking.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
+    shown = drawing.outputs[-1]
+    with Image.open(io.BytesIO(base64.b64decode(shown.data["image/png"]))) as picture:
+        assert picture.mode == "P"
+        assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
+        assert {size // 2 for size in picture.size} == {
+            shown.metadata["image/png"]["width"], shown.metadata["image/png"]["height"],
+        }  # fmt: skip
+    assert shown.metadata["image/png"]["alt"] == alt
 
 
 def test_rebuild_leaves_the_same_bytes(chapter, capsys):
@@ -441,6 +518,7 @@ def test_check_finds_a_broken_file_and_an_empty_folder(chapter, capsys):
     code, out = check(chapter, capsys)
     assert code == 1
     assert "01_tiny.ipynb is not a notebook" in out
+    shutil.rmtree(chapter.parent / "solutions")
     chapter.unlink()
     chapter.with_suffix(".ipynb").unlink()
     with pytest.raises(SystemExit, match="No chapters"):
@@ -463,6 +541,18 @@ def test_a_failing_cell_is_named_and_the_old_notebook_stays(chapter, capsys):
     assert not dying.with_suffix(".ipynb").exists()
 
 
+def test_form_reports_core_and_laboratory(tmp_path, capsys):
+    text = "# %% [markdown]\n# Two words, $$not\n# these$$.\n#\n# ```python\n# nor = this\n# ```\n"
+    code = "\n# %%\n#| alt: not\n#| counted\nx = 1\n\ny = 2\n"
+    rest = "\n# %% [markdown]\n# ## Laboratory\n\n# %% [markdown]\n# ### Exercise 1. A\n"
+    (tmp_path / "01_tiny.py").write_text(text + code + rest)
+    assert build.main(["--form", "--dir", str(tmp_path)]) == 0
+    _, core, laboratory, guide = (x.split() for x in capsys.readouterr().out.splitlines())
+    assert core == ["01_tiny:", "core", "2", "1", "2", "2", "2", "1.0", "0", "0"]
+    assert laboratory == ["laboratory", "4", "0", "0", "0", "1"]
+    assert guide[:3] == ["guide:", "core", "2800"]
+
+
 def test_unknown_chapter_is_an_error(chapter):
     with pytest.raises(SystemExit, match="No chapter 42"):
         build.main(["--only", "42", "--dir", str(chapter.parent)])
@@ -482,10 +572,16 @@ def test_html_book_needs_no_network(chapter):
     assert result.returncode == 0, result.stderr
     page = (pages / "01_tiny.html").read_text()
     assert r"\(\sigma(t)\)" in page
+    assert re.search(r'<img alt="A line that rises\."[^>]*\.png"', page)
+    assert '<details class="admonition hide above-input">' in page
     (mathjax,) = re.findall(r'<script[^>]*src="([^"]*tex-chtml[^"]*)"', page)
     assert (pages / mathjax.split("?")[0]).is_file()
     assert list(pages.glob("_static/mathjax/output/chtml/fonts/woff-v2/*.woff"))
-    assert 'href="01_tiny.html"' in (pages / "index.html").read_text()
+    index = (pages / "index.html").read_text()
+    assert 'href="01_tiny.html"' in index
+    assert "Solutions to the exercises" in index
+    assert 'href="solutions/01_tiny.html"' in index
+    assert 'href="../01_tiny.html"' in (pages / "solutions" / "01_tiny.html").read_text()
     assert load(CHAPTERS / "conf.py").remote_resources(pages) == []
 
 
