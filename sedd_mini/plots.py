@@ -268,3 +268,29 @@ def show_map() -> Figure:
     ax.set(xlim=(-1.2, 10), ylim=(-0.5, 2.5))
     ax.axis("off")
     return fig
+
+
+def show_wall(axes: Sequence[plt.Axes], score_entropy) -> None:
+    """Least squares beside score entropy: the wall at zero, and the price of a factor of two.
+
+    score_entropy: the loss of one ratio, a function of tensors (s, r); axes: two of them.
+    """
+    import torch
+
+    s, r = torch.linspace(-0.6, 1.4, 400), torch.tensor(0.2)
+    axes[0].plot(s, (s - r) ** 2 / 2, color=GREEN)
+    axes[0].plot(s[s > 0], score_entropy(s[s > 0], r), color=PURPLE)
+    axes[0].axvline(0, color="#999999", lw=1)
+    axes[0].axvline(0.2, color="#666666", lw=1, ls=":")
+    axes[0].annotate("true ratio 0.2", (0.22, 0.74), color="#666666")
+    axes[0].annotate("least squares", (-0.58, 0.36), color=GREEN)
+    axes[0].annotate("score entropy", (0.45, 0.62), color=PURPLE)
+    axes[0].set(xlabel="estimate s", ylabel="loss", ylim=(0, 0.8))
+    axes[0].set_title("Score entropy has a wall at zero")
+    r = torch.logspace(-2.5, 2.5, 100)
+    axes[1].loglog(r, r**2 / 2, color=GREEN)
+    axes[1].loglog(r, score_entropy(2 * r, r), color=PURPLE)
+    axes[1].annotate("least squares", (0.5, 2e2), color=GREEN)
+    axes[1].annotate("score entropy", (9, 0.2), color=PURPLE)
+    axes[1].set(xlabel="true ratio r", ylabel="loss of the estimate 2r")
+    axes[1].set_title("Small ratios count for more")
