@@ -177,7 +177,7 @@ def show_ratio_cases(ax: plt.Axes, rows: Sequence, columns: Sequence[str], label
 
 def show_seeds(ax: plt.Axes, rows: dict[str, Sequence[float]], colours: Sequence[str]) -> None:
     """A row of dots for each name, one dot a seed, with their mean written beside them."""
-    for i, (name, values) in enumerate(rows.items()):
+    for i, values in enumerate(rows.values()):
         ax.plot(values, [-i] * len(values), "o", color=colours[i], ms=8, alpha=0.8, mew=0)
         ax.annotate(
             f"{np.mean(values):.2f}", (max(values), -i), (9, 0), textcoords="offset points",

@@ -49,6 +49,9 @@ def found_by_biased_loss(R, chance):
 # mistake would not show.
 
 # %% tags=["solution"]
+import torch
+
+
 def dwdse(log_s, sigma, rate, Q, x, x0):
     kernel = torch.matrix_exp(sigma * Q)  # (S, S)
     p = kernel[:, x0].movedim(0, -1)  # (B, L, S): p(y | x0)
@@ -120,6 +123,11 @@ def dwdse(log_s, sigma, rate, Q, x, x0):
 # The row `Q[x]` holds the rates $Q(x, y)$. Reverse jumps go against the forward ones, so the reverse rate of $x \to y$ uses the forward rate of $y \to x$. What is left of the probability stays at $x$. `torch.multinomial` normalises, which scales the sum down to 1 where it exceeds 1.
 
 # %% tags=["solution"]
+from itertools import pairwise
+
+import torch
+
+
 def reverse_sample(log_score, Q, x, times, noise, generator):
     for t, s in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()  # (B, L, S)

@@ -1,7 +1,7 @@
-"""Chapter 03's longer runs: the page of chapter 00 under four losses, and four losses on the spiral.
+"""Chapter 03's longer runs: losses for the page of chapter 00, and for the spiral of chapter 02.
 
-    python tests/benchmarks/page_losses.py            all of it, about 10 minutes of one core
-    python tests/benchmarks/page_losses.py --only page      one of its parts (spiral, page, one_block)
+    python tests/benchmarks/page_losses.py                all, about 7 minutes of one core
+    python tests/benchmarks/page_losses.py --only page    one part: spiral, page or one_block
 
 Writes chapters/results/03_page.json, in which each part holds the command that made it. On the
 page, the three losses that need one network evaluation a sequence see 32 sequences a step; ratio
@@ -30,8 +30,10 @@ CHAPTERS = Path(__file__).resolve().parents[2] / "chapters"
 RESULT = CHAPTERS / "results" / "03_page.json"
 STEPS, SEEDS = 500, 3
 
-# The page's language, sizes and Block, as they stand there.
-exec((CHAPTERS / "page.py").read_text(encoding="utf-8").split("model = nn.Sequential")[0])
+# The page's language, sizes and block, as they stand there.
+HEAD: dict = {}
+exec((CHAPTERS / "page.py").read_text(encoding="utf-8").split("model = nn.Sequential")[0], HEAD)
+language, N, L, D, MASK, Block = (HEAD[k] for k in ("language", "N", "L", "D", "MASK", "Block"))
 
 
 # ---- the page ------------------------------------------------------------------------------------
