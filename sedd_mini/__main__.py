@@ -6,10 +6,13 @@ for what was found while running, 130 after Ctrl-C, 141 (quietly) where nobody r
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
 import warnings
 
@@ -49,6 +52,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with ending_at_ctrl_c():
+        run_command(arguments)
+
+
+def run_command(arguments: list[str]) -> None:
     options, ended, usual = None, None, warnings.formatwarning
     try:
         print_any_text()
@@ -59,10 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
             else:
                 options = parse(arguments)
                 options.run(options)
-        except SystemExit as end:
-            if end.code:  # of a mistake, which has been told already
-                raise
-            ended = end  # after --help
+        except SystemExit as end:  # after --help, or of a mistake, which has been told already
+            ended = end
         if sys.stdout:
             sys.stdout.flush()  # here, where one can tell that it failed
         if ended:
@@ -81,6 +87,35 @@ def main(arguments: list[str] | None = None) -> None:
         fail(line)
     finally:
         warnings.formatwarning = usual
+
+
+@contextlib.contextmanager
+def ending_at_ctrl_c():
+    """Let `interrupted` answer Ctrl-C, where Python's own handler would (and may be replaced)."""
+    usual = signal.getsignal(signal.SIGINT)
+    ours = usual is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def interrupted(number: int, frame) -> None:
+    """KeyboardInterrupt; but within an import the end at once, as some packages swallow it there.
+
+    Such is PyTorch, which looks for NumPy and goes on without it whatever the reason.
+    """
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            with contextlib.suppress(OSError):
+                os.write(2, b"interrupted\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def print_any_text() -> None:

@@ -5,6 +5,7 @@ Each raises at once, in one line that names the argument, what was given and wha
 
 import math
 import operator
+import os
 from pathlib import Path
 
 
@@ -19,7 +20,7 @@ def whole_number(name: str, value, least: int | None = None, most: int | None = 
         limits = [f"{word} {x}" for word, x in (("at least", least), ("at most", most))
                   if x is not None]  # fmt: skip
         wanted = f", {' and '.join(limits)}" if limits else ""
-        raise ValueError(f"{name} must be a whole number{wanted}, got {value!r:.60}")
+        raise ValueError(f"{name} must be a whole number{wanted}, got {shown(value)}")
     return number
 
 
@@ -33,8 +34,13 @@ def real_number(name: str, value, above: float = -math.inf, below: float = math.
         limits = [f"{word} {x:g}" for word, x in (("above", above), ("below", below))
                   if math.isfinite(x)]  # fmt: skip
         wanted = " and ".join(limits) or "finite"
-        raise ValueError(f"{name} must be a number, {wanted}, got {value!r:.60}")
+        raise ValueError(f"{name} must be a number, {wanted}, got {shown(value)}")
     return number
+
+
+def shown(value) -> str:
+    """What it is, in one line of at most 60 characters."""
+    return " ".join(repr(value).split())[:60]
 
 
 def share(name: str, value, zero: bool = False) -> float:
@@ -44,9 +50,44 @@ def share(name: str, value, zero: bool = False) -> float:
     return real_number(name, value, 0, 1)
 
 
+def real_tensor(name: str, value):
+    """The value, a real number or several, as a tensor of float32 or wider; else TypeError."""
+    import torch  # here, as the commands check paths without it
+
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = None
+    if tensor is None or tensor.is_complex() or tensor.dtype == torch.bool:
+        kind = type(value).__name__ if tensor is None else tensor.dtype
+        raise TypeError(f"{name} must be a real number or a tensor of them, got {kind}") from None
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def graph_and_noise(graph, noise, model=len) -> None:
+    """Raises TypeError unless they have the methods of those in graphs.py and noise.py; and for a
+    model that is no function."""
+    if isinstance(model, type) or not callable(model):
+        raise TypeError(f"model must be a function model(x, sigma, at=mask), got {shown(model)}")
+    pairs = ("graph", graph, "sample_transition"), ("noise", noise, "total")
+    for name, value, method in pairs:
+        if isinstance(value, type) or not callable(getattr(value, method, None)):
+            made = ", not a class" if isinstance(value, type) else ""
+            raise TypeError(f"{name} must be as those of {name}{'s' * (name == 'graph')}.py{made}, "
+                            f"got {shown(value)}")  # fmt: skip
+
+
+def named(given: str | Path) -> Path:
+    """The path of that name; TypeError for what is no text and no path."""
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"a file or folder must be named by a text or a Path, got {shown(given)}")
+    return Path(given)
+
+
 def local_path(given: str | Path) -> Path:
     """The path with "~" replaced; ValueError for one that no file can have (an unknown user, a NUL,
-    a name that is too long or is no UTF-8)."""
+    a name that is too long or is no UTF-8); TypeError for what is no text and no path."""
+    named(given)
     try:
         text = str(given)
         if not text.strip():

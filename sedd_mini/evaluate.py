@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import real_number, whole_number
+from sedd_mini.checks import graph_and_noise, real_number, whole_number
 from sedd_mini.losses import diffusion_weighted
 from sedd_mini.network.head import chunks, piece_size
 from sedd_mini.samplers import evaluation_mode, movable
@@ -85,6 +85,7 @@ def likelihood_bound(
     times_each = whole_number("times_each", times_each, 1)
     batch_size = whole_number("batch_size", batch_size, 1)
     eps = real_number("eps", eps, 0, 1)
+    graph_and_noise(graph, noise, model)
     check_data(x0, graph)
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")

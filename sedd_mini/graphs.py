@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sedd_mini.checks import whole_number
+from sedd_mini.checks import real_tensor, whole_number
 
 
 class UniformGraph:
@@ -361,15 +361,13 @@ def check_sigma(
 
     Raises ValueError where it is negative, infinite or NaN, zero if `positive`, or does not fit.
     """
-    sigma = torch.as_tensor(sigma)
+    sigma = real_tensor("total noise sigma", sigma)
     device = sigma.device if like is None else like.device
-    wide = torch.promote_types(sigma.dtype, torch.float32)
-    sigma = sigma.to(device, torch.float32 if widest(device) == torch.float32 else wide)
+    sigma = sigma.to(device, torch.float32 if widest(device) == torch.float32 else sigma.dtype)
     if sigma.device.type == "cpu" and not torch.compiler.is_compiling():
         good = (sigma > 0 if positive else sigma >= 0) & sigma.isfinite()
         if not good.all():
-            wanted = "positive" if positive else "at least 0"
-            worst = sigma[~good].flatten()[0].item()
+            worst, wanted = sigma[~good].flatten()[0], "positive" if positive else "at least 0"
             raise ValueError(f"total noise sigma must be finite and {wanted}, got {worst:g}")
     if like is None:
         return sigma
@@ -389,11 +387,11 @@ def check_sigma_max(sigma_max: float) -> float:
 
 
 def check_scores(x: Tensor | None, score: Tensor, num_states: int) -> Tensor:
-    """score in float32 or wider; raises ValueError unless its shape is (*x.shape, num_states).
-
-    Without x any shape that ends in num_states will do.
-    """
-    shape = score.shape[:-1] if x is None else x.shape
+    """score in float32 or wider; raises ValueError or TypeError unless its shape is (*x.shape,
+    num_states), or, without x, any that ends in num_states."""
+    if not isinstance(score, Tensor):
+        raise TypeError(f"scores must be a tensor, got {type(score).__name__}")
+    shape = score.shape[:-1] if x is None else check_tokens(x, num_states).shape
     if score.shape != (*shape, num_states):
         raise ValueError(
             f"scores must have shape {(*shape, num_states)}: that of x and the {num_states} "

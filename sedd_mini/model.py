@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import local_path, whole_number
+from sedd_mini.checks import graph_and_noise, local_path, shown, whole_number
 from sedd_mini.evaluate import Bound, diffusion_weighted_at, likelihood_bound
 from sedd_mini.network.pretrained import find_folder, load_pretrained
 from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, sample
@@ -37,13 +37,14 @@ class TextModel:
     """
 
     def __init__(self, network: Callable, graph, noise, tokenizer, length: int | None = None):
+        graph_and_noise(graph, noise, network)
         if length is None:
             length = getattr(getattr(network, "config", None), "length", None)
             if length is None:
                 raise ValueError("network has no config.length: give length, its longest text")
-        if tokenizer.vocab_size != graph.num_tokens:
+        if (size := getattr(tokenizer, "vocab_size", None)) != graph.num_tokens:
             raise ValueError(
-                f"the tokeniser has {tokenizer.vocab_size} tokens, the network {graph.num_tokens}: "
+                f"the tokeniser has {size} tokens, the network {graph.num_tokens}: "
                 "give the tokeniser that the network was trained with (--tokenizer in a command)"
             )
         self.network, self.graph, self.noise, self.tokenizer = network, graph, noise, tokenizer
@@ -238,9 +239,9 @@ def read(tokenizer, text, name: str, lowest: int = 0) -> tuple[list[int], str | 
 
     A list of ids in [lowest, vocab_size), whatever holds them, is taken as it is.
     """
-    if isinstance(text, bytes) or not hasattr(text, "__len__"):
+    if isinstance(text, bytes) or not hasattr(text, "__len__") or getattr(text, "ndim", 1) != 1:
         kind = type(text).__name__
-        raise TypeError(f"{name} must be text or a list of token ids, got {kind} {text!r:.40}")
+        raise TypeError(f"{name} must be text or a list of token ids, got {kind} {shown(text)}")
     if not isinstance(text, str):
         ids, last = getattr(text, "tolist", lambda: text)(), tokenizer.vocab_size - 1
         return [whole_number(f"a token id of {name}", i, lowest, last) for i in ids], None

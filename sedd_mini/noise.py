@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import real_number, share
+from sedd_mini.checks import real_number, real_tensor, share
 
 
 class GeometricNoise:
@@ -106,8 +106,7 @@ SCHEDULES = {"loglinear": LogLinearNoise, "geometric": GeometricNoise, "cosine":
 
 def check_time(t: Tensor | float) -> Tensor:
     """t as a floating-point tensor, float32 or wider; raises ValueError unless 0 <= t <= 1."""
-    t = torch.as_tensor(t)
-    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    t = real_tensor("time t", t)
     if not torch.compiler.is_compiling() and not ((t >= 0) & (t <= 1)).all():
         raise ValueError(f"time t must lie in [0, 1], got {t.min().item():g} to {t.max().item():g}")
     return t

@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Image
 from matplotlib.animation import PillowWriter
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -224,8 +225,8 @@ def show_frame(
 def film(
     pieces: Sequence[str], births: Sequence[int], moments: Sequence[int], size: tuple[float, float],
     new: int = 5, **layout,
-) -> bytes:  # fmt: skip
-    """The same as a moving picture, a GIF: a frame for each moment, `show_frame`'s layout.
+) -> Image:  # fmt: skip
+    """The same as a moving picture: a GIF that a notebook shows, a frame for each moment.
 
     size: of the picture, in inches. Blue is what appeared in the last `new` frames of the sampler.
     """
@@ -239,7 +240,7 @@ def film(
                 show_frame(ax, pieces, births, now, max(0, now - new), **layout)
                 writer.grab_frame()
         plt.close(fig)
-        return path.read_bytes()
+        return Image(path.read_bytes(), format="gif")
 
 
 def show_map() -> Figure:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import real_number, whole_number
+from sedd_mini.checks import graph_and_noise, real_number, whole_number
 from sedd_mini.graphs import only_masks_move
 from sedd_mini.network.head import chunks, piece_size
 
@@ -70,10 +70,11 @@ def sample(
     Raises ValueError or TypeError for what does not fit, also for what a step of your own returns,
     and where log-scores are NaN or overflow.
     """
+    graph_and_noise(graph, noise, model)
     times, shape = check_times(times, steps, eps, denoise, start), check_shape(shape)
     step, generator = find_step(method), check_generator(generator, shape)
-    if not callable(model) or not (callback is None or callable(callback)):
-        raise TypeError(f"model and callback must be functions, got {model!r:.60} and {callback!r}")
+    if not (callback is None or callable(callback)):
+        raise TypeError(f"callback must be a function, got {callback!r:.60}")
     device = find_device(model, generator, device)
     given = torch.full(shape, -1, device=device)  # (B, L), −1 where free
     if clamp is not None:

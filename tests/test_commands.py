@@ -313,9 +313,12 @@ package.__path__ = [sys.argv[2]]
 from sedd_mini import __main__
 sys.modules["sedd_mini.commands.plan"] = fake = type(sys)("plan", "Fake.")
 def work(options):
-    print("begun", flush=sys.argv[1] == "sleep")
+    print("begun", flush=sys.argv[1] != "write")
     if sys.argv[1] == "sleep":
         time.sleep(60)
+    if sys.argv[1] == "import":
+        import swallows
+        return
     for i in range(100_000):
         print(i)
 fake.add_arguments, fake.run = (lambda parser: None), work
@@ -324,28 +327,85 @@ __main__.main(["plan"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of Unix")
-def test_a_reader_that_goes_a_full_device_and_ctrl_c():
-    """Three processes at once. No word of Python's own on stderr, at its end neither."""
+def test_a_reader_that_goes_a_full_device_and_ctrl_c(tmp_path):
+    """Four processes at once. No word of Python's own on stderr, at its end neither."""
+    swallows = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass\n"
+    (tmp_path / "swallows.py").write_text(swallows)  # as PyTorch does while it looks for NumPy
+
     def start(what: str, stdout) -> subprocess.Popen:
         line = [sys.executable, "-c", FAKE, what, ROOT / "sedd_mini"]
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-        return subprocess.Popen(line, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
+        return subprocess.Popen(line, stdout=stdout, stderr=subprocess.PIPE, text=True,
+                                env=buffered() | {"PYTHONPATH": str(tmp_path)})  # fmt: skip
 
-    piped, asleep = start("write", subprocess.PIPE), start("sleep", subprocess.PIPE)
+    piped, *interrupted = (start(what, subprocess.PIPE) for what in ("write", "sleep", "import"))
     with open("/dev/full" if os.path.exists("/dev/full") else os.devnull, "w") as full:
         filled = start("write", full)
     assert piped.stdout.readline() == "begun\n"
     piped.stdout.close()
-    assert asleep.stdout.readline() == "begun\n"
-    asleep.send_signal(signal.SIGINT)
-    assert asleep.communicate(timeout=60)[1] == "interrupted\n"
-    assert asleep.returncode == 130
+    for process in interrupted:
+        assert process.stdout.readline() == "begun\n"
+    time.sleep(0.3)  # until the sleep inside the import has begun
+    for process in interrupted:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1] == "interrupted\n"
+        assert process.returncode == 130
     assert piped.stderr.read() == ""
     assert piped.wait(60) == 141
     said = filled.communicate(timeout=60)[1]
     if os.path.exists("/dev/full"):
         assert said.startswith("error: No space left on device: the printed output")
         assert said.count("\n") == 1
+        assert filled.returncode == 1
+
+
+REAL = {
+    "train": "--data text.txt --out {out} " + TINY,
+    "sample": f"--checkpoint {NET} --device cpu --length 32 --steps 2",
+    "prepare": "--data texts --tokenizer chars --out {out}",
+    "plan": "",
+    "doctor": "",
+}
+BEGIN = """
+import sys
+from sedd_mini.__main__ import main
+print("begun", file=sys.stderr, flush=True)
+main(sys.argv[1:])
+"""
+
+
+def buffered() -> dict[str, str]:
+    """An environment in which Python holds its output back until there is much of it."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of Unix")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_when_its_output_cannot_be_written_and_at_ctrl_c(place, name):
+    """Three processes at once; Ctrl-C comes while PyTorch is imported."""
+    env = buffered() | {"PYTHONPATH": str(ROOT)}
+
+    def start(stdout, out: str) -> subprocess.Popen:
+        line = [sys.executable, "-c", BEGIN, name, *shlex.split(REAL[name].format(out=out))]
+        return subprocess.Popen(line, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env,
+                                cwd=place)  # fmt: skip
+
+    piped, interrupted = start(subprocess.PIPE, "piped"), start(subprocess.PIPE, "interrupted")
+    with open("/dev/full" if os.path.exists("/dev/full") else os.devnull, "w") as full:
+        filled = start(full, "filled")
+    piped.stdout.close()  # before there is a line: otherwise one might be read, and be all
+    assert interrupted.stderr.readline() == "begun\n"
+    time.sleep(0.2)
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.communicate(timeout=60) == ("", "interrupted\n")
+    assert interrupted.returncode == 130
+    said = piped.stderr.read(), filled.communicate(timeout=60)[1]
+    for words in said:
+        assert "Traceback" not in words
+        assert "Exception ignored" not in words
+    assert "error" not in said[0]
+    assert piped.wait(60) == 141
+    if os.path.exists("/dev/full"):
+        assert said[1].count("error: No space left on device: ") == 1
         assert filled.returncode == 1
 
 
@@ -530,8 +590,11 @@ def test_doctor_finds_what_is_not_there(whole_house, capsys, monkeypatch, tmp_pa
     assert said.count("CANNOT RUN: it lacks datasets") == said.count("CANNOT RUN")
     monkeypatch.setattr(importlib.metadata, "version", version)
 
-    shutil.copytree(ROOT / "chapters", tmp_path / "chapters",
-                    ignore=shutil.ignore_patterns("*.ipynb", "_build", "synthetic-uniform"))
+    shutil.copytree(
+        ROOT / "chapters",
+        tmp_path / "chapters",
+        ignore=shutil.ignore_patterns("*.ipynb", "_build", "synthetic-uniform"),
+    )
     monkeypatch.setattr(doctor, "CHAPTERS", tmp_path / "chapters")
     code, said = examine(capsys)
     assert code == 1

@@ -7,6 +7,7 @@ network that "auto" sends there, beside tensors on the CPU, is found without one
 script starts see the same. Where PyTorch has CUDA, the GPU is what it is: all must run, too.
 """
 
+import builtins
 import os
 import runpy
 import sys
@@ -23,6 +24,7 @@ def main() -> None:
         paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         exec(PREAMBLE)
+        builtins.display = lambda *things, **how: print(*things)  # which a notebook has
         os.chdir(script.parent)
         runpy.run_path(str(script), run_name="__main__")
 

@@ -22,7 +22,7 @@
 #
 # Hide words with probability $t$, take the surprise at all places, and average it over the hidden ones. Divide by $\ln 2$ to get
 # bits. On the page's model the surprise grows with $t$: the fewer words are visible, the harder a hidden one is to guess. At
-# $t = 1$ nothing is given, and what remains is the entropy of the frequency of single words.
+# $t = 1$ nothing is given, and what remains is the entropy of the frequencies of single words, about 4.9 bits.
 
 # %% tags=["solution"]
 import math
@@ -43,7 +43,8 @@ def bits_at(model, x0, t):
 # wrong: nats, not bits
 def bits_at(model, x0, t):
     hidden = torch.rand(x0.shape) < t
-    surprise = F.cross_entropy(model(torch.where(hidden, MASK, x0)).transpose(1, 2), x0, reduction="none")
+    x = torch.where(hidden, MASK, x0)
+    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")
     return surprise[hidden].mean()
 
 
@@ -51,7 +52,8 @@ def bits_at(model, x0, t):
 # wrong: an average over all places, where visible words count as 0
 def bits_at(model, x0, t):
     hidden = torch.rand(x0.shape) < t
-    surprise = F.cross_entropy(model(torch.where(hidden, MASK, x0)).transpose(1, 2), x0, reduction="none")
+    x = torch.where(hidden, MASK, x0)
+    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")
     return (surprise * hidden).mean() / math.log(2)
 
 
@@ -59,7 +61,8 @@ def bits_at(model, x0, t):
 # wrong: visible words count as well
 def bits_at(model, x0, t):
     hidden = torch.rand(x0.shape) < t
-    surprise = F.cross_entropy(model(torch.where(hidden, MASK, x0)).transpose(1, 2), x0, reduction="none")
+    x = torch.where(hidden, MASK, x0)
+    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")
     return surprise.mean() / math.log(2)
 
 
@@ -120,6 +123,26 @@ def write_in_order(model, x):
 
 
 # %% tags=["wrong"]
+# wrong: the guess for the place before, as GPT's outputs are shifted
+@torch.no_grad()
+def write_in_order(model, x):
+    for i in range(x.shape[1]):
+        word = torch.multinomial(model(x)[:, i - 1].softmax(-1), 1)[:, 0]
+        x[:, i] = torch.where(x[:, i] == MASK, word, x[:, i])
+    return x
+
+
+# %% tags=["wrong"]
+# wrong: whether a place is hidden is asked of the first row alone
+@torch.no_grad()
+def write_in_order(model, x):
+    for i in range(x.shape[1]):
+        if x[0, i] == MASK:
+            x[:, i] = torch.multinomial(model(x)[:, i].softmax(-1), 1)[:, 0]
+    return x
+
+
+# %% tags=["wrong"]
 # wrong: the most probable word, not a drawn one
 @torch.no_grad()
 def write_in_order(model, x):
@@ -129,39 +152,45 @@ def write_in_order(model, x):
 
 
 # %% [markdown]
-# ## Exercise 3. How many words a step?
+# ## Exercise 3. Times to measure
 #
-# Before a step from $t$ to $s$, $tL$ words are hidden on average. A share $(t - s)/t$ of these appears: $tL \cdot (t - s)/t = (t - s) L$,
-# the same number in each step. With $t - s$ in the place of $(t - s)/t$ each step would show the same *share* of what is still hidden, the steps would
-# show fewer and fewer words, and some would be left hidden at the end.
+# $L$ is the sum of the counts. After some steps, the words that have appeared are the sum of their counts, and the rest is hidden: that share is the time.
+# With equal counts the times are equally spaced, as on the page.
 
 # %% tags=["solution"]
-def shown(L, steps):
-    hidden, found = L, []
-    for k in range(steps):
-        t, s = 1 - k / steps, 1 - (k + 1) / steps
-        found.append(hidden * (t - s) / t)
-        hidden = hidden - found[-1]
-    return found
+def times_for(counts):
+    times, hidden = [1.0], sum(counts)
+    for count in counts:
+        hidden -= count
+        times.append(hidden / sum(counts))
+    return times
 
 
 # %% tags=["wrong"]
-# wrong: t − s is not divided by t, so words are left hidden
-def shown(L, steps):
-    hidden, found = L, []
-    for _ in range(steps):
-        found.append(hidden / steps)
-        hidden = hidden - found[-1]
-    return found
+# wrong: equal steps, whatever the counts are
+def times_for(counts):
+    return [1 - k / len(counts) for k in range(len(counts) + 1)]
 
 
 # %% tags=["wrong"]
-# wrong: what has already appeared is forgotten
-def shown(L, steps):
-    return [L * (1 / steps) / (1 - k / steps) for k in range(steps)]
+# wrong: the counts in the opposite order
+def times_for(counts):
+    times = [1.0]
+    for count in reversed(counts):
+        times.append(times[-1] - count / sum(counts))
+    return times
 
 
 # %% tags=["wrong"]
-# wrong: the sum so far, instead of each step's share
-def shown(L, steps):
-    return [L * (k + 1) / steps for k in range(steps)]
+# wrong: the start, t = 1, is missing
+def times_for(counts):
+    return [1 - sum(counts[: k + 1]) / sum(counts) for k in range(len(counts))]
+
+
+# %% tags=["wrong"]
+# wrong: a share of what is left in the place of a share of all
+def times_for(counts):
+    times = [1.0]
+    for count in counts[:-1]:
+        times.append(times[-1] * (1 - count / sum(counts)))
+    return [*times, 0.0]

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sedd_mini.checks import named
 from sedd_mini.files import (
     load_tensors,
     newest_checkpoint,
@@ -53,7 +54,7 @@ def save_pretrained(
 
 def check_replaceable(folder: str | Path) -> None:
     """Raises ValueError unless a folder is absent, empty, or holds a network and nothing else."""
-    folder = Path(folder)
+    folder = named(folder)
     if not folder.exists():
         return
     found = {p.name for p in folder.iterdir()} if folder.is_dir() else {"a file"}
@@ -105,7 +106,7 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
 
 def find_folder(name_or_folder: str | Path) -> Path:
     """A local folder, the newest checkpoint of a training folder, or a download from the hub."""
-    folder = Path(name_or_folder)
+    folder = named(name_or_folder)
     try:
         whole, there = (folder / "config.json").exists(), folder.is_dir()
     except (OSError, ValueError) as error:  # too long a name, or not allowed to look

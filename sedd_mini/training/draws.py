@@ -81,11 +81,13 @@ def importance(noise, n: Tensor, t: Tensor, share: Tensor) -> Tensor:
 
 
 def time_at(noise, level: Tensor) -> Tensor:
-    """The t in [0, 1] at which 1 − e^{−σ̄(t)} is `level`, by bisection; float64, shape of level."""
-    sigma = -torch.log1p(-level)
-    low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
-    for _ in range(50):
-        middle = (low + high) / 2
-        early = noise.total(middle) < sigma
-        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-    return high
+    """The t in [0, 1] at which 1 − e^{−σ̄(t)} is `level`; float64, shape of level.
+
+    Like bisection, but each round divides by 32: ten of them reach 2⁻⁵⁰, with a fifth of the calls.
+    """
+    sigma, low = -torch.log1p(-level), torch.zeros_like(level)
+    parts = torch.arange(1, 32, dtype=torch.float64)
+    for i in range(1, 11):
+        early = noise.total(low[..., None] + parts * 32.0**-i) < sigma[..., None]
+        low = low + early.sum(-1) * 32.0**-i
+    return low + 32.0**-10

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sedd_mini.baselines import mean_prediction_elbo
-from sedd_mini.checks import whole_number
+from sedd_mini.checks import graph_and_noise, whole_number
 from sedd_mini.evaluate import Bound, likelihood_bound
 from sedd_mini.files import (
     check_writable,
@@ -129,6 +129,7 @@ class Trainer:
         num_tokens = self.corpus.tokenizer.vocab_size
         self.graph = graph if graph is not None else s.make_graph(num_tokens)
         self.noise = noise if noise is not None else s.make_noise(self.graph)
+        graph_and_noise(self.graph, self.noise)
         if self.graph.num_tokens != num_tokens:
             raise ValueError(f"{self.graph} has {self.graph.num_tokens} tokens, the corpus has "
                              f"{num_tokens}")  # fmt: skip
