@@ -692,7 +692,7 @@ colours = [plots.BLUE, plots.PURPLE, plots.PURPLE, plots.GREY, plots.ORANGE, plo
 plots.show_seeds(ax, on_page, colours)
 for x, name in ((runs["truth"], "truth"), (runs["guess"], "guessing")):
     ax.axvline(x, color="#444444", lw=1, ls="--")
-    ax.annotate(name, (x - 0.03, -5.4), ha="right", color="#444444")
+    ax.annotate(name, (x - 0.03, 0.2), ha="right", color="#444444")
 ax.set(xlabel="bits a word, three seeds", xlim=(2.0, 5.6))
 ax.set_title("MASK noise: no difference. Uniform noise: score entropy is ahead");
 
@@ -700,6 +700,8 @@ ax.set_title("MASK noise: no difference. Uniform noise: score entropy is ahead")
 # *What to see.* Each dot is one seed, and the number beside the dots is their mean. With MASK noise the two losses differ by less than the seeds do. With uniform noise, the output as a quotient of section 8 saves about one bit against a free output, everything else being the same.
 
 # %% [markdown]
+# The free output is what the paper's network has. Here it is behind, at 500 steps and the one learning rate that we tried (0.005); we did not search for settings that suit it. So the loss is not everything: how the network writes a ratio counts as well.
+#
 # **Ratio matching** learns each word's distribution given the other words, by cross-entropy. It must not see the word it predicts, so a block of 32 words costs 32 evaluations of the network. At an equal number of evaluations a step, score entropy sees 32 blocks and ratio matching one.
 # The bits above are score entropy's own loss, so we also judge both by the error of their log-ratios. The true ratios of this language are computable: a hidden Markov chain with noisy words is another hidden Markov chain.
 
@@ -736,14 +738,14 @@ for name in names:
     print(f"{name:24} error {error(name).mean():.2f}, not positive {np.mean(share):.0%}")
 
 # %% [markdown]
-# What the contest on the spiral shows, for each of the three seeds:
+# What the contest on the spiral shows (each statement about ratios holds for every seed):
 #
 # - **Score entropy beats concrete score matching**, least squares on the same target at the same cost: error 0.58 against 0.89, total variation 0.08 against 0.11, and no ratio is negative, where concrete score matching has 18 to 26 % at $t = 0$.
 # - **It beats mean prediction in the ratios** (0.58 against 0.71). Its samples are closer too, 0.08 against 0.09, a gap about as large as the spread between its seeds.
 # - **Ratio matching beats it on two tokens**: error 0.23, total variation 0.06. With half the steps, and so the same number of network evaluations, its error is still 0.30, and the samples are equally good (0.075 against 0.079).
 #
-# On the language of 32 words the order of the last two is reversed. At equal network evaluations score entropy reaches 3.01 bits and ratio matching 4.36, and its ratios are closer to the true ones at all five times, for each seed. The control is the last row of the first figure: score entropy with **one** block a step,
-# the amount of text that ratio matching gets, reaches only 4.65. So ratio matching learned more from each block, and what it lacks is blocks: it pays 32 evaluations for each. For SEDD's texts it would pay 1 024.
+# On the language of 32 words the order of score entropy and ratio matching is reversed. At equal network evaluations score entropy reaches 3.01 bits and ratio matching 4.36, and its ratios are closer to the true ones at all five times, for each seed. The control is the last row of the first figure: score entropy with **one** block a step,
+# the amount of text that ratio matching gets, reaches only 4.65. So ratio matching is ahead at an equal number of blocks, and score entropy at an equal number of evaluations: a block costs ratio matching 32 evaluations, and score entropy one. For SEDD's texts of 1 024 tokens it would be 1 024 to one.
 
 # %% tags=["hide-cell"]
 def clearly_below(a, b):
@@ -977,12 +979,12 @@ with exercise("4"):
         assert loss.min() > -1e-9, f"alpha = {alpha}: a divergence is never negative"
         at_truth = alpha_loss(r[1:].log(), r[1:], alpha)
         assert at_truth.abs().max() < 1e-8, f"alpha = {alpha}: it must be 0 at s = r"
-        tiny = torch.full((1,), -60.0).double()
-        none = alpha_loss(tiny, torch.zeros(1).double(), alpha)
+        nearly = torch.full((1,), -60.0).double()  # log s, s nearly 0
+        none = alpha_loss(nearly, torch.zeros(1).double(), alpha)
         assert none.abs().max() < 1e-8, f"alpha = {alpha}: at r = 0 the loss goes to 0 with s"
         v = s.clone().requires_grad_()
-        F = v**alpha / (alpha * (alpha - 1))
-        (first,) = torch.autograd.grad(F.sum(), v, create_graph=True)
+        convex_at = v**alpha / (alpha * (alpha - 1))
+        (first,) = torch.autograd.grad(convex_at.sum(), v, create_graph=True)
         (second,) = torch.autograd.grad(first.sum(), v)
         u = s.log().requires_grad_()
         (slope,) = torch.autograd.grad(alpha_loss(u, r, alpha).sum(), u)
