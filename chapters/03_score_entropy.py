@@ -202,8 +202,8 @@ assert torch.allclose(slope_in_u, u.exp().detach() - r)
 
 # %% tags=["hide-input"]
 #| alt: Left, loss against estimate for a true ratio of 0.2. Least squares is a parabola that goes
-#| past zero; score entropy rises steeply towards zero. Right, the loss of an estimate twice the truth,
-#| on log axes: least squares is twice as steep as score entropy.
+#| past zero; score entropy rises steeply towards zero. Right, the loss of an estimate twice the
+#| truth, on log axes: least squares is twice as steep as score entropy.
 fig, axes = plots.plt.subplots(1, 2, figsize=(10, 3.5))
 plots.show_wall(axes, score_entropy_term)
 
@@ -995,7 +995,7 @@ with exercise("4"):
 # %% [markdown]
 # ## Laboratory
 #
-# Optional reading: other faces of the loss, numerics, and the details of the contest. The sections are independent of each other.
+# Optional reading: other faces of the loss, numerics, and the details of the contest. Read the sections in any order; their cells run from top to bottom.
 
 # %% [markdown]
 # ### Other faces: where else does this loss occur?
@@ -1297,7 +1297,6 @@ assert abs(difference(3) - difference(4)) < 1e-12
 
 # %% [markdown]
 # What is new in SEDD is thus not the bound. It is that the network may output the ratio itself.
-
 
 # %% [markdown]
 # ## Further reading
