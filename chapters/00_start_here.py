@@ -435,7 +435,7 @@ with exercise("1"):
     torch.manual_seed(0)
     x0 = torch.randint(0, 40, (64, 50))
     even = float(bits_at(lambda x: torch.zeros(*x.shape, 40), x0, 0.5))
-    assert abs(even - 5.3219) < 1e-3, f"a network that knows nothing needs 5.32 bits, not {even:.3f}"
+    assert abs(even - 5.3219) < 1e-3, f"a network that knows nothing needs 5.32, not {even:.3f}"
     knowing = 20.0 * torch.nn.functional.one_hot(x0, 40)
     assert float(bits_at(lambda x: knowing, x0, 0.3)) < 1e-3, "the true word was certain: 0 bits"
     copying = lambda x: 20.0 * torch.nn.functional.one_hot(x, 41)[..., :40].float()
@@ -444,7 +444,7 @@ with exercise("1"):
     given = []
     bits_at(lambda x: given.append(x) or torch.zeros(*x.shape, 40), x0, 0.3)
     share = (given[0] == 40).double().mean(0)  # (50,): of 64 rows, at each place
-    assert abs(share.mean() - 0.3) < 0.05, "a share t of the words should be hidden from the network"
+    assert abs(share.mean() - 0.3) < 0.05, "a share t of the words should be hidden from it"
     assert share.min() > 0.02 and share.max() < 0.65, "every word should have the same chance"
 
 # %% [markdown]

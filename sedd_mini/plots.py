@@ -4,16 +4,16 @@ Only this module imports matplotlib. The colours keep apart for every common kin
 blindness, and in grey.
 """
 
+import itertools
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image
 from matplotlib.animation import PillowWriter
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -62,13 +62,14 @@ def use_style() -> None:
 
 def show_worlds(
     worlds: Sequence, titles: Sequence[str] = (), row_labels: Sequence[str] = (),
-    vmax: float | None = None, size: float = 1.75,
+    vmax: float | None = None, size: float = 1.75, mask: bool = False,
 ) -> Figure:  # fmt: skip
     """Draw two-token worlds, each an (N, N) array of probabilities, on one scale of ink.
 
     worlds: one row of arrays, or a list of rows. titles: one for each column; row_labels: one for
     each row. Ink follows the 0.6th power of probability, so that thin parts show; it is full at
-    vmax (default: the largest entry of the first world). size: inches of a panel.
+    vmax (default: the largest entry of the first world). size: inches of a panel. mask: the last
+    row and column belong to MASK; they are drawn three cells wide, behind a line, and named ■.
     """
     rows = [[np.asarray(world) for world in row] for row in _as_rows(worlds)]
     norm = PowerNorm(0.6, vmin=0, vmax=rows[0][0].max() if vmax is None else vmax, clip=True)
@@ -81,22 +82,33 @@ def show_worlds(
             if j >= len(row):
                 ax.set_axis_off()
                 continue
-            ax.imshow(row[j], cmap=INK, norm=norm, interpolation="nearest")
+            world = np.pad(row[j], (0, 2), mode="edge") if mask else row[j]
+            ax.imshow(world, cmap=INK, norm=norm, interpolation="nearest")
             ax.grid(False)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(True)
             ax.spines[:].set(color="#bbbbbb")
+            if mask:
+                _set_mask_apart(ax, len(row[j]) - 1)
             if i == 0 and j < len(titles):
                 ax.set_title(titles[j], loc="center", fontsize=11.5)
         axes[i, 0].set_ylabel("first token", fontsize=10.5, color="#555555")
         if i < len(row_labels):
             axes[i, 0].annotate(
-                row_labels[i], (-0.22, 0.5), xycoords="axes fraction",
+                row_labels[i], (-0.36 if mask else -0.22, 0.5), xycoords="axes fraction",
                 ha="right", va="center", multialignment="center", fontsize=12,
             )  # fmt: skip
     for ax in axes[-1]:
         ax.set_xlabel("second token", fontsize=10.5, color="#555555")
     return fig
+
+
+def _set_mask_apart(ax: plt.Axes, mask_id: int) -> None:
+    """Name the last row and column of a picture, three cells wide, and draw a line before them."""
+    ax.set(xticks=[mask_id + 1], yticks=[mask_id + 1], xticklabels="■", yticklabels="■")
+    ax.tick_params(length=0, pad=1.5, labelsize=8, labelcolor="#555555")
+    for line in (ax.axhline, ax.axvline):
+        line(mask_id - 0.5, color="#bbbbbb", lw=0.8)
 
 
 def show_tokens(
@@ -225,11 +237,13 @@ def show_frame(
 def film(
     pieces: Sequence[str], births: Sequence[int], moments: Sequence[int], size: tuple[float, float],
     new: int = 5, **layout,
-) -> Image:  # fmt: skip
-    """The same as a moving picture: a GIF that a notebook shows, a frame for each moment.
+):  # fmt: skip
+    """The same as a moving picture, IPython's Image of a GIF: a frame for each moment.
 
     size: of the picture, in inches. Blue is what appeared in the last `new` frames of the sampler.
     """
+    from IPython.display import Image
+
     fig, ax = plt.subplots(figsize=size)
     writer = PillowWriter(fps=3)
     with tempfile.TemporaryDirectory() as folder:
@@ -295,3 +309,49 @@ def show_wall(axes: Sequence[plt.Axes], score_entropy) -> None:
     axes[1].annotate("score entropy", (9, 0.2), color=PURPLE)
     axes[1].set(xlabel="true ratio r", ylabel="loss of the estimate 2r")
     axes[1].set_title("Small ratios count for more")
+
+
+def show_states(
+    ax: plt.Axes, names: Sequence[str], Q, places: Sequence[tuple[float, float]] | None = None,
+    rates: bool | Mapping[tuple[int, int], str] = True, colours: Sequence[str] = (),
+    size: float = 0.3,
+) -> None:  # fmt: skip
+    """Draw a chain as a diagram on ax: a disc is a state, an arrow a possible jump.
+
+    Q: (S, S), entry (y, x) the rate of x → y; arrows where it is positive. places: (x, y) of each
+    disc (default: on a circle, clockwise from the top); size: its radius. rates: write them
+    beside the arrows; or what to write beside some arrows, by (x, y).
+    """
+    Q = np.asarray(Q, dtype=float)
+    labels = rates if isinstance(rates, Mapping) else {}
+    turn = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
+    places = np.stack([np.cos(turn), np.sin(turn)], -1) if places is None else np.asarray(places)
+    for x, y in itertools.permutations(range(len(names)), 2):
+        if Q[y, x] <= 0:
+            continue
+        start, end = places[x], places[y]
+        along = (end - start) / np.linalg.norm(end - start)
+        across = np.array([-along[1], along[0]])  # to the left of the way: two-way jumps part
+        bow = 0.14 if Q[x, y] > 0 else 0.0
+        ax.annotate(
+            "", end - size * along + 0.2 * size * across * (bow > 0),
+            start + size * along + 0.2 * size * across * (bow > 0),
+            arrowprops={
+                "arrowstyle": "-|>", "color": GREY, "lw": 1.4, "shrinkA": 1, "shrinkB": 1,
+                "mutation_scale": 12, "connectionstyle": f"arc3,rad={-bow}",
+            },
+        )  # fmt: skip
+        if rates is True or (x, y) in labels:
+            height = 0.2 * size + bow * (np.linalg.norm(end - start) - 2 * size) / 2
+            middle = (start + end) / 2 + (height + 0.13) * across
+            label = labels.get((x, y), f"{Q[y, x]:g}")
+            ax.text(*middle, label, ha="center", va="center", fontsize=11)
+    for i, (name, place) in enumerate(zip(names, places, strict=True)):
+        colour = colours[i] if len(colours) else BLUE
+        ax.add_patch(plt.Circle(place, size, color=colour, lw=0))
+        ax.text(*place, name, ha="center", va="center", color="white", fontsize=11.5)
+    low, high = places.min(0) - size - 0.1, places.max(0) + size + 0.1
+    ax.update_datalim([low, high])
+    ax.margins(0)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_axis_off()
