@@ -188,13 +188,22 @@ def show_ratio_cases(ax: plt.Axes, rows: Sequence, columns: Sequence[str], label
     ax.set_axis_off()
 
 
-def show_seeds(ax: plt.Axes, rows: dict[str, Sequence[float]], colours: Sequence[str]) -> None:
-    """A row of dots for each name, one dot a seed, with their mean written beside them."""
-    for i, values in enumerate(rows.values()):
+def show_seeds(
+    ax: plt.Axes, rows: dict[str, Sequence[float]], colours: Sequence[str],
+    hollow: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
+    """A row of dots for each name, one dot a seed, with their mean written beside them.
+
+    hollow: one more value for some of the names, which does not count for the mean.
+    """
+    hollow = hollow or {}
+    for i, (name, values) in enumerate(rows.items()):
         ax.plot(values, [-i] * len(values), "o", color=colours[i], ms=8, alpha=0.8, mew=0)
+        if name in hollow:
+            ax.plot(hollow[name], -i, "o", ms=8, mfc="none", mec=colours[i], mew=1.6)
         ax.annotate(
-            f"{np.mean(values):.2f}", (max(values), -i), (9, 0), textcoords="offset points",
-            va="center", color=colours[i],
+            f"{np.mean(values):.2f}", (max(*values, hollow.get(name, -np.inf)), -i), (9, 0),
+            textcoords="offset points", va="center", color=colours[i],
         )  # fmt: skip
     ax.set_yticks([-i for i in range(len(rows))], list(rows))
     ax.set_ylim(0.6 - len(rows), 0.6)
@@ -294,7 +303,8 @@ def show_wall(axes: Sequence[plt.Axes], score_entropy) -> None:
 
     s, r = torch.linspace(-0.6, 1.4, 400), torch.tensor(0.2)
     axes[0].plot(s, (s - r) ** 2 / 2, color=GREEN)
-    axes[0].plot(s[s > 0], score_entropy(s[s > 0], r), color=PURPLE)
+    positive = torch.cat([torch.logspace(-4, -2, 50), s[s > 0.01]])
+    axes[0].plot(positive, score_entropy(positive, r), color=PURPLE)
     axes[0].axvline(0, color="#999999", lw=1)
     axes[0].axvline(0.2, color="#666666", lw=1, ls=":")
     axes[0].annotate("true ratio 0.2", (0.22, 0.74), color="#666666")
@@ -308,7 +318,7 @@ def show_wall(axes: Sequence[plt.Axes], score_entropy) -> None:
     axes[1].annotate("least squares", (0.5, 2e2), color=GREEN)
     axes[1].annotate("score entropy", (9, 0.2), color=PURPLE)
     axes[1].set(xlabel="true ratio r", ylabel="loss of the estimate 2r")
-    axes[1].set_title("Small ratios count for more")
+    axes[1].set_title("Small ratios count for more than with least squares")
 
 
 def show_states(

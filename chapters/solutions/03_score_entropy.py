@@ -118,7 +118,320 @@ def dwdse(log_s, sigma, rate, Q, x, x0):
     return rate * (Q[x].scatter(-1, x[..., None], 0) * terms).sum(-1)
 
 # %% [markdown]
-# ## Exercise 3. Your own reverse sampler
+# ## Exercise 3. The whole loss, with geometric noise
+#
+# With $c = \sigma_{\max}/\sigma_{\min}$ the total noise is $\sigma_{\min} c^t$ and its rate is $\bar\sigma \log c$. A replaced word is drawn from all $N$ words, its own included. The closed form is that of section 6: $q$ for all words if the word did not move, and $1/q$ at $x_0$ and 1 elsewhere if it did.
+
+# %% tags=["solution"]
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)  # (B, 1)
+    log_c = math.log(10 / 0.01)
+    sigma = 0.01 * (t * log_c).exp()
+    rate = sigma * log_c
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)  # (B, L, N)
+
+    q = (moved / (moved + N * stayed))[..., None]  # (B, 1, 1)
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# Only moved words count, as with MASK noise.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * (terms.sum(-1) * (x != x0)).sum(-1)
+
+# %% tags=["wrong"]
+# The page's noise, σ̄ = -log(1 - t), in the place of the geometric one.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma, rate = -torch.log1p(-t), 1 / (1 - t)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# Total noise σ̄ in the place of its rate σ.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# The rate is missing.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = torch.ones_like(sigma)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# A mean over the places, not a sum.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum(-1).mean(-1)
+
+# %% tags=["wrong"]
+# The weight Q(x, y) = 1/N is missing.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms)
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# y = x is in the sum.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = terms / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# The word is always replaced by another one.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, (x0 + 1 + torch.randint(N - 1, x0.shape)) % N, x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# N is missing in q.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# A moved word has q, not 1/q, at the original word.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# A moved word: 1/q at every other word.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, 1 / q)
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# K(R) is missing.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% tags=["wrong"]
+# One t for all rows.
+import math
+
+import torch
+
+
+def loss(x0, net):
+    t = torch.rand(1, 1).expand(len(x0), 1)
+    sigma = 0.01 * 1000**t
+    rate = sigma * math.log(1000)
+    moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
+    N = net(x0, sigma).shape[-1]
+    x = torch.where(torch.rand(x0.shape) < moved, torch.randint(N, x0.shape), x0)
+    log_s = net(x, sigma)
+    q = (moved / (moved + N * stayed))[..., None]
+    y = torch.arange(N)
+    R = torch.where((x == x0)[..., None], q, torch.where(y == x0[..., None], 1 / q, 1))
+    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
+    terms = torch.where(y == x[..., None], 0, terms) / N
+    return rate[:, 0] * terms.sum((1, 2))
+
+# %% [markdown]
+# ## Exercise 4. A reverse sampler for any rates
 #
 # The row `Q[x]` holds the rates $Q(x, y)$. Reverse jumps go against the forward ones, so the reverse rate of $x \to y$ uses the forward rate of $y \to x$. What is left of the probability stays at $x$. `torch.multinomial` normalises, which scales the sum down to 1 where it exceeds 1.
 
@@ -199,14 +512,34 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
             x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
 
+# %% tags=["wrong"]
+# Does not set y = x to 0 before the rest is computed: Q(x, x) < 0 enters the sum.
+def reverse_sample(log_score, Q, x, times, noise, generator):
+    for t, s in pairwise(times):
+        score = log_score(x, noise.total(t).expand(len(x))).exp()
+        p = (t - s) * noise.rate(t) * Q[x] * score
+        p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
+        x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
+    return x
+
+# %% tags=["wrong"]
+# The rate σ at the step's end, not at its start.
+def reverse_sample(log_score, Q, x, times, noise, generator):
+    for t, s in pairwise(times):
+        score = log_score(x, noise.total(t).expand(len(x))).exp()
+        p = ((t - s) * noise.rate(s) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
+        x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
+    return x
+
 # %% [markdown]
-# ## Exercise 4. A family of losses
+# ## Exercise 5. A family of losses
 #
 # With $F'(s) = s^{\alpha-1}/(\alpha-1)$, the divergence $F(r) - F(s) - F'(s)(r - s)$ becomes
 #
 # $$\frac{r^\alpha - \alpha\, r\, s^{\alpha-1} + (\alpha - 1)\, s^\alpha}{\alpha(\alpha-1)} .$$
 #
-# At $r = 0$ this is $s^\alpha/\alpha$. The derivative in $\log s$ is $(s - r)\, s^{\alpha - 1}$: only in the limit $\alpha \to 1$, score entropy, does the factor $s^{\alpha-1}$ disappear.
+# At $r = 0$ this is $s^\alpha/\alpha$. The derivative in $\log s$ is $(s - r)\, s^{\alpha - 1}$. The answer to the closing question is $\alpha \to 1$: the factor $s^{\alpha-1}$ disappears in this limit only, which is score entropy.
 
 # %% tags=["solution"]
 def alpha_loss(log_s, r, alpha):
