@@ -164,7 +164,7 @@ def show_tangent(
         ax.annotate("", (r, high), (r, foot), arrowprops=arrow)
     for place, label in ((r, "r"), (s, "s")):
         ax.plot([place, place], [low, low + 0.03 * (high - low)], color="#444444", lw=1)
-        ax.annotate(label, (place, low), (0, 6), textcoords="offset points", fontsize=13)
+        ax.annotate(label, (place, low), (4, 4), textcoords="offset points", fontsize=13)
     ax.set(xlabel="u", ylabel=name, xlim=span, ylim=(low, high))
 
 
