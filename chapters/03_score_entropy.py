@@ -171,7 +171,7 @@ plots.show_wall(axes, score_entropy_term)
 # *What to see.* Left: without the exponential, least squares lets an estimate pass through zero, and score entropy does not. Right: the price of an estimate that is twice the truth. Between the ends of the lines it changes by a factor of $10^{10}$ for least squares
 # and of $10^5$ for score entropy.
 #
-# Other convex functions than $u \log u$ are possible (exercise 5). $-\log u$ fails, as it makes the common target 0 cost infinitely much (laboratory). Chapter 04 settles the choice: the Bregman divergence of $u \log u$, weighted by the rates, is exactly the likelihood bound.
+# Other convex functions than $u \log u$ are possible (exercise 5). The function $-\log u$ fails, because a target of 0 then costs infinitely much (laboratory). Chapter 04 settles the choice: the Bregman divergence of $u \log u$, weighted by the rates, is exactly the likelihood bound.
 
 # %% [markdown]
 # ## 4. From true ratios to samples
@@ -343,7 +343,7 @@ assert torch.allclose(ours, graph.score_entropy(log_s, sigma, x, x0))
 
 # %%
 def noise_at(t):
-    """Total noise σ̄(t) = -log(1 - t), so that 1 - e^-σ̄ = t as on the page, and its rate σ(t)"""
+    """Total noise σ̄(t), with 1 - e^-σ̄ = t as on the page, and its rate σ(t)"""
     return -torch.log1p(-t), 1 / (1 - t)
 
 
@@ -558,7 +558,7 @@ def write(x, log_score, into, steps=64):
 # %% [markdown]
 # For MASK noise with $Z = 1$, `leaves` is $\Delta t\,\sigma(t)\, r = \Delta t / t$. That is the page's own `shown`. So the page's sampler is this one for MASK noise.
 #
-# `leaves` can exceed 1: in the first uniform step it is about $\frac{1}{64} \cdot 1000 \cdot \frac{39}{40} \approx 15$. The word then moves for certain, as `rand < leaves` always holds. This is harmless here, since the words are still nearly uniform. The error of moving all words at once shrinks with the step (chapter 08).
+# `leaves` can exceed 1: in the first uniform step it is about $\frac{1}{64} \cdot 1000 \cdot \frac{39}{40} \approx 15$ (all scores are nearly 1). The word then moves for certain, as `rand < leaves` always holds. This is harmless here, since the words are still nearly uniform. The error of moving all words at once shrinks with the step (chapter 08).
 
 # %%
 def text(x):
@@ -704,7 +704,7 @@ with exercise("2"):
         assert found.shape == x.shape, f"one number a token, {tuple(x.shape)}: yours {found.shape}"
         assert not found.isnan().any(), f"{name} noise: NaN; a target of 0 has K(0) = 0"
         assert torch.allclose(thrice, 3 * found), "the loss is proportional to σ(t), `rate`"
-        huge = 25 * torch.eye(len(Q)).double()  # one score of e^25: the loss is its weight times e^25
+        huge = 25 * torch.eye(len(Q)).double()  # a score of e^25 costs its weight times e^25
         pull = [dwdse(u.expand_as(log_s), 0.7, 1.0, Q, x, x0) / u.exp().max() for u in huge]
         pull, own = torch.stack(pull, -1), torch.nn.functional.one_hot(x, len(Q)).bool()
         assert pull[own].abs().max() < 1e-3, f"{name} noise: y = x is in your sum over y"
@@ -816,7 +816,7 @@ with exercise("4"):
         table = -0.5 - torch.rand(len(Q), len(Q), generator=generator).double()
         table.fill_diagonal_(0)  # made-up log-scores, 0 at y = x
         x = start.repeat_interleave(40_000)[:, None]  # each state 40 000 times
-        y = reverse_sample(lambda x, sigma: table[x], Q, x, times, noise, generator)
+        y = reverse_sample(lambda x, sigma, table=table: table[x], Q, x, times, noise, generator)
         assert y.shape == x.shape, f"tokens of shape {tuple(x.shape)} are wanted"
         y = torch.nn.functional.one_hot(y.view(len(Q), -1), len(Q)).double().mean(1)
         wanted = 0.2 * noise.rate(times[0]) * graph.reverse_rates(start, table.exp())
@@ -1036,7 +1036,8 @@ small_steps = write(random_words, told, lambda x: torch.full(x.shape, 1 / N), st
 some = ("real text", "from MASK", "from random words")
 for name, x in {**{k: samples[k] for k in some}, "the same, 256 steps": small_steps}.items():
     high = cost(x) > 9
-    print(f"{name:20} {high.double().mean():.0%} cost 11 bits, the rest {cost(x)[~high].mean():.1f}")
+    rest = cost(x)[~high].mean()
+    print(f"{name:20} {high.double().mean():.0%} cost 11 bits, the rest {rest:.1f}")
 
 # %% [markdown]
 # The words that cost 11 bits account for the whole difference to real text. With four times as many steps nearly as many of them remain. So most of them are the network's errors after 500 steps of training, not the sampler's.
