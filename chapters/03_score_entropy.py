@@ -762,8 +762,8 @@ with exercise("3"):
 
     t = ((torch.arange(1000).double() + 0.5) / 1000).repeat_interleave(16)[:, None]
     x = torch.cartesian_prod(torch.arange(4), torch.arange(4)).repeat(1000, 1)  # (16 000, 2)
-    for words in ((0, 0), (1, 3), (2, 1)):
-        x0, sigma = torch.tensor(words).expand_as(x), noise.total(t)
+    for start in ((0, 0), (1, 3), (2, 1)):
+        x0, sigma = torch.tensor(start).expand_as(x), noise.total(t)
         chance = graph.transition_probs(x0, sigma).gather(-1, x[..., None]).prod(1)
         terms = noise.rate(t) * graph.score_entropy(net(x, sigma), sigma, x, x0)
         exact = (chance * terms).sum() / 1000
@@ -775,7 +775,7 @@ with exercise("3"):
         assert error < 0.02 * exact, "your values vary too much; each row needs its own t in [0, 1]"
         assert abs(mean - exact / 2) > 5 * error, "half of the integral: sum over the two places"
         compared = f"your mean is {mean:.2f} ± {error:.2f}, the integral {exact:.2f}"
-        assert abs(mean - exact) < 5 * error, f"x0 = {words}: {compared}"
+        assert abs(mean - exact) < 5 * error, f"x0 = {start}: {compared}"
 
 # %% [markdown]
 # ### Exercise 4. A reverse sampler for any rates (★★☆, 20 minutes)
@@ -1003,7 +1003,7 @@ ax.set_title("MASK: no difference seen in three seeds. Uniform: score entropy is
 #
 # With MASK noise the mean losses differ by less than the seeds do. With uniform noise, the output $c_y/c_x$ saves about one bit against a free output, everything else being the same. A free output is what the paper's network has. Here it is behind, at 500 steps and the one learning rate that we tried (0.005).
 #
-# Ratio matching reaches 4.17 bits, and score entropy 3.01 with the same evaluations and the same 32 blocks: one evaluation teaches score entropy about all 32 words, and ratio matching about one. With the text of **one** block a step score entropy is behind, 4.65 against 4.36. So it gains from seeing more text for its evaluations, in a training as short as this one.
+# Ratio matching reaches 4.17 bits, and score entropy 3.01 with the same evaluations and the same 32 blocks. One evaluation trains score entropy at all 32 words of a block, and ratio matching at one. With the text of **one** block a step, score entropy is behind (4.65 against 4.36). So its lead is one of cost, in a training as short as this one and at one learning rate.
 # On two tokens and a longer training ratio matching is ahead of score entropy, and score entropy is ahead of concrete score matching and mean prediction (the contest below).
 
 # %% [markdown]
