@@ -21,6 +21,7 @@ from sedd_mini.commands.options import Parser, fail, mistake, shortened, silence
 COMMANDS = {
     "train": "train a network on text, or go on with a run",
     "sample": "write text with a trained network, or fill gaps",
+    "evaluate": "bounds on text, zero-shot data sets, generated text",
     "prepare": "encode a large corpus once, into shards",
     "plan": "what a run costs: arithmetic, memory, hours, money",
     "doctor": "what is installed here, and what runs on this machine",

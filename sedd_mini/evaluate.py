@@ -2,18 +2,18 @@
 
 The bound (theorem 3.6 of Lou et al. 2023) is an integral of the loss over all noise levels and a
 prior term. `likelihood_bound` draws levels and noise, averages, and repeats that to know its error.
+evaluation/bounds.py estimates the same from several times fewer calls, sequence by sequence.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sedd_mini.checks import graph_and_noise, real_number, whole_number
 from sedd_mini.losses import diffusion_weighted
-from sedd_mini.network.head import chunks, piece_size
-from sedd_mini.samplers import evaluation_mode, movable
+from sedd_mini.samplers import evaluation_mode
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Bound:
     prior       its part KL( p_{T|0} ‖ p_base ), known exactly
     length      tokens a sequence
     characters  of the text; None if it is no text
+    draws       the estimates whose mean and spread are `nats` and `error`, in the order drawn
     """
 
     nats: float
@@ -32,6 +33,7 @@ class Bound:
     prior: float
     length: int
     characters: int | None = None
+    draws: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def bits_per_token(self) -> float:
@@ -40,7 +42,11 @@ class Bound:
     @property
     def bits_per_character(self) -> float | None:
         """None where the number of characters is not known."""
-        return self.nats / self.characters / math.log(2) if self.characters else None
+        return self.bits_per(self.characters) if self.characters else None
+
+    def bits_per(self, characters: int) -> float:
+        """Bits a character, or a byte, of a text of so many."""
+        return self.nats / whole_number("characters", characters, 1) / math.log(2)
 
     @property
     def perplexity(self) -> float:
@@ -110,39 +116,25 @@ def likelihood_bound(
     sigma_max = noise.total(torch.tensor(1.0, dtype=torch.float64))
     prior = x0.shape[1] * graph.prior_kl(sigma_max).item()
     error = (values.std() / math.sqrt(repeats)).item()
-    return Bound(values.mean().item() + prior, error, prior, x0.shape[1])
+    draws = tuple((values + prior).tolist())
+    return Bound(values.mean().item() + prior, error, prior, x0.shape[1], draws=draws)
 
 
-def check_data(x0, graph) -> None:
+def check_data(x0, graph, name: str = "x0") -> None:
     """Raises unless x0 (M, L) are tokens of the graph, none of them MASK."""
     if not isinstance(x0, Tensor) or x0.dtype != torch.int64:
         kind = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
-        raise TypeError(f"x0 must be an int64 tensor of tokens, got {kind}: use torch.as_tensor")
+        raise TypeError(f"{name} must be an int64 tensor of tokens, got {kind}: torch.as_tensor?")
     if x0.ndim != 2 or x0.numel() == 0:
-        raise ValueError(f"x0 must be (M, L), at least one sequence, got shape {tuple(x0.shape)}")
+        raise ValueError(f"{name} must be (M, L), with at least one row, got {tuple(x0.shape)}")
     if x0.device.type == "mps":
-        raise ValueError("x0 is on mps, which has no float64: move x0 and the model to the cpu")
+        raise ValueError(f"{name} is on mps, which has no float64: move all to the cpu")
     low, high = x0.min().item(), x0.max().item()
     if low < 0 or high >= graph.num_tokens:
         mask = " (MASK is no data)" if high == graph.mask_id else ""
         raise ValueError(
-            f"x0: token ids must lie in [0, {graph.num_tokens}), got {low} to {high}{mask}"
+            f"{name}: token ids must lie in [0, {graph.num_tokens}), got {low} to {high}{mask}"
         )
-
-
-def diffusion_weighted_at(model, graph, x, sigma, x0=None, ratio=None) -> Tensor:
-    """`diffusion_weighted` of any model(x, sigma, at=mask), (B,), from the rows that count alone.
-
-    Absorbing: those of masked positions. A row costs num_states log-scores of memory.
-    """
-    at = movable(graph, x, torch.ones_like(x, dtype=torch.bool))
-    if not at.any():
-        return torch.zeros(len(x), device=x.device)
-    log_score = model(x, sigma, at=at)  # (M, num_states)
-    rows = log_score, sigma[:, None].expand(x.shape)[at], x[at], x0[at]
-    pieces = chunks(piece_size(log_score), *rows)  # what fits the cache
-    terms = torch.cat([graph.score_entropy(*piece) for piece in pieces])  # (M,)
-    return terms.new_zeros(x.shape).masked_scatter(at, terms).sum(-1)
 
 
 def sample_sigma(

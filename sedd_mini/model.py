@@ -5,17 +5,18 @@ or the hub. The network may be any function model(x, sigma, at=mask) → log-sco
 anything with encode, decode and vocab_size; ids in place of text are taken as they are.
 """
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sedd_mini.checks import graph_and_noise, local_path, shown, whole_number
-from sedd_mini.evaluate import Bound, diffusion_weighted_at, likelihood_bound
+from sedd_mini.evaluate import Bound
+from sedd_mini.evaluation.bounds import at_positions, bounds, entries, known_tokens, total
 from sedd_mini.network.pretrained import find_folder, load_pretrained
 from sedd_mini.samplers import Step, evaluation_mode, find_device, generators, sample
 from sedd_mini.text.tokenizers import BPETokenizer, WordTokenizer, load_tokenizer, make_tokenizer
@@ -101,38 +102,41 @@ class TextModel:
             texts += [self.tokenizer.decode(row) for row in x.tolist()]
         return texts
 
-    def bound(self, texts: Iterable, repeats: int = 8, times_each: int = 8,
-              seed: int = 0) -> list[Bound]:  # fmt: skip
+    def bound(self, texts: Iterable, repeats: int = 8, times_each: int = 8, seed: int = 0,
+              given: Iterable | None = None) -> list[Bound]:  # fmt: skip
         """For each text, or list of ids: the likelihood bound, its error bar, bits a character.
 
         A text longer than the network's length is cut into windows of that length and a last,
         shorter one; their bounds are summed, so no window sees what stands before it. The noise
         of text i comes from (seed, i). Characters are those of the text as the tokeniser reads it:
-        where it reads another text, a warning says so. Raises ValueError for an empty text.
+        where it reads another text, a warning says so.
+
+        given: for each text the tokens that are known: a mask, one bool a token, or how many come
+        first. The bound is one on −log p(rest | given), and has no characters: see `bounds`.
+        Raises ValueError for an empty text, and for one that is given whole.
         """
         if isinstance(texts, str) or not hasattr(texts, "__iter__"):
             raise TypeError(f"texts must be a list of texts, got a {type(texts).__name__}")
-        texts = list(texts)
-        bounds = []
+        texts, found_bounds = list(texts), []
+        masks = entries(given, len(texts))
         for i, text in enumerate(texts):
             ids, found = read(self.tokenizer, text, f"text {i}")
             if not ids:
                 raise ValueError(f"text {i} is empty: a bound needs at least one token")
             (generator,) = generators(seed, 1, first=i)
-            windows = torch.tensor(ids).split(self.length)
-            whole = [w for w in windows if len(w) == len(windows[0])]
-            parts = [(len(rows), self.bound_of(torch.stack(rows), repeats, times_each, generator))
-                     for rows in (whole, windows[len(whole):]) if rows]  # fmt: skip
-            bounds.append(Bound(
-                nats=sum(num * part.nats for num, part in parts),
-                error=math.hypot(*(num * part.error for num, part in parts)),
-                prior=sum(num * part.prior for num, part in parts),
-                length=len(ids), characters=None if found is None else len(found),
-            ))  # fmt: skip
-        return bounds
+            mask = known_tokens(masks[i], len(ids), i)
+            windows = torch.tensor(ids).split(self.length), mask.split(self.length)
+            windows = [(x, known) for x, known in zip(*windows, strict=True) if not known.all()]
+            parts = []
+            for size in sorted({len(x) for x, _ in windows}, reverse=True):  # the last is shorter
+                rows = [torch.stack(r) for r in zip(*(w for w in windows if len(w[0]) == size))]
+                parts += self.bounds_of(*rows, repeats, times_each, generator)
+            characters = None if found is None or mask.any() else len(found)
+            found_bounds.append(replace(total(parts), characters=characters))
+        return found_bounds
 
-    def bound_of(self, x0: Tensor, repeats, times_each, generator) -> Bound:
-        """The bound of windows x0 (M, L), averaged over them."""
+    def bounds_of(self, x0: Tensor, given: Tensor, repeats, times_each, generator) -> list[Bound]:
+        """The bounds of windows x0 (M, L), given (M, L)."""
         network, device = self.network, self.device
         if device.type == "mps":  # it has no float64, which the loss needs
             device = torch.device("cpu")
@@ -142,10 +146,10 @@ class TextModel:
                 return self.network(x, sigma, at=at).to(device)
 
         with evaluation_mode(self.network):
-            return likelihood_bound(
-                network, self.graph, self.noise, x0.to(device), repeats, times_each,
-                max(1, BATCH // (x0.shape[1] * self.graph.num_states)), generator,
-                loss=diffusion_weighted_at,
+            return bounds(
+                network, self.graph, self.noise, x0.to(device), given if given.any() else None,
+                repeats, times_each, max(1, BATCH // (x0.shape[1] * self.graph.num_states)),
+                generator, terms=at_positions,
             )  # fmt: skip
 
 

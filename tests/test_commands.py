@@ -16,19 +16,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nan
 
 from sedd_mini.__main__ import COMMANDS, main, parse
-from sedd_mini.commands import doctor, options, train
+from sedd_mini.commands import doctor, evaluate, options, train
+from sedd_mini.files import load_tensors, save_tensors
 from sedd_mini.training import planner
 from sedd_mini.training.settings import preset
 
 ROOT = Path(__file__).parents[1]
 NET = ROOT / "chapters/checkpoints/synthetic-absorb"
+DOCS = ROOT / "chapters/checkpoints/docs-absorb"
 TINY = ("--tokenizer chars --length 16 --width 16 --num-blocks 1 --num-heads 2 --cond-dim 8 "
         "--batch-size 4 --valid-blocks 4 --valid-repeats 2 --steps 2 --sample-every 0 "
         "--device cpu")  # fmt: skip
 
-# command line → what its error says; {net} is a shipped network. Exit code 2 if it starts with "2".
+# command line → what its error says; {net} and {docs} are shipped networks. Exit code 2 if that
+# starts with "2".
 BAD = [
     # the front door
     ("foo", "2 no command 'foo'"),
@@ -117,6 +121,13 @@ BAD = [
     ("sample --checkpoint {net} --prompt nosuchword", "not in the vocabulary"),
     ("sample --checkpoint {net} --prompt a\udcff", "2 is not UTF-8 text"),
     ("sample --checkpoint {net} --tokenizer none", "'none'"),
+    # evaluate
+    ("evaluate", "2 required: bound|zero-shot|samples"),
+    ("evaluate perplexity", "2 invalid choice: 'perplexity'"),
+    ("evaluate bound --checkpoint {net}", "2 required: --data, --out"),
+    ("evaluate bound --checkpoint {net} --data synthetic --out r.json extra", "2 unrecognized"),
+    ("evaluate bound --checkpoint {net} --data synthetic --out texts", "--out texts is a folder"),
+    ("evaluate bound --checkpoint {net} --data synthetic --out text.txt/r", "text.txt is a file"),
     # prepare
     ("prepare", "2 required: --data, --out"),
     ("prepare --data text.txt --out ''", "2 --out: expected a name, got ''"),
@@ -150,6 +161,61 @@ BAD = [
     # doctor
     ("doctor now", "2 unrecognized arguments: now"),
 ]
+BAD_BOUND = [  # checkpoint, the other options, what the error says
+    ("{net}", "--data none.txt", "none.txt"),
+    ("{net}", "--data empty.txt", "no text in empty.txt"),
+    ("{net}", "--data text.txt", "not in the vocabulary: "),
+    ("{net}", "--data shards", "shards"),
+    ("{net}", "--data synthetic --part all", "synthetic comes in two parts"),
+    ("{net}", "--data synthetic --part test", "2 --part: invalid choice: 'test'"),
+    ("{net}", "--data synthetic --repeats 1", "2 --repeats: expected a whole number from 2"),
+    ("{net}", "--data synthetic --length 99", "--length 99 is more than the 32"),
+    ("{net}", "--data synthetic --tokenizer chars", "97 tokens, the network 40"),
+    ("{net}", "--data no/such-data", "'no/such-data' is neither a file"),
+    ("{net}", "--data same.jsonl --column body", "no column 'body'; its columns are text"),
+    ("{docs}", "--data word.txt --part all", "1 tokens do not fill one block of length 128"),
+    ("{docs}", "--data word.txt", "too short to be split"),
+    ("{docs}", "--data synthetic", "synthetic is in tokens of another tokeniser"),
+    ("{nan}", "--data synthetic", "nan are not finite ("),
+]
+BAD_ZERO_SHOT = [
+    ("--sets wikitext", "2 no data set 'wikitext': choose from lambada, wikitext2"),
+    ("--data text.txt", "2 --data: expected NAME=FILE, got 'text.txt'"),
+    ("--data ptb=text.txt --sets lm1b", "--data names ptb, and --sets does not"),
+    ("--data ptb=none.txt", "none.txt"),
+    ("--data ptb=empty.txt", "no text in empty.txt"),
+    ("--data ptb=same.jsonl", "no column 'sentence'; its columns are text"),
+    ("--data ptb=word.txt", "the text has 1 tokens and a window 128"),
+    ("--sets ptb", "PTB: "),
+]
+BAD_SAMPLES = [
+    ("--checkpoint {net}", "2 required: --judge"),
+    ("--judge synthetic", "give either --checkpoint, whose samples are judged, or --texts"),
+    ("--judge no/judge --checkpoint {net}", "give real text to compare with, by --data"),
+    ("--judge no/judge --checkpoint {net} --data synthetic", "the judge 'no/judge' could not"),
+    ("--judge texts --checkpoint {net} --data synthetic", "the judge 'texts' could not"),
+    ("--judge synthetic --checkpoint {net} --data synthetic --num 9999", "9999 texts are asked"),
+    ("--judge synthetic --checkpoint {docs}", "tokens of another tokeniser (BPETokenizer"),
+    ("--judge synthetic --texts empty.txt", "no text in empty.txt"),
+    ("--judge synthetic --texts text.txt", "not in the vocabulary"),
+    ("--judge synthetic --texts same.jsonl --column body", "no column 'body'"),
+    ("--judge no/judge --texts text.txt --data text.txt", "--texts needs a --tokenizer"),
+]
+BAD += [(f"evaluate bound --checkpoint {net} --out r.json {line}", said)
+        for net, line, said in BAD_BOUND]  # fmt: skip
+BAD += [(f"evaluate zero-shot --checkpoint {{docs}} --out r.json {line}", said)
+        for line, said in BAD_ZERO_SHOT]  # fmt: skip
+BAD += [(f"evaluate samples --out r.json {line}", said) for line, said in BAD_SAMPLES]
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory) -> dict[str, Path]:
+    """Two shipped networks, and one whose weights are NaN."""
+    spoilt = tmp_path_factory.mktemp("networks") / "nan"
+    shutil.copytree(NET, spoilt)
+    tensors = load_tensors(NET / "model.safetensors")
+    save_tensors(spoilt / "model.safetensors", {k: v * nan for k, v in tensors.items()})
+    return {"{net}": NET, "{docs}": DOCS, "{nan}": spoilt}
 
 
 @pytest.fixture
@@ -167,6 +233,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "same.jsonl").write_text(row * 300)
     (tmp_path / "late.jsonl").write_text(row.replace("mat", "bed") + row * 300 + '{"te')
     (tmp_path / "list.json").write_text("{")
+    (tmp_path / "word.txt").write_text("the")
     (tmp_path / "twice").mkdir()
     (tmp_path / "twice" / "tokenizer.json").write_text('{"type": "words", "words": ["a", "a"]}')
     for name, file in (("shards", "shards.json"), ("broken", "config.json")):
@@ -187,16 +254,19 @@ def fails(command, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as end:
         main(words)
     said = capsys.readouterr()
-    (line,) = [s for s in said.err.splitlines() if s and not s.startswith("preparing tokens: ")]
+    bars = ("preparing tokens: ", "bound: ", "sampling: ", "judging: ")
+    (line,) = [s for s in said.err.splitlines() if s and not s.startswith(bars)]
     assert line.startswith("error: ")
     assert str(end.value) == line
     return end.value.code, line
 
 
 @pytest.mark.parametrize(("command", "expected"), BAD, ids=[c[:50] for c, _ in BAD])
-def test_a_mistake_is_one_line_and_leaves_nothing(place, capsys, command, expected):
+def test_a_mistake_is_one_line_and_leaves_nothing(place, networks, capsys, command, expected):
     before = listing(place)
-    code, line = fails(command.replace("{net}", str(NET)), capsys)
+    for name, folder in networks.items():
+        command = command.replace(name, str(folder))
+    code, line = fails(command, capsys)
     assert expected.removeprefix("2 ") in line
     assert code in (1, 2)
     assert code == 2 or not expected.startswith("2 ")
@@ -361,6 +431,7 @@ def test_a_reader_that_goes_a_full_device_and_ctrl_c(tmp_path):
 REAL = {
     "train": "--data text.txt --out {out} " + TINY,
     "sample": f"--checkpoint {NET} --device cpu --length 32 --steps 2",
+    "evaluate": f"bound --checkpoint {NET} --device cpu --data synthetic --num 4 --out {{out}}",
     "prepare": "--data texts --tokenizer chars --out {out}",
     "plan": "",
     "doctor": "",
@@ -413,11 +484,13 @@ def test_each_command_when_its_output_cannot_be_written_and_at_ctrl_c(place, nam
 
 
 @pytest.mark.parametrize(("name", "most"), [("train", 46), ("sample", 30), ("prepare", 24),
+                                            ("evaluate", 24), ("evaluate bound", 24),
+                                            ("evaluate zero-shot", 24), ("evaluate samples", 30),
                                             ("plan", 24), ("doctor", 24)])  # fmt: skip
 def test_help_fits_one_screen(name, most, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as end:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert not end.value.code
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= most
@@ -426,14 +499,21 @@ def test_help_fits_one_screen(name, most, capsys, monkeypatch):
 
 
 def test_help_names_every_option(capsys):
-    for name in COMMANDS:
+    adding = {name: importlib.import_module(f"sedd_mini.commands.{name}").add_arguments
+              for name in COMMANDS if name != "evaluate"}  # fmt: skip
+    adding |= {f"evaluate {kind}": add for kind, (_, add, _) in evaluate.KINDS.items()}
+    for name, add_arguments in adding.items():
         with pytest.raises(SystemExit):
-            main([name, "--help"])
+            main([*name.split(), "--help"])
         said = capsys.readouterr().out
         parser = options.Parser(name, "")
-        importlib.import_module(f"sedd_mini.commands.{name}").add_arguments(parser)
+        add_arguments(parser)
         for action in parser._actions[1:]:
             assert action.option_strings[0] in said
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    said = capsys.readouterr().out
+    assert all(f"\n  {kind} " in said for kind in evaluate.KINDS)
 
 
 def test_without_a_command_all_are_listed(capsys):

@@ -14,14 +14,8 @@ import pytest
 import torch
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, evaluate
-from sedd_mini.evaluate import (
-    Bound,
-    diffusion_weighted_at,
-    likelihood_bound,
-    sample_sigma,
-    times,
-)
-from sedd_mini.losses import diffusion_weighted, training_loss
+from sedd_mini.evaluate import Bound, likelihood_bound, sample_sigma, times
+from sedd_mini.losses import training_loss
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.worlds.ctmc import Chain, log_quadrature
 
@@ -260,27 +254,6 @@ def test_numbers_of_numpy_are_numbers(graph):
     assert found[0] == found[1]
 
 
-@graphs
-def test_the_loss_of_the_rows_that_count(graph):
-    """`diffusion_weighted_at` is `diffusion_weighted`, and asks for masked positions alone."""
-    exact, asked = Exact(graph), []
-
-    def model(x, sigma, at):
-        asked.append(at)
-        return exact(x, sigma)[at]
-
-    g = torch.Generator().manual_seed(0)
-    x0, sigma = EVERY.repeat(20, 1), torch.rand(320, generator=g) + 0.1
-    x = graph.sample_transition(x0, sigma[:, None], g)
-    found = diffusion_weighted_at(model, graph, x, sigma, x0)
-    torch.testing.assert_close(found, diffusion_weighted(exact, graph, x, sigma, x0))
-    (at,) = asked
-    assert torch.equal(at, x == graph.mask_id if graph.mask_id else torch.ones_like(at))
-    if graph.mask_id:
-        assert diffusion_weighted_at(model, graph, x0, sigma, x0).tolist() == [0] * 320
-        assert len(asked) == 1  # nothing is hidden: no call
-
-
 def test_untrained_absorbing_model_pays_log_n_for_every_token():
     """Guessing evenly, the whole bound is L log N: the prior term is just what DWDSE lacks."""
     graph, noise = AbsorbingGraph(50), LogLinearNoise()
@@ -307,6 +280,17 @@ def test_units():
     text = Bound(nats=20 * math.log(2), error=0.5, prior=0.1, length=10, characters=40)
     assert text.bits_per_character == pytest.approx(0.5)
     assert str(text) == f"{bound}, 0.5000 bits a character"
+    assert bound.bits_per(40) == text.bits_per_character
+    for bad in (0, -1, 2.5, None):
+        with pytest.raises(ValueError, match="characters must be a whole number, at least 1"):
+            bound.bits_per(bad)
+
+
+def test_draws_are_what_the_error_bar_is_made_of():
+    found = estimate(GRAPHS["absorbing"], NOISES["log-linear"], Exact(GRAPHS["absorbing"]))
+    draws = torch.tensor(found.draws, dtype=torch.float64)
+    assert found.nats == pytest.approx(draws.mean().item())
+    assert found.error == pytest.approx(draws.std().item() / math.sqrt(32))
 
 
 def test_dropout_has_no_part_in_the_bound():
@@ -363,7 +347,7 @@ def test_errors():
         likelihood_bound(model, graph, noise, torch.tensor([[0, 4]]))
     with pytest.raises(ValueError, match=r"x0.*\(M, L\)"):
         likelihood_bound(model, graph, noise, torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="at least one sequence"):
+    with pytest.raises(ValueError, match="with at least one row"):
         likelihood_bound(model, graph, noise, torch.zeros(0, 2, dtype=torch.int64))
     with pytest.raises(FloatingPointError, match="nan"):
         likelihood_bound(lambda x, s: model(x, s) * math.nan, graph, noise, EVERY)

@@ -17,8 +17,8 @@ import torch
 import sedd_mini
 from sedd_mini import AbsorbingGraph, LogLinearNoise, TextModel, UniformGraph, load, model
 from sedd_mini.commands.sample import main
-from sedd_mini.evaluate import Bound, likelihood_bound
-from sedd_mini.losses import diffusion_weighted_in_head
+from sedd_mini.evaluate import Bound
+from sedd_mini.evaluation.bounds import bounds
 from sedd_mini.model import TextNote, template, working_device
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.network.pretrained import save_pretrained
@@ -193,17 +193,18 @@ def test_nothing_is_noted_where_nothing_is_changed(letters, words, no_warnings):
 # ---- the bound -----------------------------------------------------------------------------------
 
 
-def test_bound_is_the_likelihood_bound(letters):
+def test_bound_is_that_of_bounds(letters):
     """A text of one window: the same draws, the same number, up to the rounding of the head."""
     text = "the cat sat on the mat"
     (found,) = letters.bound([text], repeats=4, times_each=8, seed=3)
     ids = torch.tensor([letters.tokenizer.encode(text)])
-    expected = likelihood_bound(
-        letters.network, letters.graph, letters.noise, ids, 4, 8, generator=generators(3, 1)[0],
-        loss=diffusion_weighted_in_head,
+    (expected,) = bounds(
+        letters.network, letters.graph, letters.noise, ids, None, 4, 8,
+        generator=generators(3, 1)[0],
     )  # fmt: skip
     assert found.nats == pytest.approx(expected.nats, rel=1e-5)
     assert found.error == pytest.approx(expected.error, rel=1e-3)
+    assert found.draws == pytest.approx(expected.draws, rel=1e-5)
     assert (found.prior, found.length, found.characters) == (expected.prior, 22, 22)
     assert found.bits_per_character == pytest.approx(found.nats / 22 / math.log(2))
 
@@ -218,11 +219,14 @@ def test_a_long_text_is_the_sum_of_its_windows(letters, monkeypatch):
     error = math.hypot(whole.error, *(p.error for p in parts))
     assert abs(whole.nats - sum(p.nats for p in parts)) < 6 * error  # t, 7 degrees: 5e-4
     assert error < 0.05 * whole.nats
-    monkeypatch.setattr(
-        model, "likelihood_bound", lambda *given, **more: Bound(10.0, 2.0, 0.5, given[3].shape[1])
-    )
+
+    def fixed(network, graph, noise, x0, *rest, **more):
+        return [Bound(10.0, 2.0, 0.5, x0.shape[1], draws=(8.0, 12.0)) for _ in x0]
+
+    monkeypatch.setattr(model, "bounds", fixed)
     (found,) = letters.bound([text])
-    assert found == Bound(30.0, math.hypot(2 * 2.0, 2.0), 1.5, len(text), len(text))
+    assert found == Bound(30.0, pytest.approx(6.0), 1.5, len(text), len(text))
+    assert found.draws == (24.0, 36.0)
 
 
 def test_texts_have_their_own_noise(letters):
@@ -232,6 +236,23 @@ def test_texts_have_their_own_noise(letters):
     assert letters.bound(["another text", "the cat"])[1] == two
     assert letters.bound(["the cat"], seed=1) != [one]
     assert letters.bound([]) == []
+
+
+def test_given_tokens_are_conditions(words, letters):
+    """As a mask or a number of first tokens; windows that are given whole cost nothing."""
+    text = "every cat sleeps . a dog"
+    ids = words.tokenizer.encode(text)
+    mask = [True] * 3 + [False] * 3
+    one, two, three = (words.bound([t], given=[g])[0] for t, g in
+                       ((text, 3), (ids, mask), (text, torch.tensor(mask))))  # fmt: skip
+    assert one == two == three
+    assert (one.length, one.characters, one.prior) == (3, None, pytest.approx(3e-3 * math.log(40)))
+    whole, start = words.bound([text, "every cat sleeps"])
+    assert abs(one.nats - (whole.nats - start.nats)) < 1  # the chain rule, for a good model
+    assert words.bound([text], given=[None])[0] == words.bound([text], given=[0])[0] == whole
+    (last,) = letters.bound([WORDS[: LENGTH + 8]], given=[LENGTH + 5])
+    assert last.length == 3
+    assert last.error < last.nats
 
 
 def test_a_trained_network_knows_its_language(words):
@@ -289,6 +310,13 @@ def test_where_there_is_no_float64_the_network_alone_is_on_the_device(words, mon
         (lambda m: m.bound(["a"], repeats=1), ValueError, "repeats .* at least 2, got 1"),
         (lambda m: m.bound(["a"], times_each=0), ValueError, "times_each .* at least 1, got 0"),
         (lambda m: m.bound(["a"], seed=-1), ValueError, "seed must be"),
+        (lambda m: m.bound(["a"], given=[1, 1]), ValueError, "given has 2 entries for 1 texts"),
+        (lambda m: m.bound(["a"], given=3), TypeError, "given must be a list, one entry a text"),
+        (lambda m: m.bound(["ab"], given=[2]), ValueError, "given of text 0 .* at most 1, got 2"),
+        (lambda m: m.bound(["ab"], given=[[1, 0]]), ValueError, "must be 2 bools, .* torch.int64"),
+        (lambda m: m.bound(["ab"], given=[[True]]), ValueError, r"must be 2 bools, .* \(1,\)"),
+        (lambda m: m.bound(["ab"], given=[[True] * 2]), ValueError, "not all of them True"),
+        (lambda m: m.bound(["ab"], given=["a"]), ValueError, "must be 2 bools"),
         (lambda m: TextModel(m.network, m.graph, m.noise, m.tokenizer, 0), ValueError,
          "length must be a whole number, at least 1 .*got 0"),
         (lambda m: TextModel(m.network, m.graph, m.noise, WordTokenizer(["a", "b"])), ValueError,

@@ -142,11 +142,11 @@ MAY_IMPORT = {  # part of the package → the parts that it may import, at the t
     "evaluate": "samplers network losses baselines graphs noise checks",
     "text": "text files checks",
     "worlds": "worlds checks evaluate samplers network losses baselines graphs noise",
-    "model": "checks evaluate text samplers network losses baselines graphs noise files",
+    "model": "checks evaluation evaluate text samplers network losses baselines graphs noise files",
     "training": "checks training model text evaluate samplers network losses baselines graphs "
                 "noise files",
     "evaluation": "evaluation model text worlds evaluate samplers network losses baselines graphs "
-                  "noise files",
+                  "noise files checks",
     "beyond": "beyond evaluation model text worlds evaluate samplers network losses baselines "
               "graphs noise files",
     "commands": "commands training evaluation beyond model text worlds evaluate samplers network "

@@ -88,6 +88,7 @@ MASK = 40
 
 @torch.no_grad()
 def write_in_order(model, x):
+    x = x.clone()
     for i in range(x.shape[1]):
         chances = model(x)[:, i].softmax(-1)  # (B, N)
         word = torch.multinomial(chances, 1)[:, 0]  # (B,)
@@ -107,6 +108,7 @@ def write_in_order(model, x):
 # wrong: from right to left
 @torch.no_grad()
 def write_in_order(model, x):
+    x = x.clone()
     for i in reversed(range(x.shape[1])):
         word = torch.multinomial(model(x)[:, i].softmax(-1), 1)[:, 0]
         x[:, i] = torch.where(x[:, i] == MASK, word, x[:, i])
@@ -117,6 +119,7 @@ def write_in_order(model, x):
 # wrong: given words are overwritten
 @torch.no_grad()
 def write_in_order(model, x):
+    x = x.clone()
     for i in range(x.shape[1]):
         x[:, i] = torch.multinomial(model(x)[:, i].softmax(-1), 1)[:, 0]
     return x
@@ -126,6 +129,7 @@ def write_in_order(model, x):
 # wrong: the guess for the place before, as GPT's outputs are shifted
 @torch.no_grad()
 def write_in_order(model, x):
+    x = x.clone()
     for i in range(x.shape[1]):
         word = torch.multinomial(model(x)[:, i - 1].softmax(-1), 1)[:, 0]
         x[:, i] = torch.where(x[:, i] == MASK, word, x[:, i])
@@ -136,6 +140,7 @@ def write_in_order(model, x):
 # wrong: whether a place is hidden is asked of the first row alone
 @torch.no_grad()
 def write_in_order(model, x):
+    x = x.clone()
     for i in range(x.shape[1]):
         if x[0, i] == MASK:
             x[:, i] = torch.multinomial(model(x)[:, i].softmax(-1), 1)[:, 0]
@@ -146,8 +151,19 @@ def write_in_order(model, x):
 # wrong: the most probable word, not a drawn one
 @torch.no_grad()
 def write_in_order(model, x):
+    x = x.clone()
     for i in range(x.shape[1]):
         x[:, i] = torch.where(x[:, i] == MASK, model(x)[:, i].argmax(-1), x[:, i])
+    return x
+
+
+# %% tags=["wrong"]
+# wrong: the argument itself is filled, so a second call finds nothing to do
+@torch.no_grad()
+def write_in_order(model, x):
+    for i in range(x.shape[1]):
+        word = torch.multinomial(model(x)[:, i].softmax(-1), 1)[:, 0]
+        x[:, i] = torch.where(x[:, i] == MASK, word, x[:, i])
     return x
 
 

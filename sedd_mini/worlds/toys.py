@@ -44,9 +44,9 @@ def two_token_world(name: str = "spiral", num_tokens: int = 32, floor: float = 0
 class PairNet(nn.Module):
     """A small network for short sequences: (x (B, L), sigma (B,)) → (B, L, num_states).
 
-    Embeds the tokens (one id more than there are states: `num_states` stands for "hidden"), adds
-    sines and cosines of log σ̄, and sends all of it through two hidden layers. The output starts
-    at `start`: 0 for logits and log-scores, 1 for scores.
+    Embeds the tokens (one id more than there are states: `num_states` stands for "hidden"),
+    appends sines and cosines of log σ̄, and sends all of it through two hidden layers. The output
+    starts at `start`: 0 for logits and log-scores, 1 for scores.
     """
 
     def __init__(self, num_states: int, length: int = 2, width: int = 128, start: float = 0.0):
