@@ -780,8 +780,8 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. A reverse sampler for any rates (★★☆, 20 minutes)
 #
-# Write `reverse_sample(log_score, Q, x, times, noise, generator)`, which starts from noisy tokens `x` (B, L) at `times[0]` and takes one step for each pair of successive times $t > s$. In a step, each token moves to $y \ne x$ with probability
-# $(t - s)\,\sigma(t)\,Q(x, y)\,s_y$ and stays otherwise (if the sum exceeds 1, scale it down to 1). `log_score(x, sigma)` gives (B, L, S) for `sigma` (B,); `noise.total(t)` is $\bar\sigma(t)$, and `noise.rate(t)` is $\sigma(t)$.
+# Write `reverse_sample(log_score, Q, x, times, noise, generator)`, which starts from noisy tokens `x` (B, L) at `times[0]` and takes one step for each pair of successive times $t > t_\text{next}$. In a step, each token moves to $y \ne x$ with probability
+# $(t - t_\text{next})\,\sigma(t)\,Q(x, y)\,s_y$ and stays otherwise (if the sum exceeds 1, scale it down to 1). `log_score(x, sigma)` gives (B, L, S) for `sigma` (B,); `noise.total(t)` is $\bar\sigma(t)$, and `noise.rate(t)` is $\sigma(t)$.
 #
 # First the check compares the moves of one large step, for scores that it makes up, with their probabilities. Then it gives you *exact* scores, draws 12 000 sequences with a fixed seed, and compares them with the exact law. A right sampler is at a total variation of about 0.01, and the limit is 0.04.
 #
@@ -833,7 +833,7 @@ with exercise("4"):
 # %% [markdown]
 # ### Exercise 5. A family of losses (★★☆, 20 minutes)
 #
-# The convex functions $F_\alpha(u) = u^\alpha / (\alpha(\alpha - 1))$ belong to a family of losses. $\alpha = 2$ is least squares, and $\alpha = 1/2$ gives $F = -4 \sqrt u$. As $\alpha \to 1$ the function $F_\alpha$ itself diverges, but its divergences $D_{F_\alpha}$ tend to score entropy. Write `alpha_loss(log_s, r, alpha)`, the Bregman divergence $D_{F_\alpha}(r, s)$ at $s = e^{\texttt{log\_s}}$, for $\alpha > 0$ other than 1.
+# The convex functions $F_\alpha(u) = u^\alpha / (\alpha(\alpha - 1))$ give a family of losses. $\alpha = 2$ is least squares, and $\alpha = 1/2$ gives $F = -4 \sqrt u$. As $\alpha \to 1$ the function $F_\alpha$ itself diverges, but its divergences $D_{F_\alpha}$ tend to score entropy. Write `alpha_loss(log_s, r, alpha)`, the Bregman divergence $D_{F_\alpha}(r, s)$ at $s = e^{\texttt{log\_s}}$, for $\alpha > 0$ other than 1.
 # It must be finite at $r = 0$. Then ask yourself: in which limit is the derivative in $\log s$ equal to $s - r$, without another factor?
 #
 # <details><summary>Hint</summary>
