@@ -157,3 +157,23 @@ def law_of_samples(score: Callable, chain, noise, steps: int = 100) -> Tensor:
 
     base = torch.full_like(chain.p0, 1 / chain.p0.numel())
     return chain.reverse_marginal(model, noise.sigma_max, base, steps, noise.sigma_min)
+
+
+def small_chains() -> dict[str, tuple]:
+    """Two tokens of three values under MASK, uniform and lopsided noise: name → (chain, noise).
+
+    For checking code that claims to work for every rate matrix: the lopsided one is not symmetric.
+    """
+    from sedd_mini.graphs import AbsorbingGraph, UniformGraph
+    from sedd_mini.noise import GeometricNoise, LogLinearNoise
+    from sedd_mini.worlds.ctmc import Chain, MatrixGraph
+
+    p0 = torch.tensor([[50, 3, 2], [4, 5, 20], [1, 10, 5]], dtype=torch.float64) / 100
+    rates = [[-1.5, 0.1, 0.1], [1.4, -0.2, 0.9], [0.1, 0.1, -1.0]]
+    lopsided = MatrixGraph(torch.tensor(rates, dtype=torch.float64))
+    geometric = GeometricNoise(sigma_min=0.02, sigma_max=4)
+    return {
+        "MASK": (Chain(AbsorbingGraph(3), p0), LogLinearNoise()),
+        "uniform": (Chain(UniformGraph(3), p0), geometric),
+        "lopsided": (Chain(lopsided, p0), geometric),
+    }
