@@ -223,6 +223,25 @@ def test_saved_as_transformers_reads_it(tmp_path, begin):
         load_gpt2(tmp_path / "gpt2")
 
 
+def test_a_gpt2_of_others_is_read(tmp_path):
+    """Its end of text, a token like any other, stands before each block, as in the released one."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 7, "n_positions": 6, "n_embd": 12, "n_layer": 2, "n_head": 2}
+    whole = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=6, eos_token_id=6)).eval()
+    torch.nn.init.normal_(whole.transformer.wte.weight)
+    whole.save_pretrained(tmp_path / "other")
+    x = torch.randint(7, (5, 6), generator=torch.Generator().manual_seed(0))
+    ids = torch.cat([torch.full((5, 1), 6), x], 1)[:, :6]
+    with torch.no_grad():
+        log_p = whole(ids).logits.log_softmax(-1)
+    model = load_gpt2(tmp_path / "other")
+    assert (model.num_tokens, model.begin) == (7, 6)
+    expected = -log_p.gather(-1, x[..., None])[..., 0].sum(-1).double()
+    torch.testing.assert_close(nats(model, x), expected, rtol=1e-5, atol=0)
+
+
 def test_bad_arguments():
     model = gpt2()
     for call, message in [

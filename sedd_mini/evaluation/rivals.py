@@ -192,8 +192,8 @@ def nats(model: GPT2, blocks: Tensor, batch_size: int = 64) -> Tensor:
     with evaluation_mode(model):
         for part in blocks.split(batch_size):
             part = part.to(device)
-            log_p = model(part).gather(-1, part[..., None])[..., 0].double()  # (B, l)
-            values.append(-log_p.sum(-1).cpu())
+            log_p = model(part).gather(-1, part[..., None])[..., 0]  # (B, l)
+            values.append(-log_p.cpu().double().sum(-1))
     values = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
     if not values.isfinite().all():
         raise FloatingPointError("GPT-2 gives log-probabilities that are not finite: train again")
@@ -237,9 +237,9 @@ def sample_gpt2(
             log_p, grown = model.extend(new, kept)
             if not log_p.isfinite().all():
                 raise FloatingPointError("GPT-2 gives log-probabilities that are not finite")
-            weights = annealed(log_p.double(), temperature, nucleus)
-            u = uniforms(one, generator, 1)[0].to(device)
-            x = torch.cat([x, pick(weights, u)[:, None]], 1)
+            u = uniforms(one, generator, 1)[0]  # on the CPU where the device has no float64
+            weights = annealed(log_p.to(u.device).double(), temperature, nucleus)
+            x = torch.cat([x, pick(weights, u).to(device)[:, None]], 1)
             kept, new = (grown, x[:, -1:]) if cache else (None, x)
     return x[:, 1:]
 
