@@ -351,7 +351,7 @@ class MeanPrediction(nn.Module):
 
         logits = self.network(x, sigma, at=at, key=key)[..., : self.config.num_tokens]  # (…, N)
         if self.informed and not self.config.absorbing:
-            logits = logits.scatter_add(-1, here, -log_q)
+            logits = logits.scatter_add(-1, here, -log_q.to(logits.dtype))
         log_p = logits.log_softmax(-1)
         if guess:
             return log_p
@@ -367,8 +367,9 @@ class InformedMean(MeanPrediction):
     """The same, but π ∝ exp(output) p(x_i | x0_i): what the noise tells is not left to be learned.
 
     On the uniform graph x_i is x0_i for sure as σ̄ → 0, and a plain network has to learn that with
-    ever larger outputs; where it has not, its bound pays (1 − π_{x_i}) for each e-fold of σ̄ down to
-    0. A mask tells nothing of x0_i, so on the absorbing graph nothing changes.
+    ever larger outputs. Where it has not, its bound pays 1 − π_{x_i} for each e-fold of σ̄ down to
+    0, without end: `likelihood_bound`, which stops at 1e-9, is then the one to use, not `bounds`.
+    A mask tells nothing of x0_i, so on the absorbing graph nothing changes.
     """
 
     informed = True

@@ -23,9 +23,11 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from sedd_mini.evaluate import diffusion_weighted_at, likelihood_bound
-from sedd_mini.evaluation.rivals import GPT2, gpt2_rival, mean_rival, nats
+from sedd_mini.evaluate import likelihood_bound
+from sedd_mini.evaluation.bounds import at_positions, bounds, total
+from sedd_mini.evaluation.rivals import GPT2, MeanPrediction, gpt2_rival, mean_rival, nats
 from sedd_mini.files import lock, read_json, write_json
 from sedd_mini.text.corpus import Corpus
 from sedd_mini.text.synthetic import SyntheticLanguage
@@ -98,15 +100,23 @@ def all_units(args) -> list:
                    for kind, lr in rates.items() if lr]  # fmt: skip
 
 
-def judge(model, trainer, blocks, repeats: int) -> tuple[float, float]:
-    """−log p in nats a token, or its bound; and the error of its estimate, 0 where it is exact."""
-    length = blocks.shape[1]
+def judge(model, graph, noise, blocks, repeats: int) -> tuple[float, float, Tensor | None]:
+    """−log p in nats a token, or its bound; the error of its estimate (exact: 0); nats a block.
+
+    These are None for plain mean prediction on the uniform graph, whose bound needs the lower end
+    in σ̄ that `likelihood_bound` has.
+    """
+    length, generator = blocks.shape[1], torch.Generator().manual_seed(0)
     if isinstance(model, GPT2):
-        return nats(model, blocks).mean().item() / length, 0.0
-    bound = likelihood_bound(model, trainer.graph, trainer.noise, blocks, repeats,
-                             generator=torch.Generator().manual_seed(0),
-                             loss=diffusion_weighted_at)  # fmt: skip
-    return bound.nats / length, bound.error / length
+        each = nats(model, blocks)
+        return each.mean().item() / length, 0.0, each
+    if type(model) is MeanPrediction and graph.mask_id is None:
+        bound = likelihood_bound(model, graph, noise, blocks, repeats, generator=generator)
+        return bound.nats / length, bound.error / length, None
+    terms = at_positions if isinstance(model, MeanPrediction) else None
+    found = bounds(model, graph, noise, blocks, repeats=repeats, generator=generator, terms=terms)
+    whole, each = total(found), torch.tensor([bound.nats for bound in found], dtype=torch.float64)
+    return whole.nats / whole.length, whole.error / whole.length, each
 
 
 def train(unit, args) -> dict:
@@ -116,13 +126,14 @@ def train(unit, args) -> dict:
     config = settings.network(corpus.tokenizer.vocab_size)
     parts = KINDS[kind][1](config, seed)
     trainer = Trainer(settings, corpus, args.runs / args.data / name_of(unit), **parts)
+    what = trainer.average, trainer.graph, trainer.noise
     half = min(args.valid_blocks or len(corpus.valid), len(corpus.valid)) // 2
     first, second = corpus.valid[:half], corpus.valid[half : 2 * half]
 
     def watch(record: dict) -> None:
         if "loss" in record:
             start = time.perf_counter()
-            value, error = judge(trainer.average, trainer, first[:256], 4)
+            value, error, _ = judge(*what, first[:256], 4)
             trainer.log({"step": record["step"], "judged": value, "judged_error": error,
                          "judged_seconds": time.perf_counter() - start})  # fmt: skip
 
@@ -140,18 +151,21 @@ def train(unit, args) -> dict:
     finally:
         trainer.close()
     aside = sum(r.get("judged_seconds", 0) for r in trainer.history)
-    tuning = judge(trainer.average, trainer, first, 4)
-    value, error = judge(trainer.average, trainer, second, 8)
+    tuning = judge(*what, first, 4)
+    value, error, each = judge(*what, second, 8)
     result |= {
         "failed": None, "tuning_nats_per_token": tuning[0], "tuning_error": tuning[1],
         "nats_per_token": value, "nats_per_token_error": error,
         "curve": curve(trainer.history, result["tokens_a_step"]),
         "seconds_a_step": (trainer.seconds - aside) / settings.steps,
     }  # fmt: skip
-    if args.data == "synthetic":
-        true = -SyntheticLanguage().log_prob(second).mean().item() / settings.length
+    if args.data == "synthetic":  # the error: of the estimate and of the choice of blocks
+        bits, true = 1 / (settings.length * math.log(2)), -SyntheticLanguage().log_prob(second)
+        excess = None if each is None else (each - true) * bits  # (M,)
+        off = error / math.log(2) if each is None else (excess.std() / math.sqrt(half)).item()
+        true = true.mean().item() / settings.length
         result |= {"true_nats_per_token": true, "excess_bits": (value - true) / math.log(2),
-                   "excess_bits_error": error / math.log(2)}  # fmt: skip
+                   "excess_bits_error": off}  # fmt: skip
     return result
 
 
