@@ -119,7 +119,7 @@ def bregman(F, r, s):
 #
 # $$\mathbb E\, D_F(R, s) = D_F(r, s) + \text{a number without } s, \qquad r = \mathbb E R .$$
 #
-# So every Bregman divergence is safe with noisy targets. The next cell confirms it for three convex functions at 50 values of $s$. Banerjee and others proved the converse: no other loss has this property.
+# So every Bregman divergence is safe with noisy targets. The next cell confirms it for three convex functions at 50 values of $s$. Banerjee and others proved the converse: every smooth loss that is minimised by the mean, whatever the law of the target, is a Bregman divergence plus a term without $s$.
 
 # %%
 convex = {
@@ -129,8 +129,8 @@ convex = {
 }
 mean = (chance * R).sum()
 s = torch.logspace(-2, 1.5, 50).double()[:, None]
-for F in convex.values():
-    rest = bregman(F, R, s) @ chance - bregman(F, mean, s)[:, 0]
+for f in convex.values():
+    rest = bregman(f, R, s) @ chance - bregman(f, mean, s)[:, 0]
     assert torch.allclose(rest, rest[0]) and rest[0] > 0
 
 # %% [markdown]
@@ -171,7 +171,7 @@ plots.show_wall(axes, score_entropy_term)
 # *What to see.* Left: without the exponential, least squares lets an estimate pass through zero, and score entropy does not. Right: the price of an estimate that is twice the truth. Between the ends of the lines it changes by a factor of $10^{10}$ for least squares
 # and of $10^5$ for score entropy.
 #
-# Other convex functions than $u \log u$ are possible (exercise 5). The function $-\log u$ fails, because a target of 0 then costs infinitely much (laboratory). Chapter 04 settles the choice: the Bregman divergence of $u \log u$, weighted by the rates, is exactly the likelihood bound.
+# Other convex functions are possible (exercise 5, laboratory). Chapter 04 settles the choice: the divergence of $u \log u$, weighted by the rates, is exactly the likelihood bound.
 
 # %% [markdown]
 # ## 4. From true ratios to samples
@@ -180,7 +180,9 @@ plots.show_wall(axes, score_entropy_term)
 #
 # $$L_{SE} = \mathbb E_{x \sim p} \sum_{y \ne x} w_{xy} \Big( s_\theta(x)_y - \frac{p(y)}{p(x)} \log s_\theta(x)_y + K\Big(\frac{p(y)}{p(x)}\Big) \Big).$$
 #
-# The weights are the rates, $w_{xy} = Q(x, y)$, because the reverse process uses a ratio only in the product $Q(x, y)\, p(y)/p(x)$. The loss contains $p(y)/p(x)$, which nobody knows for real text. Three lines of algebra remove it. We check each one on the small world of two tokens (cat, dog, owl),
+# The weights are $w_{xy} = Q(x, y)$, the rate of the forward jump $y \to x$ (row $x$ of $Q$). The reverse process uses a ratio only in the product $Q(x, y)\, p(y)/p(x)$, so a ratio with weight 0 need not be learned. Chapter 04 derives this weight.
+#
+# The loss contains $p(y)/p(x)$, which nobody knows for real text. Three lines of algebra remove it. We check each one on the small world of two tokens (cat, dog, owl),
 # where a table of random numbers plays the network.
 
 # %%
@@ -260,9 +262,9 @@ plots.show_ratio_cases(ax, rows, ["y = cat", "y = dog", "y = owl", "y = bird"], 
 ax.set_title("The ratios p(y | dog) / p(x | dog) take few values");
 
 # %% [markdown]
-# *What to see.* The original word is *dog*. Each row is one case of what stands there now, and each cell is the target $R_y$ for a word $y$. Orange marks the original word. With MASK noise a visible word has no row, because nothing can jump into it.
+# *What to see.* The original word is *dog*. Each row is one case of what stands there now, and each cell is the target $R_y$ for a word $y$; this section computes $r$, and the next one $q$. Orange marks the original word, and a darker blue a larger target. With MASK noise a visible word has no row, because nothing can jump into it.
 #
-# **A visible word** came from itself. The weight $Q(x, y)$ is the rate of the jump $y \to x$, and no state jumps to a word. All weights are 0, and so is the loss.
+# **A visible word** is the original. The weight $Q(x, y)$ is the rate of the jump $y \to x$, and no state jumps to a word. All weights are 0, and so is the loss.
 #
 # **A hidden word**, $x = \text{MASK}$: every word jumps there at rate 1, so all weights are 1. The word survives with probability $e^{-\bar\sigma}$ and is hidden otherwise. Hence $R_y = 0$ for $y \ne x_0$. For $y = x_0$ it is a number that we call $r$ from now on:
 #
@@ -275,7 +277,7 @@ ax.set_title("The ratios p(y | dog) / p(x | dog) take few values");
 # %%
 def masked_term(log_s, sigma, x, x0):
     """log_s (B, L, N), sigma (B, 1), words x and x0 (B, L) → (B, L)"""
-    MASK = log_s.shape[-1]
+    MASK = log_s.shape[-1]  # N words, so MASK is number N
     r = 1 / torch.expm1(sigma)  # (B, 1)
     at_x0 = log_s.gather(-1, x0[..., None])[..., 0]  # (B, L): log s at the true word
     term = log_s.exp().sum(-1) - r * at_x0 + K(r)
@@ -356,10 +358,12 @@ def loss_of(x0, add_noise, log_score, term):
     return (rate * term(log_score(x, sigma), sigma, x, x0)).mean()
 
 
-def hide(x0, sigma):
+def hide(x0, sigma):  # MASK is the page's, set in section 8
     return torch.where(torch.rand(x0.shape) < -torch.expm1(-sigma), MASK, x0)
 
 # %% [markdown]
+# We keep $t$ away from both ends. At $t = 0$ nothing is damaged, and the targets $r$ and $1/q$ are infinite. At $t = 1$ the total noise $\bar\sigma$ and its rate are infinite.
+#
 # The page's noise hides a share $t$ of the words, which fixes `noise_at`. For another noise schedule replace only this function: everything else gets $\bar\sigma$ and $\sigma$ from it. The paper pairs uniform noise with a geometric schedule, and exercise 3 writes that loss.
 
 # %% [markdown]
@@ -488,12 +492,12 @@ print(f"cross-entropy {from_page:.2f}, score entropy {from_masked:.2f}")
 #
 # For uniform noise `loss_of` stays as it is and gets other arguments.
 #
-# The network must now know the noise level. A visible *cat* in an unlikely place may be an original or a random word, and which one is more likely depends on $\bar\sigma$. We add an embedding of $\log \bar\sigma$ to the embedding of every word.
+# The network must now know the noise level. A *cat* in an unlikely place may be an original or a random word. Which is more likely depends on $\bar\sigma$. We add an embedding of $\log \bar\sigma$ to the embedding of every word.
 #
 # How should the network express the ratios? Let $\pi_y$ be the probability that the **original** word at place $i$ is $y$, given the other noisy words. Noise mixes it with a uniform one, so the noisy word is $y$ with probability $c_y = e^{-\bar\sigma}\, \pi_y + (1 - e^{-\bar\sigma}) / N$, and all true ratios at this place are quotients $c_y / c_x$.
 # We let the network output $\pi$, by a softmax, and return $\log(c_y / c_x)$. Each score then lies between $q$ and $1/q$, as each target does. The paper's network outputs $\log s$ freely, and the laboratory compares the two.
 #
-# The network sees the word $x_i$ at the place it speaks about. A cross-entropy of $x_i$ would let it copy its input. Here the target is the ratio $R_y$, whose mean given the whole $x$ is the true ratio, so nothing can be copied.
+# Ratio matching had to hide $x_i$, because its target is $x_i$ itself and the network could copy it. Here the network may see $x_i$. The target is $R_y$, which depends on the unknown original, and its mean given the whole $x$ is the true ratio. So the best answer is the true ratio, and copying does not help.
 
 # %%
 class Told(nn.Module):
@@ -530,12 +534,12 @@ from_uniform = bits(uniform_loss)
 print(f"uniform noise: {from_uniform:.2f} bits a word")
 
 # %% [markdown]
-# The network learned from noise that does not mark the damaged words: 3.18 bits a word, where guessing costs 5.32 and the truth is 2.38. The laboratory has three seeds (3.01 on average), and a rival of chapter 02: ratio matching, with the same number of network evaluations, reaches 4.17.
+# The network learned from noise that does not mark the damaged words: 3.18 bits a word, where guessing costs 5.32 and the truth is 2.38. The laboratory has three seeds (3.01 on average), and a rival of chapter 02: ratio matching, with the same number of network evaluations, reaches 4.17 (given the text of one block only, score entropy is behind; laboratory).
 
 # %% [markdown]
 # ## 10. Writing from ratios
 #
-# Chapter 01 gave the reverse process: a jump from $x$ to $y$ has the rate $\sigma(t)\, Q(x, y)\, p(y)/p(x)$. Put the network's score in the place of the ratio. A step from $t$ to $t_\text{next} = t - \Delta t$ then moves a word to $y$ with probability
+# Chapter 01 gave the reverse process: a jump from $x$ to $y$ has the rate $\sigma(t)\, Q(x, y)\, p(y)/p(x)$. Put the network's score in the place of the ratio. In a short time $\Delta t$ a jump of this rate happens with probability $\Delta t$ times the rate. A step from $t$ to $t_\text{next} = t - \Delta t$ then moves a word to $y$ with probability
 #
 # $$P(x \to y) = \Delta t\; \sigma(t)\, Q(x, y)\, s_\theta(x)_y, \qquad y \ne x,$$
 #
@@ -584,26 +588,40 @@ for name, x in samples.items():
     print(f"{name:22} {-language.log_prob(x).mean().item() / L / math.log(2):.2f} bits a word")
 
 # %% [markdown]
-# The samples, with 4.4 and 5.3 bits, lie between real text (2.4) and uniform random words (8.3). The laboratory counts the words that the grammar cannot produce. They account for the excess, and smaller steps remove few of them.
+# The samples, with 4.4 and 5.3 bits, are far better than real words in random order (7.7), and far from real text (2.4). The laboratory counts the words that the grammar cannot produce. They account for most of the excess; with uniform noise, smaller steps remove few of them.
 
 # %% [markdown]
 # ## What has changed on the page
 #
+# The loss:
+#
 # ```diff
+# -    t = t[:, None].clamp(min=1e-3)
 # -    x = torch.where(torch.rand(x0.shape) < t, MASK, x0)  # hide a share t of the words
 # -    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")  # (B, L)
 # -    return ((x == MASK) * surprise / t).mean()
+# +    t = t[:, None].clamp(1e-3, 1 - 1e-3)
 # +    sigma, rate = noise_at(t)
 # +    x = add_noise(x0, sigma)
 # +    return (rate * term(log_score(x, sigma), sigma, x, x0)).mean()
-#  ...
+# ```
+#
+# The sampler, `write(x, log_score, into, steps)`:
+#
+# ```diff
+# -    for t, s in pairwise(torch.linspace(1, 0, steps + 1)):
 # -        chances = model(x).softmax(-1)  # (B, L, N)
 # -        guess = torch.multinomial(chances.flatten(0, 1), 1).view_as(x)
 # -        shown = torch.rand(x.shape) < (t - s) / t
 # -        x = torch.where((x == MASK) & shown, guess, x)
-# +        score = log_score(x, sigma.expand(len(x), 1)).exp()  # (B, L, N), then 0 at y = x
+# +    for t, t_next in pairwise(torch.linspace(1 - 1e-3, 0, steps + 1)):
+# +        sigma, rate = noise_at(t)
+# +        score = log_score(x, sigma.expand(len(x), 1)).exp()  # (B, L, N)
+# +        score = torch.where(torch.arange(N) == x[..., None], 0, score)  # y ≠ x
+# +        leaves = (t - t_next) * rate * into(x) * score.sum(-1)  # (B, L): chance to move at all
+# +        if t_next == 0:
+# +            leaves = leaves + (x == MASK).float()  # no word stays hidden
 # +        where = torch.multinomial(score.flatten(0, 1), 1).view_as(x)
-# +        leaves = (t - t_next) * rate * into(x) * score.sum(-1)
 # +        x = torch.where(torch.rand(x.shape) < leaves, where, x)
 # ```
 #
@@ -614,7 +632,7 @@ for name, x in samples.items():
 # 1. Losses that are minimised by the mean of a noisy target are Bregman divergences. $F(u) = u\log u$ gives score entropy, $s - r\log s + K(r)$. The exponential output makes $s$ positive, and the loss pulls each log-ratio with $s - r$.
 # 2. Replacing the true ratio by $R_y = p(y|x_0)/p(x|x_0)$ changes the loss by a constant. The result needs samples and one network evaluation. DWDSE is its integral over all noise levels, weighted by $\sigma(t)\,Q(x, y)$.
 # 3. MASK noise: a hidden word costs $\sum_y s_y - r \log s_{x_0} + K(r)$, which is the page's cross-entropy plus a price for $Z \ne 1$. Uniform noise: unmoved words count, and the targets are $q$, 1 and $1/q$.
-# 4. With MASK noise, three seeds show no difference between score entropy and cross-entropy (2.81 and 2.85 bits a word, truth 2.38). With uniform noise, 500 steps and equal evaluations, score entropy reaches 3.01 and ratio matching 4.17; on two tokens ratio matching is better.
+# 4. Means of three seeds after 500 steps (sections 8 and 9 show one more seed). With MASK noise we see no difference between score entropy and cross-entropy (2.81 and 2.85 bits a word, truth 2.38). With uniform noise and equal evaluations, score entropy reaches 3.01 and ratio matching 4.17. On two tokens ratio matching is better, and against mean prediction we claim no advantage.
 # 5. A reverse step moves a word to $y$ with probability $\Delta t\,\sigma(t)\,Q(x,y)\,s_y$. The same ten lines write from MASK and from random words.
 
 # %% [markdown]
@@ -718,7 +736,7 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. The whole loss, with geometric noise (★★☆, 25 minutes)
 #
-# Write `loss(x0, net)`: one random value of DWDSE for each row of `x0` (B, L), in nats a sequence. The noise is uniform, $p(y|x_0) = e^{-\bar\sigma}\,[y = x_0] + (1 - e^{-\bar\sigma})/N$ for each word on its own, with $Q(x, y) = 1/N$ for $y \ne x$. The schedule is geometric, $\bar\sigma(t) = \sigma_{\min}^{1-t}\,\sigma_{\max}^t$ with
+# Write `whole_loss(x0, net)`: one random value of DWDSE for each row of `x0` (B, L), in nats a sequence. The noise is uniform, $p(y|x_0) = e^{-\bar\sigma}\,[y = x_0] + (1 - e^{-\bar\sigma})/N$ for each word on its own, with $Q(x, y) = 1/N$ for $y \ne x$. The schedule is geometric, $\bar\sigma(t) = \sigma_{\min}^{1-t}\,\sigma_{\max}^t$ with
 # $\sigma_{\min} = 0.01$ and $\sigma_{\max} = 10$, and $\sigma(t)$ is its derivative. For each row draw $t$ from 0 to 1 and a noisy row $x$, and return
 #
 # $$\sigma(t) \sum_{\text{places}} \sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + R_y (\log R_y - 1) \big), \qquad R_y = \frac{p(y|x_0)}{p(x|x_0)} .$$
@@ -743,7 +761,7 @@ with exercise("2"):
 import torch
 
 
-def loss(x0: torch.Tensor, net) -> torch.Tensor:
+def whole_loss(x0: torch.Tensor, net) -> torch.Tensor:
     """x0 (B, L), net(x, sigma) → log-scores (B, L, N) → one value for each row, (B,)"""
     raise NotImplementedError
 
@@ -768,7 +786,7 @@ with exercise("3"):
         terms = noise.rate(t) * graph.score_entropy(net(x, sigma), sigma, x, x0)
         exact = (chance * terms).sum() / 1000
         torch.manual_seed(1)
-        found = loss(x0[:1].expand(200_000, 2).clone(), net)
+        found = whole_loss(x0[:1].expand(200_000, 2).clone(), net)
         assert found.shape == (200_000,), f"one value a row, (B,): yours {tuple(found.shape)}"
         assert found.isfinite().all(), "not every value is finite: t, σ̄, or log 0 at y = x?"
         mean, error = found.double().mean(), found.double().std() / 200_000**0.5
@@ -781,9 +799,12 @@ with exercise("3"):
 # ### Exercise 4. A reverse sampler for any rates (★★☆, 20 minutes)
 #
 # Write `reverse_sample(log_score, Q, x, times, noise, generator)`, which starts from noisy tokens `x` (B, L) at `times[0]` and takes one step for each pair of successive times $t > t_\text{next}$. In a step, each token moves to $y \ne x$ with probability
-# $(t - t_\text{next})\,\sigma(t)\,Q(x, y)\,s_y$ and stays otherwise (if the sum exceeds 1, scale it down to 1). `log_score(x, sigma)` gives (B, L, S) for `sigma` (B,); `noise.total(t)` is $\bar\sigma(t)$, and `noise.rate(t)` is $\sigma(t)$.
 #
-# First the check compares the moves of one large step, for scores that it makes up, with their probabilities. Then it gives you *exact* scores, draws 12 000 sequences with a fixed seed, and compares them with the exact law. A right sampler is at a total variation of about 0.01, and the limit is 0.04.
+# $$P(x \to y) = (t - t_\text{next})\;\sigma(t)\,Q(x, y)\,s_\theta(x)_y$$
+#
+# and stays otherwise. If the probabilities of all moves add up to more than 1, scale them down so that their sum is 1. `log_score(x, sigma)` gives $\log s_\theta(x)_y$, (B, L, S). (Here `sigma` is (B,), not (B, 1) as in section 8.) `noise.total(t)` is $\bar\sigma(t)$, and `noise.rate(t)` is $\sigma(t)$.
+#
+# First the check compares the moves of one large step, for two tables of scores that it makes up, with their probabilities. Then it gives you *exact* scores, draws 12 000 sequences with a fixed seed, and compares them with the exact law. A right sampler is at a total variation of about 0.01, and the limit is 0.04.
 #
 # <details><summary>Hint</summary>
 #
@@ -806,28 +827,31 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["check"]
 import torch
 from sedd_mini.exercises import exercise
-from sedd_mini.worlds.ctmc import draw, total_variation
-from sedd_mini.worlds.toys import small_chains
+from sedd_mini.worlds import ctmc, toys
 
 with exercise("4"):
-    for name, (chain, noise) in small_chains().items():
+    for name, (chain, noise) in toys.small_chains().items():
         graph, Q, generator = chain.graph, chain.token_rates(), torch.Generator().manual_seed(0)
         times, start = torch.tensor([0.55, 0.35]).double(), torch.arange(len(Q))
         table = -0.5 - torch.rand(len(Q), len(Q), generator=generator).double()
-        table.fill_diagonal_(0)  # made-up log-scores, 0 at y = x
         x = start.repeat_interleave(40_000)[:, None]  # each state 40 000 times
-        y = reverse_sample(lambda x, sigma, table=table: table[x], Q, x, times, noise, generator)
-        assert y.shape == x.shape, f"tokens of shape {tuple(x.shape)} are wanted"
-        y = torch.nn.functional.one_hot(y.view(len(Q), -1), len(Q)).double().mean(1)
-        wanted = 0.2 * noise.rate(times[0]) * graph.reverse_rates(start, table.exp())
-        off = (y - wanted).abs().fill_diagonal_(0).max()
-        hint = "look at Q(x, y), at y = x, and at the time at which σ is taken"
-        assert off < 0.012, f"{name} noise, one large step: a move is off by {off:.3f}; {hint}"
+        for raised, hint in ((0, "Q(x, y), y = x, the time of σ and of s?"), (4, "scaled to 1?")):
+            u = (table + raised).fill_diagonal_(0)  # made-up log-scores, 0 at y = x
+
+            def made_up(x, sigma, u=u, noise=noise, t=times[0]):
+                return u[x] + 0.5 * (sigma / noise.total(t)).log()[:, None, None]
+
+            y = reverse_sample(made_up, Q, x, times, noise, generator)
+            assert y.shape == x.shape, f"tokens of shape {tuple(x.shape)} are wanted"
+            y = torch.nn.functional.one_hot(y.view(len(Q), -1), len(Q)).double().mean(1)
+            p = 0.2 * noise.rate(times[0]) * graph.reverse_rates(start, u.exp()).fill_diagonal_(0)
+            off = (y - p / p.sum(1, keepdim=True).clamp(min=1)).abs().fill_diagonal_(0).max()
+            assert off < 0.012, f"{name} noise, one large step: a move is off by {off:.3f}; {hint}"
         times = torch.linspace(1, 0.01, 61).double()
         first, last = (chain.marginal(noise.total(t).item()) for t in (times[0], times[-1]))
-        x = chain.states[draw(first.flatten().expand(12_000, -1), generator)]
+        x = chain.states[ctmc.draw(first.flatten().expand(12_000, -1), generator)]
         x = reverse_sample(chain.log_score, Q, x, times, noise, generator)
-        distance = total_variation(chain.histogram(x), last)
+        distance = ctmc.total_variation(chain.histogram(x), last)
         assert distance < 0.04, f"{name} noise: samples are {distance:.2f} from the law (TV)"
 
 # %% [markdown]
@@ -874,8 +898,8 @@ with exercise("5"):
         (first,) = torch.autograd.grad(convex_at.sum(), v, create_graph=True)
         (second,) = torch.autograd.grad(first.sum(), v)
         u = s.log().requires_grad_()
-        (slope,) = torch.autograd.grad(alpha_loss(u, r, alpha).sum(), u)
-        assert torch.allclose(slope, s * second * (s - r)), (
+        (pull,) = torch.autograd.grad(alpha_loss(u, r, alpha).sum(), u)
+        assert torch.allclose(pull, s * second * (s - r)), (
             f"alpha = {alpha}: zero at the right place, but the derivative in log_s is wrong"
         )
 
@@ -983,8 +1007,12 @@ on_page = {
     "uniform: score entropy": [run["bits"] for run in runs["uniform"]],
     "uniform: same, free output": [run["bits"] for run in runs["free"]],
     "uniform: ratio matching": [run["bits"] for run in results["one_place"]["ratio matching"]],
-    "uniform: ratio matching, 1 block": [run["bits"] for run in runs["ratio matching"]],
-    "uniform: score entropy, 1 block": [run["bits"] for run in results["one_block"]["uniform"]],
+    "uniform: ratio matching, 1 block, 32 evaluations": [
+        run["bits"] for run in runs["ratio matching"]
+    ],
+    "uniform: score entropy, 1 block, 1 evaluation": [
+        run["bits"] for run in results["one_block"]["uniform"]
+    ],
 }
 
 # %% tags=["hide-input"]
@@ -994,13 +1022,15 @@ on_page = {
 fig, ax = plots.plt.subplots(figsize=(10, 4))
 violet, orange, grey = plots.PURPLE, plots.ORANGE, plots.GREY
 here = dict(zip(on_page, (from_page, from_masked, from_uniform)))
-colours = [plots.BLUE, violet, violet, grey, orange, orange, grey]
+colours = [plots.BLUE, violet, violet, grey, orange, orange, violet]
 plots.show_seeds(ax, on_page, colours, hollow=here)
 for x, name in ((runs["truth"], "truth"), (runs["guess"], "guessing")):
     ax.axvline(x, color="#444444", lw=1, ls="--")
     ax.annotate(name, (x - 0.03, 0.2), ha="right", color="#444444")
 ax.set(xlabel="bits a word (filled: three seeds, hollow: this notebook)", xlim=(2.0, 5.6))
-ax.set_title("MASK: no difference seen in three seeds. Uniform: score entropy is ahead");
+ax.set_title(
+    "MASK: no difference in three seeds. Uniform, equal evaluations: score entropy is ahead"
+);
 
 # %% [markdown]
 # *What to see.* Each filled dot is one seed of the command, and the number is their mean. The hollow dots are this notebook's own runs. All three lie outside the spread of the three seeds, which is therefore too small a measure of what another run may give.
@@ -1008,7 +1038,7 @@ ax.set_title("MASK: no difference seen in three seeds. Uniform: score entropy is
 # With MASK noise the mean losses differ by less than the seeds do. With uniform noise, the output $c_y/c_x$ saves about one bit against a free output, everything else being the same. A free output is what the paper's network has. Here it is behind, at 500 steps and the one learning rate that we tried (0.005).
 #
 # Ratio matching reaches 4.17 bits, and score entropy 3.01 with the same evaluations and the same 32 blocks. One evaluation trains score entropy at all 32 words of a block, and ratio matching at one. With the text of **one** block a step, score entropy is behind (4.65 against 4.36). So its lead is one of cost, in a training as short as this one and at one learning rate.
-# On two tokens and a longer training ratio matching is ahead of score entropy, and score entropy is ahead of concrete score matching and mean prediction (the contest below).
+# On two tokens and a longer training ratio matching is ahead of score entropy, and score entropy is ahead of concrete score matching (the contest below).
 
 # %% [markdown]
 # ### The samples: where do their bits come from?
@@ -1044,7 +1074,7 @@ for name, x in {**{k: samples[k] for k in some}, "the same, 256 steps": small_st
     print(f"{name:20} {high.double().mean():.0%} cost 11 bits, the rest {rest:.1f}")
 
 # %% [markdown]
-# The words that cost 11 bits account for the whole difference to real text. With four times as many steps nearly as many of them remain. So most of them are the network's errors after 500 steps of training, not the sampler's.
+# The words that cost 11 bits account for about nine tenths of the difference to real text. The other words cost half a bit more, too. With uniform noise four times as many steps remove few of the costly words, so step size explains little. The network's own errors are the likely rest. We tried neither a longer training nor more steps for MASK noise.
 
 # %% [markdown]
 # ### Other faces: where else does this loss occur?
@@ -1060,7 +1090,7 @@ poisson = F.poisson_nll_loss(s.log(), r.expand_as(s), reduction="none")
 assert torch.allclose(score_entropy_term(s, r), poisson + K(r))
 
 # %% [markdown]
-# ### The wall: does it matter when parameters are shared?
+# ### Least squares: is an exponential output enough?
 #
 # A single number fitted by least squares to positive targets does not become negative. Sharing parameters can make it negative. Here is a network in miniature: 32 ratios, a line through the spiral
 # of chapter 02 at $\bar\sigma = 0.03$, fitted with nine waves. The waves are the output, or its logarithm. Least squares is fitted both ways, so that the loss and the output vary one at a time.
@@ -1133,12 +1163,8 @@ ax.legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5));
 # *What to see.* All three fits have too few parameters, and all get the large ratios roughly right. Without the exponential, least squares swings around zero. With it, it stays positive but falls to nearly 0 at the right end, where the truth is about 0.6.
 #
 # Over the ratios below 2 the logarithms of this fit are off by 2.6, and those of score entropy by 0.7. So here the output makes the ratios positive, and the loss decides how well the small ones fit.
-
-# %% [markdown]
-# ### An exponential output: why not least squares with it?
 #
-# Least squares with the output $s = e^u$ is positive, too. Near the right answer it pulls with strength $r^2$, where score entropy pulls with $r$ (section 3).
-# On the spiral, at $\bar\sigma = 0.01$, the pulls on the largest and the smallest ratio differ by these factors:
+# Does this hold for a network, too? Near the right answer least squares with $s = e^u$ pulls with strength $r^2$, where score entropy pulls with $r$ (section 3). On the spiral, at $\bar\sigma = 0.01$, the pulls on the largest and the smallest ratio differ by these factors:
 
 # %% tags=["nbval-check-output"]
 ratios = chain.scores(0.01)
@@ -1161,30 +1187,39 @@ assert min(exponential) > 2 * max(run["tv"] for run in spiral["methods"]["score 
 #
 # Bits are score entropy's own loss, so we also judge by the error of the log-ratios. The true ratios of the page's language are computable. The language is a hidden Markov model. Noise only changes its emission probabilities, so the forward algorithm still gives exact ratios. On the spiral of two tokens all methods of chapter 02 took part, with 800 steps each.
 
+# %%
+longer = json.loads(Path("results/02_longer.json").read_text())["runs"]  # chapter 02's runs
+control = [
+    run for run in longer
+    if run["method"] == "mean prediction, ratios from 1" and run["steps"] == 800
+]  # fmt: skip
+
 # %% tags=["hide-input"]
 #| alt: Left, errors of log-ratios against time for 32 words: score entropy falls from about 1.6
 #| to 0.1, ratio matching from 3.3 to 0.1 and is above it everywhere. Right, total variation on two
-#| tokens: ratio matching 0.06, with half the steps 0.08, score entropy 0.08, mean prediction 0.09,
-#| concrete score matching 0.11.
-fig, axes = plots.plt.subplots(1, 2, figsize=(10, 3.8))
+#| tokens: ratio matching 0.061, with half the steps 0.075, score entropy 0.079, mean prediction
+#| 0.091, concrete score matching 0.114, mean prediction with ratios from 1 0.072.
+fig, axes = plots.plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=[1.25, 1])
 times = [0.1, 0.3, 0.5, 0.7, 0.9]
 matched = results["one_place"]["ratio matching"]
 for group, colour in ((runs["uniform"], violet), (matched, orange)):
     errors = np.array([run["errors"] for run in group])  # (3, 5)
     axes[0].plot(times, errors.T, "o-", color=colour, ms=4, lw=1.2)
 axes[0].set(xlabel="time t", ylabel="RMS error of log-ratio", ylim=(0, None), xticks=times)
-axes[0].set_title("32 words, equal evaluations")
+axes[0].set_title("32 words, equal evaluations: score entropy is closer")
 axes[0].annotate("score entropy", (0.12, 0.75), color=violet)
 axes[0].annotate("ratio matching", (0.35, 2.3), color=orange)
 names = ["ratio matching", "ratio matching, half the steps", "score entropy"]
 names += ["mean prediction", "concrete score matching"]
 tv = {name: [run["tv"] for run in spiral["methods"][name]] for name in names}
-plots.show_seeds(axes[1], tv, [orange, orange, violet, plots.BLUE, plots.GREEN])
+tv["mean prediction, ratios from 1"] = [run["tv"] for run in control]
+colours = [orange, orange, violet, plots.BLUE, plots.GREEN, plots.BLUE]
+plots.show_seeds(axes[1], tv, colours, form=".3f")
 axes[1].set(xlabel="total variation of samples", xlim=(0, 0.15), xticks=[0, 0.05, 0.1, 0.15])
-axes[1].set_title("2 tokens, equal steps");
+axes[1].set_title("2 tokens: ratio matching is closest");
 
 # %% [markdown]
-# *What to see.* Left: the language of this chapter, one line for each seed; score entropy has the smaller error at every time. Right: the spiral, one dot for each seed; ratio matching has the best samples. It needs two evaluations a step there, so the row with half the steps has equal evaluations.
+# *What to see.* Left: the language of this chapter, one line for each seed; score entropy has the smaller error at every time. Right: the spiral, one dot for each seed; ratio matching has the best samples. It needs two evaluations a step there, so the row with half the steps has equal evaluations. The last row is chapter 02's control.
 
 # %%
 def error(name):  # of the log-ratios on the spiral, over nine times; one number for each seed
@@ -1194,15 +1229,18 @@ def error(name):  # of the log-ratios on the spiral, over nine times; one number
 
 for name in names:
     share = [100 * run["not positive"][0] for run in spiral["methods"][name]]
-    line_of = f"{name:30} error {error(name).mean():.2f}, TV {np.mean(tv[name]):.3f}"
-    print(f"{line_of}, not positive at t = 0: {min(share):.0f} to {max(share):.0f} %")
+    first = np.mean([run["error"][0] for run in spiral["methods"][name]])  # at σ̄ = 0.01
+    line_of = f"{name:30} error {error(name).mean():.2f}, at t = 0 {first:.2f}"
+    print(f"{line_of}, TV {np.mean(tv[name]):.3f}, ≤ 0: {min(share):.0f} to {max(share):.0f} %")
+name, first = "mean prediction, ratios from 1", np.mean([run["error"] for run in control])
+print(f"{name:30} error    –, at t = 0 {first:.2f}, TV {np.mean(tv[name]):.3f}, ≤ 0: 0 to 0 %")
 
 # %% [markdown]
-# What the contest on the spiral shows (each statement about errors holds for every seed):
+# The last column of the table is the share of the ratios at $t = 0$, where $\bar\sigma = 0.01$, that are zero or negative. What the contest on the spiral shows (each statement about errors holds for every seed):
 #
 # - **Score entropy beats concrete score matching**, with the same target at the same cost: error 0.58 against 0.89, total variation 0.08 against 0.11. An error of 0.58 means that a ratio is typically off by a factor of $e^{0.58} = 1.8$. Score entropy has no negative ratio, where concrete score matching has 18 to 26 % at $t = 0$. The two differ in the loss **and** in the output; the section before this one varied the loss alone.
-# - **It beats mean prediction in the ratios** (0.58 against 0.71). Its samples are closer too, 0.08 against 0.09, a gap about as large as the spread between its seeds.
-# - **Ratio matching beats it on two tokens**: error 0.23, total variation 0.06. With half the steps, and so the same number of evaluations, its error is still 0.30, and the samples are equally good (0.075 against 0.079).
+# - **Against mean prediction the result depends on the start.** As chapter 02 trained it, mean prediction is behind (error 0.58 against 0.71, total variation 0.079 against 0.091). But score entropy starts at ratios of 1 and mean prediction does not. With chapter 02's control, mean prediction that starts at ratios of 1, the samples are at least as close (0.072 against 0.079) and the error at $t = 0$ is smaller (1.11 against 1.25). So we claim no advantage here.
+# - **Ratio matching beats score entropy on two tokens**: error 0.23, total variation 0.06. With half the steps, and so the same number of evaluations, its error is still 0.30, and the samples are equally good (0.075 against 0.079).
 #
 # On 32 words the order is reversed at equal evaluations. For SEDD's texts of 1 024 tokens, ratio matching would need 1 024 evaluations to learn from every token of a text, and score entropy one.
 #
@@ -1224,6 +1262,10 @@ assert clearly_below(error("score entropy"), error("concrete score matching"))
 assert clearly_below(tv["score entropy"], tv["concrete score matching"])
 assert clearly_below(error("score entropy"), error("mean prediction"))
 assert np.mean(tv["score entropy"]) < np.mean(tv["mean prediction"])
+started = [run["error"][0] for run in spiral["methods"]["score entropy"]]
+assert len(control) == 3 and clearly_below([run["error"] for run in control], started)
+assert np.mean(tv["mean prediction, ratios from 1"]) < np.mean(tv["score entropy"])
+assert all(run["negative"] == 0 for run in control)
 assert clearly_below(error("ratio matching"), error("score entropy"))
 assert clearly_below(error("ratio matching, half the steps"), error("score entropy"))
 assert np.mean(tv["ratio matching"]) < np.mean(tv["score entropy"])
@@ -1277,7 +1319,7 @@ axes[0].set(ylabel="estimated ratio", title="Concrete score matching: many below
 axes[1].set_title("Score entropy: none below zero");
 
 # %% [markdown]
-# *What to see.* The same target, the same network, the same samples. On the right nothing lies below zero, and the cloud follows the diagonal down to the small ratios. Near a true ratio of 0.02 it lies above the line: the smallest ratios are overestimated.
+# *What to see.* The same target, hidden layers and samples; loss and output differ. On the right nothing lies below zero, and the cloud follows the diagonal down to the small ratios. Between true ratios of about 0.015 and 0.1 most of it lies above the line: these ratios are overestimated.
 
 # %% [markdown]
 # ### The implicit form: can the ratio be removed without the original?
@@ -1401,6 +1443,9 @@ print(f"of the derivative s - r: {abs(slope.item() / slope_exact.item() - 1):.0e
 assert abs(three_terms) > 0.05 and abs(one_term) < 1e-4
 
 # %% [markdown]
+# The three terms give a number of the wrong size, and the one term is right to seven digits. The derivative $s - r$, and so the training, is hardly affected by the choice. A loss that one reports should be right, so the library computes the one term. This is why its closed form is longer than ours.
+
+# %% [markdown]
 # ### Mean prediction: is its bound a new loss?
 #
 # Chapter 02 trained mean prediction by cross-entropy. tauLDR (Campbell et al. 2022) has another loss for it, a bound on the likelihood. It looks at the forward jumps: when noise moves $x$ to $y$, at rate $Q(y, x)$, the model's reverse rate
@@ -1439,7 +1484,7 @@ assert abs(difference(3) - difference(4)) < 1e-12
 # ## Further reading
 #
 # - A. Lou, C. Meng, S. Ermon, [*Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution*](https://arxiv.org/abs/2310.16834), 2023, section 3: score entropy and its three forms.
-# - A. Banerjee, X. Guo, H. Wang, *On the optimality of conditional expectation as a Bregman predictor*, 2005. The losses minimised by the mean are the Bregman divergences, and no others.
+# - A. Banerjee, X. Guo, H. Wang, *On the optimality of conditional expectation as a Bregman predictor*, 2005. The proof of the converse in section 2.
 # - C. Meng and others, [*Concrete Score Matching*](https://arxiv.org/abs/2211.00802), 2022. The least-squares ancestor.
 # - A. Campbell and others, [*A Continuous Time Framework for Discrete Denoising Models*](https://arxiv.org/abs/2205.14987), 2022. The bound of the laboratory's last section.
 # - J. Benton and others, [*From Denoising Diffusions to Denoising Markov Models*](https://arxiv.org/abs/2211.03595), 2022. A general view, in which score entropy's implicit form is one case.

@@ -190,9 +190,9 @@ def show_ratio_cases(ax: plt.Axes, rows: Sequence, columns: Sequence[str], label
 
 def show_seeds(
     ax: plt.Axes, rows: dict[str, Sequence[float]], colours: Sequence[str],
-    hollow: Mapping[str, float] | None = None,
+    hollow: Mapping[str, float] | None = None, form: str = ".2f",
 ) -> None:  # fmt: skip
-    """A row of dots for each name, one dot a seed, with their mean written beside them.
+    """A row of dots for each name, one dot a seed, with their mean written beside them (as `form`).
 
     hollow: one more value for some of the names, which does not count for the mean.
     """
@@ -202,7 +202,7 @@ def show_seeds(
         if name in hollow:
             ax.plot(hollow[name], -i, "o", ms=8, mfc="none", mec=colours[i], mew=1.6)
         ax.annotate(
-            f"{np.mean(values):.2f}", (max(*values, hollow.get(name, -np.inf)), -i), (9, 0),
+            f"{np.mean(values):{form}}", (max(*values, hollow.get(name, -np.inf)), -i), (9, 0),
             textcoords="offset points", va="center", color=colours[i],
         )  # fmt: skip
     ax.set_yticks([-i for i in range(len(rows))], list(rows))

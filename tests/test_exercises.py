@@ -5,6 +5,7 @@ runs them: the stub alone, the solution, and each wrong answer.
 """
 
 import contextlib
+import dis
 import io
 import random
 import re
@@ -263,3 +264,55 @@ def test_an_operation_that_pytorch_lacks_is_not_a_stub(capsys):
     with exercise("1"):
         raise NotImplementedError
     assert capsys.readouterr().out == "Exercise 1: not written yet.\n"
+
+
+# --------------------------------------------------------- what an exercise leaves for later cells
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """A cell's global names: those that it reads before it sets them, and those that it sets.
+
+    Names that an import sets are left out: they are the same thing in every cell.
+    """
+    lines = ["pass" if line.lstrip().startswith("%") else line for line in source.splitlines()]
+    codes = [compile("\n".join(lines), "<cell>", "exec")]
+    read, written = set(), set()
+    for code in codes:  # grows by the functions inside
+        codes.extend(const for const in code.co_consts if hasattr(const, "co_code"))
+        before = ""
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in written:
+                read.add(step.argval)
+            elif step.opname in ("STORE_NAME", "STORE_GLOBAL") and not before.startswith("IMPORT"):
+                if code is codes[0]:
+                    written.add(step.argval)
+            before = step.opname
+    return read, written
+
+
+def leaks(cells: list) -> list[str]:
+    """Names that the cells of an exercise set and that a later cell outside them reads."""
+    left, faults = set(), []
+    for cell in (c for c in cells if c.cell_type == "code"):
+        read, written = names(cell.source)
+        if {"exercise", "check"} & set(cell.metadata.get("tags", [])):
+            left |= written
+        else:
+            faults += [f"cell {cell.id} reads {name}" for name in sorted(left & read)]
+            left -= written
+    return faults
+
+
+@pytest.mark.parametrize("source", second_edition(), ids=lambda source: source.stem)
+def test_an_exercise_changes_no_name_that_a_later_cell_reads(source):
+    faults = leaks(build.read_source(source).cells)
+    assert not faults, f"{source.stem}, names that exercises set: " + "; ".join(faults)
+
+
+def test_a_name_that_leaks_is_found(tmp_path):
+    later = "\n# %%\ndef f(x):\n    return x + elsewhere\n"
+    (tmp_path / "01_tiny.py").write_text(CHAPTER + later)
+    (found,) = leaks(build.read_source(tmp_path / "01_tiny.py").cells)
+    assert found.endswith("reads elsewhere")
+    (tmp_path / "01_tiny.py").write_text(CHAPTER + "\n# %%\nelsewhere = 2\n" + later)
+    assert leaks(build.read_source(tmp_path / "01_tiny.py").cells) == []

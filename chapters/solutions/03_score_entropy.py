@@ -128,7 +128,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)  # (B, 1)
     log_c = math.log(10 / 0.01)
     sigma = 0.01 * (t * log_c).exp()
@@ -152,7 +152,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -174,7 +174,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma, rate = -torch.log1p(-t), 1 / (1 - t)
     moved, stayed = -torch.expm1(-sigma), torch.exp(-sigma)
@@ -195,7 +195,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma
@@ -217,7 +217,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = torch.ones_like(sigma)
@@ -239,7 +239,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -261,7 +261,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -283,7 +283,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -305,7 +305,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -327,7 +327,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -349,7 +349,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -371,7 +371,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -393,7 +393,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -415,7 +415,7 @@ import math
 import torch
 
 
-def loss(x0, net):
+def whole_loss(x0, net):
     t = torch.rand(1, 1).expand(len(x0), 1)
     sigma = 0.01 * 1000**t
     rate = sigma * math.log(1000)
@@ -442,9 +442,9 @@ import torch
 
 
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()  # (B, L, S)
-        p = (t - s) * noise.rate(t) * Q[x] * score  # Δt σ(t) Q(x, y) s_y
+        p = (t - t_next) * noise.rate(t) * Q[x] * score  # P(x → y)
         p = p.scatter(-1, x[..., None], 0)
         stay = (1 - p.sum(-1, keepdim=True)).clamp(min=0)
         p = p.scatter(-1, x[..., None], stay)
@@ -454,9 +454,9 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # The forward rate Q(y, x) of the jump from x to y.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()
-        p = ((t - s) * noise.rate(t) * Q.T[x] * score).nan_to_num(0)
+        p = ((t - t_next) * noise.rate(t) * Q.T[x] * score).nan_to_num(0)
         p = p.scatter(-1, x[..., None], 0)
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
@@ -465,9 +465,9 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # The noise rate σ(t) is missing.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()
-        p = ((t - s) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = ((t - t_next) * Q[x] * score).scatter(-1, x[..., None], 0)
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
@@ -475,9 +475,9 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # Total noise σ̄(t) in the place of its rate σ(t).
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()
-        p = ((t - s) * noise.total(t) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = ((t - t_next) * noise.total(t) * Q[x] * score).scatter(-1, x[..., None], 0)
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
@@ -485,8 +485,8 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # Forgets the ratios: every jump that noise can make is undone at the forward rate.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
-        p = ((t - s) * noise.rate(t) * Q[x]).scatter(-1, x[..., None], 0)
+    for t, t_next in pairwise(times):
+        p = ((t - t_next) * noise.rate(t) * Q[x]).scatter(-1, x[..., None], 0)
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
@@ -494,9 +494,9 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # Takes the log-score for the score.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).clamp(min=0)
-        p = ((t - s) * noise.rate(t) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = ((t - t_next) * noise.rate(t) * Q[x] * score).scatter(-1, x[..., None], 0)
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
@@ -504,10 +504,10 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # Noise is added after every step: what was revealed is hidden a second time.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()
-        for p in ((t - s) * noise.rate(t) * Q[x] * score, (t - s) * noise.rate(t) * Q.T[x]):
-            p = p.nan_to_num(0).scatter(-1, x[..., None], 0)
+        for p in (Q[x] * score, Q.T[x]):
+            p = ((t - t_next) * noise.rate(t) * p).nan_to_num(0).scatter(-1, x[..., None], 0)
             p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
             x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
@@ -515,9 +515,9 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # Does not set y = x to 0 before the rest is computed: Q(x, x) < 0 enters the sum.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()
-        p = (t - s) * noise.rate(t) * Q[x] * score
+        p = (t - t_next) * noise.rate(t) * Q[x] * score
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
@@ -525,9 +525,30 @@ def reverse_sample(log_score, Q, x, times, noise, generator):
 # %% tags=["wrong"]
 # The rate σ at the step's end, not at its start.
 def reverse_sample(log_score, Q, x, times, noise, generator):
-    for t, s in pairwise(times):
+    for t, t_next in pairwise(times):
         score = log_score(x, noise.total(t).expand(len(x))).exp()
-        p = ((t - s) * noise.rate(s) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = ((t - t_next) * noise.rate(t_next) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
+        x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
+    return x
+
+# %% tags=["wrong"]
+# The score at the step's end, not at its start.
+def reverse_sample(log_score, Q, x, times, noise, generator):
+    for t, t_next in pairwise(times):
+        score = log_score(x, noise.total(t_next).expand(len(x))).exp()
+        p = ((t - t_next) * noise.rate(t) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
+        x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
+    return x
+
+# %% tags=["wrong"]
+# Cuts each probability at 1, and does not scale them together.
+def reverse_sample(log_score, Q, x, times, noise, generator):
+    for t, t_next in pairwise(times):
+        score = log_score(x, noise.total(t).expand(len(x))).exp()
+        p = ((t - t_next) * noise.rate(t) * Q[x] * score).scatter(-1, x[..., None], 0)
+        p = p.clamp(max=1)
         p = p.scatter(-1, x[..., None], (1 - p.sum(-1, keepdim=True)).clamp(min=0))
         x = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(x)
     return x
