@@ -52,7 +52,7 @@
 # %%
 import sedd_mini
 
-docs = sedd_mini.load("checkpoints/docs-absorb")
+docs = sedd_mini.load("checkpoints/docs-absorb", device="cpu")
 docs.write(1, length=80, steps=64, seed=3)[0][:150]
 
 # %% [markdown]
@@ -573,7 +573,7 @@ assert len(facts["runs"]) == 3 and all(0 < r["bits"] - r["truth"] < 0.25 for r i
 # %%
 from sedd_mini.model import template
 
-small = sedd_mini.load("checkpoints/synthetic-absorb")
+small = sedd_mini.load("checkpoints/synthetic-absorb", device="cpu")
 determiners = ["a", "every", "this", "some", "many", "these"]
 columns = [small.tokenizer.encode(word)[0] for word in determiners]
 

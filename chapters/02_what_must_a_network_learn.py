@@ -24,7 +24,7 @@
 # - say which of the three the page of chapter 00 uses, and turn its output into ratios;
 # - measure learned ratios against exact ones, and say where each method goes wrong.
 #
-# *You need* chapter 01: forward noise, the uniform and the absorbing graph, reverse rates. *Running time:* about a minute on one CPU core.
+# *You need* chapter 01: forward noise, the uniform and the absorbing graph, reverse rates. *Running time:* about a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
