@@ -31,8 +31,9 @@
 # %% [markdown]
 # ## The lines of the page
 #
-# Three lines carry the whole idea. They hide a random share `t` of the words of a text, ask a network (`model`) to guess the hidden
-# words, and average its surprise at the true ones, divided by `t` (section 4 says why):
+# This book calls the one page of PyTorch in section 4 *the page*. Three of its lines carry the whole idea. They hide a random share `t` of the words of a
+# text `x0`, ask a network (`model`) to guess the hidden words, and average how surprised it is by the true ones (a large number if it
+# thought them unlikely), divided by `t`. Section 4 says why:
 #
 # ```python
 # x = torch.where(torch.rand(x0.shape) < t, MASK, x0)  # hide a share t of the words
@@ -93,7 +94,7 @@ for ax, since, now in zip(axes.flat, [0, *moments], moments):
 fig.suptitle("Words appear all over the page, in no order", fontsize=12, x=0.01, ha="left");
 
 # %% [markdown]
-# *What to see.* Grey blocks are hidden tokens, blue words have just appeared, black ones are older. Later words are chosen to fit those
+# *What to see.* Grey blocks are hidden tokens, blue words have appeared since the picture before, black ones are older. Later words are chosen to fit those
 # that are already there. (Lines are wrapped to fit and blank lines left out. A block is as wide as what will stand there, so that nothing
 # moves; the network does not know these widths.)
 #
@@ -116,8 +117,8 @@ for filled in docs.fill(sentence, num=4, seed=0):
     print("-", filled)
 
 # %% [markdown]
-# These are the first four that came, not the best four. Most gaps hold the right kind of word (*specifies the given value of the option
-# dictionary*); some do not (*argument argument argument*, *defaults to logemail*). A left-to-right
+# These are the first four that came, not the best four. The two gaps in the middle hold nouns that fit in all four (*specifies the given value of the option
+# dictionary*). The first and the last mostly do not fit (*argument argument argument*, *defaults to logemail*). A left-to-right
 # model would have to choose each word before it has read what stands after the gap.
 #
 # ## 3. A first number
@@ -294,7 +295,7 @@ print("before:", *before, "after:", *after, sep="\n  ")
 
 # %% [markdown]
 # Before training the words come in random order. Afterwards most of the grammar is there: determiners before nouns, verbs that agree
-# with their subjects, a full stop at the end. It makes mistakes, and some of them are not its fault: the language itself contains two per cent of random words.
+# with their subjects in most places, and full stops between sentences. (A text is a window of 32 words, so it may begin and end inside a sentence.) There are mistakes too, such as *these cats … follows*. Some of them may not be the network's fault: the language itself contains two per cent of random words.
 #
 # **A gap** is text with some words given; here each ____ is one word. The same function fills it.
 
@@ -340,7 +341,7 @@ assert bits - truth < 0.25, "too far above the truth: did the training run to it
 # | its loss | surprise at hidden words | the same, divided by the share | surprise at the next word |
 # | the loss and $-\log p(\text{text})$ | no bound | an upper bound | the exact value |
 # | writes | not made for it | in any order, many words at a time | from left to right, one at a time |
-# | fills gaps | yes, one word at a time | yes | only with special training |
+# | fills gaps | yes, but was trained with few words hidden | yes, however many words are hidden | only with special training |
 # | network calls for a text | – | as many as you like: time against quality | one a word |
 #
 # It is not yet SEDD, *score entropy discrete diffusion*, the method of Lou, Meng and Ermon that this book is about. Three questions are open.
@@ -623,12 +624,12 @@ axes[1].text(0, 0.45, "bars: truth\ndots: network", color="#444444")
 fig.suptitle("Only the right side tells how many", fontsize=12, x=0.01, ha="left");
 
 # %% [markdown]
-# *What to see.* With the left side alone the number is a coin toss for any model, however large. With both sides it is 99.8 % certain; the rest comes from
+# *What to see.* With the left side alone, singular or plural is a coin toss for any model, however large. With both sides it is 99.8 % certain; the rest comes from
 # the language's random slips.
 #
 # ### Calls: why do 16 steps make 17 calls of the network?
 #
-# On the page 16 steps are 16 calls. The library's sampler takes one step more: its steps end at $t = 10^{-5}$, not at 0, and a last step takes away whatever is still
+# On the page 16 steps are 16 calls. The library's sampler takes one step more (in section 1, 64 steps gave 66 frames, the start among them): its steps end at $t = 10^{-5}$, not at 0, and a last step takes away whatever is still
 # noise. With random-word noise this step is always needed, as nothing shows which words are still wrong. With hidden words it is needed only if some are left.
 #
 # *Predict:* how many of 128 tokens are still hidden at $t = 10^{-5}$? By the rule of the page, about one in a thousand texts should have one. We count one call for each
@@ -699,7 +700,7 @@ for ax, ticks in zip(axes, (choices, [*choices, 32])):
 
 # %% [markdown]
 # *What to see.* Left: with one step the agreement is a coin toss; with 16 steps it is close to that of true text. Right: with one step the other network is no better than random order, and it
-# improves quickly at first. (One standard error is about 0.02 on the left and 0.01 on the right, so 8 and 16 steps cannot be told apart.)
+# improves quickly at first. (One standard error on the left is 0.03 at one step and less than 0.02 at 8 and 16, on the right about 0.01, so 8 and 16 steps cannot be told apart.)
 # Chapter 08 measures how fast the error of a step falls, and finds better steps.
 #
 # ## Further reading

@@ -289,7 +289,7 @@ assert (Q @ mixture).abs().max() < 1e-12
 # %% [markdown]
 # ## 4. Two graphs for a real vocabulary
 #
-# A dense $Q$ for GPT-2's 50 257 tokens would take 20 GB, so one chooses a $Q$ so regular that no
+# A dense $Q$ for GPT-2's 50 257 tokens would take 20 GB (8 bytes an entry), so one chooses a $Q$ so regular that no
 # matrix is needed. A choice of jumps and their rates is called a **graph**. Language models use
 # two.
 #
@@ -544,8 +544,8 @@ for name, x in (("start", start), ("true ratios", ours), ("ratios all 1", ones))
     print(f"{name:12}", "  ".join(f"{w} {s:.0%}" for w, s in zip(words, share)))
 
 # %% [markdown]
-# The true ratios bring the data back. With all ratios 1 and everything else unchanged, the walk
-# ends at 25 % cat, 50 % dog, 25 % owl: the information about the data comes from the ratios. (Why
+# The true ratios bring the data back. With all ratios 1 and everything else unchanged, start included,
+# the walk ends at 25 % cat, 50 % dog, 25 % owl: the start alone does not lead back to the data. (Why
 # these numbers? Every arrow then has the rate of its opposite, cat → dog 2 and dog → cat 1, dog →
 # owl 0.5 and owl → dog 1. The flows balance: $25 \cdot 2 = 50 \cdot 1$ and
 # $50 \cdot 0.5 = 25 \cdot 1$.)
@@ -569,8 +569,9 @@ for x in (ours, theirs[:, 0]):
 # is known without data. To start from that mixture at σ̄ = 3 moves the result by only half a
 # percent of the probability (laboratory).
 #
-# A network that gives a whole text one score cannot be normalised, since the sum would run over
-# $10^{4814}$ texts; **in a ratio the normalising constant cancels.** The paper calls the vector of
+# Why ratios, and not probabilities? Suppose a network gave each whole text a positive number, larger
+# for likelier texts. To turn these numbers into probabilities one would divide by their sum over about
+# $10^{4814}$ texts, which nobody can compute. **In a ratio this normalising constant cancels.** The paper calls the vector of
 # ratios the **concrete score**, $s(x)_y = p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$. For continuous
 # pixels the score is the gradient of $\log p$, which says how the probability changes for a small
 # move; here the move is a jump.
@@ -668,8 +669,8 @@ for name, value in tv.items():
     print(f"{name:14} TV from the spiral {value:.3f}")
 
 # %% [markdown]
-# Our steps and the library's exact jumps end about as close to the spiral as fresh samples do: what
-# is left is the noise of 15 000 draws.
+# Our steps and the library's exact jumps end about as close to the spiral as fresh samples do. The
+# noise of 15 000 draws is enough to explain what is left; a smaller error of our steps would not show.
 
 # %% tags=["hide-cell"]
 assert tv["start"] > 0.5 and abs(tv["exact jumps"] - tv["fresh samples"]) < 0.01
@@ -705,11 +706,13 @@ fig.suptitle("With MASK each token appears once and never changes again", fontsi
 # %% [markdown]
 # *What to see.* At the right all pairs are (MASK, MASK), in the lower right corner. Read to the
 # left: one token of a pair appears (the edges, drawn three cells wide), then the other (the
-# spiral). The titles say how many pairs have both tokens hidden: at σ̄ = 2 it is 78 %, where
+# spiral). The colour scale is that of the spiral, and ends there: on the edges and in the corner the
+# darkest tone stands for everything above it, so compare the numbers there. The titles say how many pairs have both tokens hidden: at σ̄ = 2 it is 78 %, where
 # forward noise hides both in 75 %, as the run starts with nothing visible at σ̄ = 4.
 #
-# Every pair makes exactly 2 jumps. On the uniform graph a pair made 7.77 on average; forwards we
-# expect $2 \cdot 4 \cdot 31/32 = 7.75$, as two tokens leave at rate 31/32 until σ̄ = 4.
+# Every pair makes exactly 2 jumps. On the uniform graph a pair made 7.77 on average. A reverse path is
+# a forward path seen backwards, with as many jumps, so we can count forwards: two tokens leave at rate
+# 31/32 until σ̄ = 4, which makes $2 \cdot 4 \cdot 31/32 = 7.75$ jumps.
 
 # %% tags=["hide-cell"]
 hit_at_2, hit_at_4 = -torch.expm1(torch.tensor([-2.0, -4.0]))
@@ -952,8 +955,8 @@ with exercise("4"):
             case = f"h = {h}, x = {now}, rates {row.tolist()}"
             assert chances.isfinite().all(), f"{case}: a chance is {chances.sum()}, not a number"
             assert chances.min() >= 0, f"{case}: a chance is {chances.min():.3g}, less than 0"
-            total = chances.sum()
-            assert abs(total - 1) < 1e-6, f"{case}: the chances must sum to 1, not {total:.7g}"
+            mass = chances.sum()
+            assert abs(mass - 1) < 1e-6, f"{case}: the chances must sum to 1, not {mass:.7g}"
             frozen = torch.zeros(3, 3, dtype=torch.float64)  # only x jumps, and once
             frozen[:, now] = row
             frozen[now, now] = row[now] - row.sum()
@@ -1064,8 +1067,8 @@ ax.set(xlabel=r"$\bar\sigma$", ylabel="probability", ylim=(0, 1.02), xlim=(0, 3.
 ax.set_title("3 000 simulated cats (dots) lie on the exact curves (lines)");
 
 # %% [markdown]
-# *What to see.* The dots lie on the lines. Neighbouring dots err in the same direction, as they show the same cats a
-# little later.
+# *What to see.* The dots lie on the lines, up to chance. Neighbouring dots show the same cats a little later, so their
+# errors are not independent.
 
 # %% [markdown]
 # ### Numerics: how fast does Euler converge, and when does the series fail?
@@ -1328,8 +1331,8 @@ for sigma, up, down in zip(levels.tolist(), forward, back[::-1]):
 # - J. Austin and others, [*Structured Denoising Diffusion Models in Discrete
 #   State-Spaces*](https://arxiv.org/abs/2107.03006), 2021. The same idea in discrete time, with uniform
 #   and absorbing noise, and one for ordered values.
-# - J. R. Norris, *Markov Chains*, 1997, chapter 2. Rate matrices, waiting times and time reversal, with
-#   proofs, in the row convention.
+# - J. R. Norris, *Markov Chains*, 1997, chapter 2 (rate matrices, waiting times) and section 3.7 (time
+#   reversal, in the stationary case), with proofs, in the row convention.
 # - D. T. Gillespie, *Exact stochastic simulation of coupled chemical reactions*, 1977. Simulation jump by
 #   jump.
 # - C. Moler and C. Van Loan, *Nineteen dubious ways to compute the exponential of a matrix, twenty-five
