@@ -15,8 +15,8 @@
 # %% [markdown]
 # # 02. What must a network learn: how do you estimate ratios that nobody can compute?
 #
-# To turn noise back into data we need the ratios $p(y)/p(x)$ of neighbouring sequences (chapter 01). For text nobody can compute them, so a
-# network learns them from samples. This chapter builds the three methods known before score entropy, and measures where each one fails.
+# To turn noise back into data we need the ratios $p(y)/p(x)$ of neighbouring sequences (chapter 01). For real text nobody can compute them, so a
+# network learns them from samples. This chapter builds three methods that came before score entropy, and measures where each one fails.
 #
 # After this chapter you will be able to
 #
@@ -68,10 +68,10 @@ curves = {
 plots.show_ratios_on_a_line(chain.marginal(0.1), pairs, curves);
 
 # %% [markdown]
-# *What to see.* A jump of the first token moves A or B along the vertical line. The curves are the ratios $p(y)/p(x)$ along it, 1 at the dot itself. From A, beside the spiral, two neighbours are 100 times likelier;
-# from B, on the spiral, most are far less likely.
+# *What to see.* A jump of the first token moves A or B along the vertical line. The curves are the ratios $p(y)/p(x)$ along it, 1 at the dot itself. Look at $\bar\sigma = 0.01$, the blue curves. Two neighbours of A, beside the spiral, are about 100 times likelier than A;
+# most neighbours of B, on the spiral, are far less likely than B.
 #
-# ## 1. The task: positive numbers over four orders of magnitude
+# ## 1. The task: positive numbers of very different sizes
 #
 # Write $s(x)_y$ for the network's estimate of $p(y)/p(x)$, where $y$ is $x$ with one token changed (the concrete score of chapter 01; `Chain.scores` holds the true ones).
 #
@@ -88,7 +88,7 @@ for sigma in (0.01, 0.1, 1.0):
 # Every ratio is **positive**, and with little noise they span **more than four powers of ten**.
 #
 # If we knew the original token $x_0$, the ratio would be easy: $p(y|x_0)/p(x|x_0)$ has a closed form. On the uniform graph this **conditional ratio** takes three values. It is $q < 1$ if
-# $x$ still is $x_0$; it is $1/q$ if the token has moved and $y$ moves it back; otherwise it is 1.
+# the token that $y$ changes still has its original value; it is $1/q$ if that token has moved and $y$ moves it back; otherwise it is 1.
 
 # %% tags=["nbval-check-output"]
 kernel = graph.transition_probs(torch.tensor(7), torch.tensor(0.01))  # (32,): p(· | x0 = 7)
@@ -236,7 +236,7 @@ for name, which in chains.items():
     print(f"{name:26}", *(f"{value:<10.2f}" for value in row))
 
 # %% [markdown]
-# On the uniform graph at $\bar\sigma = 0.01$ the ratios are wrong by a factor of $e^3 \approx 20$. With MASK the error is 0.22 or less at these four levels. (This number depends on our world: smaller posteriors suffer more, and the laboratory has a world with 1.88.)
+# On the uniform graph at $\bar\sigma = 0.01$ the ratios are typically wrong by a factor of $e^3 \approx 20$. With MASK the error is 0.22 or less at these four levels. (This number depends on our world: smaller posteriors suffer more, and the laboratory has a world with 1.88.)
 #
 # The box shows the difference. On the uniform graph it multiplies the $0.01/32 \approx 0.0003$ that we added to the posterior by $1/q = 3185$. That adds 1 to a ratio that may be 0.006. With MASK
 # all words have the same factor, so the relative error of the ratio is that of the posterior.
@@ -250,7 +250,7 @@ of_ratio, of_posterior = s / which.scores(0.1)[..., :32], (0.99 * p + 0.01 / 32)
 assert torch.allclose(of_ratio[hidden], of_posterior[hidden], rtol=1e-5)
 
 # %% [markdown]
-# So mean prediction suits **MASK**: nothing multiplies the error of the posterior. On the uniform graph factors up to $1/q$ do, and the cross-entropy does not contain them.
+# So mean prediction suits **MASK**: the relative error of the ratio is that of the posterior. On the uniform graph the box multiplies errors of the posterior by up to $1/q$. Cross-entropy, the training loss, does not weigh these errors by that factor.
 #
 # ## 4. Ratio matching: fill in the blank
 #
@@ -356,7 +356,7 @@ plots.show_targets(share, of_squares, q);
 # %% [markdown]
 # *What to see.* **0.03 % of the targets supply nearly all of the mean squared target.** Each dot is one target in 3200. The bar divides their mean square among the three colours; only orange can be seen.
 #
-# This is noise in training. For a neighbour with true ratio $\rho$ the mean squared target is at most $\rho/q$, since no target exceeds $1/q$. That is about 30 for $\rho = 0.01$. How far off is the average of 1000 such targets? Take the jump from B to A in the first picture, and back:
+# These rare, large targets make the training noisy. For a neighbour with true ratio $\rho$ the mean squared target is at most $\rho/q$, since no target exceeds $1/q$. That is about 30 for $\rho = 0.01$. How far off is the average of 1000 such targets? Take the jump from B to A in the first picture, and back:
 
 # %% tags=["nbval-check-output"]
 kernel = graph.transition_probs(torch.arange(32), torch.full((32,), 0.01).double())  # p(y | a)
@@ -469,12 +469,12 @@ plots.show_single_ratios(truth, found, "negative").suptitle(title, x=0.01, ha="l
 # *What to see.* Each dot is one neighbour of one of 60 noisy pairs; on the line an estimate is right. Mean prediction is often wrong by a factor of three.
 # Concrete score matching stays at about 30 or below where the truth is 30 to 100; its small ratios form two clouds, too large or negative (tinted).
 #
-# The controls change the numbers: an equal start takes mean prediction from 1.62 to 1.08, half the steps take ratio matching from 0.40 to 0.64, and without $\sigma(t)$ concrete score matching has 1.73, with 38 % not positive. The order at $\bar\sigma = 0.01$ stays (one seed; the laboratory has two more for all but the last).
+# With the three controls the order at $\bar\sigma = 0.01$ stays the same. An equal start takes the error of mean prediction from 1.62 to 1.08. Half the steps take that of ratio matching from 0.40 to 0.64. Without $\sigma(t)$ concrete score matching has 1.73 instead of 1.76, and 38 % of its ratios are not positive instead of 26 %. (All this is one seed; the laboratory has two more for everything but the control without $\sigma(t)$.)
 #
 # ## 7. What comes out: the law of the samples
 #
-# Ratios are a means to an end. In a world this small we can push the whole distribution through the reverse process, from pure noise down to $\bar\sigma = 0.01$, in 50 steps.
-# Total variation (TV) is the largest error in the probability of any event.
+# Ratios are a means to an end. In a world this small we can push the whole distribution through the reverse process, from pure noise down to $\bar\sigma = 0.01$. We take 50 steps of equal length in $\log \bar\sigma$. Within a step the rates keep the values of its middle, and the equation is solved without further error, so with exact ratios almost no error is left.
+# Total variation (TV, chapter 01) is also the largest error in the probability of any event.
 
 # %%
 goal, pure_noise = chain.marginal(0.01), torch.full((32, 32), 1 / 1024).double()
@@ -511,7 +511,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 # | weak point | absolute errors times up to $1/q$; not with MASK | cost | 0.03 % of the targets supply nearly all of the mean square |
 #
 # Here is the
-# wish for chapter 03: **the ratio itself as the output, for any graph, with one evaluation, with the conditional ratio as the target so that samples suffice; and a loss that keeps ratios positive and counts the small ones.**
+# list of what we want in chapter 03: **the ratio itself as the output, for any graph, with one evaluation, with the conditional ratio as the target so that samples suffice; and a loss that keeps ratios positive and counts the small ones.**
 #
 # On the page one function is new. It turns the logits into ratios, for MASK only; the loss stays until chapter 03.
 #
