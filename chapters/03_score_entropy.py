@@ -1029,7 +1029,7 @@ for x, name in ((runs["truth"], "truth"), (runs["guess"], "guessing")):
     ax.annotate(name, (x - 0.03, 0.2), ha="right", color="#444444")
 ax.set(xlabel="bits a word (filled: three seeds, hollow: this notebook)", xlim=(2.0, 5.6))
 ax.set_title(
-    "MASK: no difference in three seeds. Uniform, equal evaluations: score entropy is ahead"
+    "MASK: no difference seen. Uniform, equal evaluations: score entropy is ahead"
 );
 
 # %% [markdown]
