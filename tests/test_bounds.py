@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from worlds import pair_data
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph
 from sedd_mini.evaluate import likelihood_bound
@@ -39,17 +40,11 @@ EVERY = torch.cartesian_prod(torch.arange(N), torch.arange(N))  # each x0 once
 TOO_FAR = 4.5  # standard errors
 
 
-def data() -> torch.Tensor:
-    p0 = torch.rand(N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 2
-    p0 = p0 + 0.02
-    return p0 / p0.sum()
-
-
 class Exact:
     """The true log-ratios of the data at any noise, many levels at once; `spoil` is added."""
 
     def __init__(self, graph, spoil: float = 0.0):
-        self.graph, self.p0, self.spoil, self.seen = graph, data(), spoil, []
+        self.graph, self.p0, self.spoil, self.seen = graph, pair_data(N), spoil, []
 
     def __call__(self, x, sigma, at=None):
         self.seen.append((x, sigma))
@@ -70,7 +65,7 @@ def end(noise) -> float:
 @functools.cache
 def exact_bounds(graph, noise, spoil=0.0) -> torch.Tensor:
     """Of every x0, by quadrature, (N²,)."""
-    return Chain(graph, data()).bound(Exact(graph, spoil), end(noise), nodes=80).flatten()
+    return Chain(graph, pair_data(N)).bound(Exact(graph, spoil), end(noise), nodes=80).flatten()
 
 
 def estimate(graph, noise, model, seed=0, repeats=32, times_each=32, x0=EVERY, given=None, **more):
@@ -211,7 +206,7 @@ def test_error_bars_cover(graph):
 def test_given_is_the_bound_of_the_conditional_law(noise, spoil):
     """The first token is known: the rest is a chain of one token that follows p(· | first)."""
     graph = GRAPHS["absorbing"]
-    p0, first = data(), torch.tensor([True, False])
+    p0, first = pair_data(N), torch.tensor([True, False])
     found = estimate(graph, noise, Exact(graph, spoil), given=first)
     truth = []
     for row in p0 / p0.sum(1, keepdim=True):

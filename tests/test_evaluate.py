@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from worlds import pair_data
 
 from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, UniformGraph, evaluate
 from sedd_mini.evaluate import Bound, likelihood_bound, sample_sigma, times
@@ -30,17 +31,11 @@ EVERY = torch.cartesian_prod(torch.arange(N), torch.arange(N))  # each x0 once
 TOO_FAR = 4.5  # standard errors
 
 
-def data() -> torch.Tensor:
-    p0 = torch.rand(N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 2
-    p0 = p0 + 0.02
-    return p0 / p0.sum()
-
-
 class Exact:
     """The true log-ratios of the data at any noise, many levels at once; `spoil` is added."""
 
     def __init__(self, graph, spoil: float = 0.0):
-        self.graph, self.p0, self.spoil = graph, data(), spoil
+        self.graph, self.p0, self.spoil = graph, pair_data(N), spoil
 
     def __call__(self, x, sigma):
         every = torch.arange(N).expand(len(x), -1)
@@ -55,7 +50,7 @@ class Exact:
 @functools.cache
 def exact_bound(graph, noise, spoil=0.0) -> float:
     """The mean over every x0, by quadrature."""
-    chain = Chain(graph, data())
+    chain = Chain(graph, pair_data(N))
     sigma_max = noise.total(torch.tensor(1.0, dtype=torch.float64)).item()
     return chain.bound(Exact(graph, spoil), sigma_max, nodes=80).mean().item()
 
@@ -75,7 +70,7 @@ def z_score(graph, noise, spoil=0.0, **options) -> float:
 
 def test_the_exact_model_of_these_tests_is_the_oracle_s():
     for graph in GRAPHS.values():
-        chain, model = Chain(graph, data()), Exact(graph)
+        chain, model = Chain(graph, pair_data(N)), Exact(graph)
         x = chain.states
         sigma = torch.linspace(0.1, 3, len(x), dtype=torch.float64)
         torch.testing.assert_close(model(x, sigma), chain.log_score(x, sigma))
@@ -96,10 +91,11 @@ def test_unbiased_against_the_oracle(graph, noise, spoil, stratified):
 @noises
 def test_exact_scores_give_the_likelihood_up_to_the_base(graph, noise):
     """With p_base = p_T it is −log p0; with the graph's own, that plus what the bases differ by."""
-    chain = Chain(graph, data())
+    chain = Chain(graph, pair_data(N))
     sigma_max = noise.total(torch.tensor(1.0, dtype=torch.float64)).item()
     own = chain.prior_kl(sigma_max, chain.marginal(sigma_max).log())
-    truth = (-data().log() - own + 2 * graph.prior_kl(torch.tensor(sigma_max).double())).mean()
+    prior = 2 * graph.prior_kl(torch.tensor(sigma_max).double())
+    truth = (-pair_data(N).log() - own + prior).mean()
     found = estimate(graph, noise, Exact(graph))
     assert abs(found.nats - truth) < TOO_FAR * found.error
     assert found.prior == pytest.approx(chain.prior_kl(sigma_max).mean().item(), abs=1e-9)
@@ -221,7 +217,7 @@ def test_training_loss_is_the_integral_over_t():
     g = torch.Generator().manual_seed(0)
     x0 = EVERY.repeat(1000, 1)
     values = training_loss(model, graph, noise, x0, times(16_000, g), generator=g)
-    chain, (levels, weights) = Chain(graph, data()), log_quadrature(0.3, 4.0, 40)
+    chain, (levels, weights) = Chain(graph, pair_data(N)), log_quadrature(0.3, 4.0, 40)
     truth = sum(
         w * chain.loss_by_data(model, s) for s, w in zip(levels, weights, strict=True)
     ).mean()

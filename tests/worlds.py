@@ -1,4 +1,4 @@
-"""Small random chains that several tests share."""
+"""Small random chains and laws that several tests share."""
 
 import torch
 
@@ -16,3 +16,10 @@ def random_chain(graph, length: int = 2, seed: int = 0) -> Chain:
     g = torch.Generator().manual_seed(seed)
     p0 = torch.rand((graph.num_tokens,) * length, generator=g, dtype=torch.float64) + 0.02
     return Chain(graph, p0 / p0.sum())
+
+
+def pair_data(size: int) -> torch.Tensor:
+    """A law of two tokens, (size, size) float64, in which they depend on each other."""
+    g = torch.Generator().manual_seed(0)
+    p0 = torch.rand(size, size, generator=g, dtype=torch.float64) ** 2 + 0.02
+    return p0 / p0.sum()
