@@ -214,10 +214,10 @@ def test_float16_has_11_random_bits():
 @pytest.mark.parametrize("bits", [11, 12])
 def test_gumbel_noise_of_few_bits_draws_as_the_law_says(frontier, bits):
     """Thirty moves of c = 0.5 and ten of c = 2 beside a stay. The number of either kind lies within
-    4.5 standard errors, false-alarm rate 1.4e-5; the law of a bit more or less is 9 or more off."""
+    4.5 standard errors, false-alarm rate 1.4e-5; the law of a bit more or less is 6 or more off."""
     p = torch.tensor([0.5] * 30 + [2.0] * 10, dtype=torch.float64) / 2**bits
     p = torch.cat([p, 1 - p.sum(0, keepdim=True)])
-    rows, generator = 400_000, torch.Generator().manual_seed(bits)
+    rows, generator = 100_000, torch.Generator().manual_seed(bits)
     x = torch.cat([frontier.by_gumbel(bits, p.expand(20_000, -1), generator)
                    for _ in range(rows // 20_000)])  # fmt: skip
     found = torch.bincount(x, minlength=41).double()
@@ -228,8 +228,8 @@ def test_gumbel_noise_of_few_bits_draws_as_the_law_says(frontier, bits):
         return torch.tensor([abs(f - e) / e.sqrt() for f, e in zip(*kinds, strict=True)])
 
     assert off(bits).max() < 4.5
-    assert off(bits + 1).max() > 9
-    assert off(bits - 1).max() > 9
+    assert off(bits + 1).max() > 6
+    assert off(bits - 1).max() > 6
 
 
 def test_the_law_of_a_run_is_that_of_its_leaps(frontier):
@@ -246,8 +246,10 @@ def test_the_law_of_a_run_is_that_of_its_leaps(frontier):
     torch.testing.assert_close(found, law / law.sum(1, keepdim=True))
     assert found[0, 3] < 0.2 * pi[0, 3]
     torch.testing.assert_close(frontier.law_of_a_run(pi, K, 50), pi)
-    assert frontier.shows_from(pi, 8, 64) < frontier.shows_from(pi, 12, 2**12)
-    assert frontier.shows_from(pi, 40, 64) is None
+    wrong, entropy = -(found * pi.log()).sum() / 2, -(pi * pi.log()).sum() / 2
+    assert frontier.nats_off(pi, K, bits) == pytest.approx((wrong - entropy).item())
+    assert -0.01 > frontier.nats_off(pi, 32, bits) > frontier.nats_off(pi, K, bits)  # more and more
+    assert abs(frontier.nats_off(pi, K, 40)) < 1e-6
 
 
 def test_drawn_over_the_whole_row_the_exact_step_is_tweedie(frontier):
@@ -256,11 +258,11 @@ def test_drawn_over_the_whole_row_the_exact_step_is_tweedie(frontier):
     counts = []
     for steps, more in ((3, {"method": frontier.step_of_draw(frontier.exactly)}), (3, {})):
         x = sample(lambda x, sigma, at: chain.log_score(x, sigma)[at], chain.graph,
-                   LogLinearNoise(), (20_000, 2), denoise=False,
+                   LogLinearNoise(), (10_000, 2), denoise=False,
                    times=torch.linspace(1, 0, steps + 1).double(),
                    generator=torch.Generator().manual_seed(len(counts)), **more)  # fmt: skip
         counts.append(torch.bincount((x * torch.tensor([3, 1])).sum(1), minlength=9).double())
-    assert all(c.sum() == 20_000 and len(c) == 9 for c in counts)
+    assert all(c.sum() == 10_000 and len(c) == 9 for c in counts)
     both = torch.stack(counts)
     expected = both.sum(0) / 2
     statistic = ((both - expected) ** 2 / expected).sum()
