@@ -153,6 +153,7 @@ def test_units_are_made_once_and_no_other_budget_is_taken(frontier, gpt2, tmp_pa
     assert (row["model"], row["how"], row["calls"], row["seed"]) == ("gpt2", "un-annealed", 32, 1)
     model, x = gpt2[0], draw(gpt2[0], partial(frontier.sample_gpt2, gpt2[0]), 20, 32, 1)[0]
     assert row["nats_per_token"] == pytest.approx(-frontier.language().log_prob(x).mean() / 32)
+    assert result["ways"] == [*two]
     assert nats(model, x).mean() / 32 != pytest.approx(row["nats_per_token"])  # not judged by it
 
     with pytest.raises(ValueError, match=r"samples_asked 20, not 21: name another --out"):
