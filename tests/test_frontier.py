@@ -11,6 +11,7 @@ import math
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -273,3 +274,33 @@ def test_drawn_over_the_whole_row_the_exact_step_is_tweedie(frontier):
 def test_clock_is_the_noise_of_the_shipped_gpt2(gpt2):
     assert isinstance(gpt2[1], UniformGraph)
     assert isinstance(gpt2[2], Clock)
+
+
+# ---- the grid's search ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value_of", "tried", "best"),
+    [
+        (lambda lr: abs(math.log(lr / 2.5e-3)), [2.5e-3, 5e-3, 1.25e-3], 2.5e-3),
+        (lambda lr: abs(math.log(lr / 1e-2)), [2.5e-3, 5e-3, 1e-2, 2e-2], 1e-2),
+        (lambda lr: lr, [2.5e-3, 5e-3, 1.25e-3, 6.25e-4], 6.25e-4),  # the grid ends there
+        (lambda lr: math.inf if lr > 2e-3 else -lr, [2.5e-3, 1.25e-3, 6.25e-4], 1.25e-3),
+        (lambda lr: math.inf, [2.5e-3, 1.25e-3, 6.25e-4], None),
+    ],
+    ids=["middle", "up", "down", "failures are worse", "nothing trains"],
+)
+def test_the_learning_rate_is_searched_until_both_neighbours_are_worse(
+    frontier, monkeypatch, value_of, tried, best
+):
+    """Each rate is tried once, in this order; the result of a rate that failed has no value."""
+    rivals, found = frontier.rivals, {}
+    monkeypatch.setattr(rivals, "result_of", lambda unit, args: found.get(unit[1]))
+    args = SimpleNamespace(rates=[2e-2, *rivals.RATES[:-1]])
+    while (lr := rivals.search("gpt2", args)[0]) is not None:
+        assert rivals.search("gpt2", args)[1] is None
+        value = value_of(lr)
+        failed = "NaN" if value == math.inf else None
+        found[lr] = {"failed": failed} | ({} if failed else {"tuning_nats_per_token": value})
+    assert list(found) == tried
+    assert rivals.search("gpt2", args) == (None, best)
