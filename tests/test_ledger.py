@@ -3,14 +3,13 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from sedd_mini.evaluation import results as reading
 from sedd_mini.evaluation import verdicts
-from sedd_mini.evaluation.ledger import CLAIMS, ledger, texts
+from sedd_mini.evaluation.ledger import CLAIMS, ledger, main, texts
 from sedd_mini.evaluation.results import Figure, NotYet, Part, Results, mean
 from sedd_mini.files import read_json, write_json
 
@@ -64,7 +63,7 @@ def row(model: str, how: str, calls: float, nats: float, **more) -> dict:
     return {
         "model": model, "how": how, "calls": calls, "nats_per_token": nats, "entropy_bits": 4.0,
         "entropy_bits_error": 0.001, "nats_per_token_error": 0.002, "divergence_least": 0.1,
-        "divergence_least_error": 0.001,
+        "divergence_least_error": 0.001, "divergence_most": 0.3, "divergence_most_error": 0.001,
     } | more  # fmt: skip
 
 
@@ -111,8 +110,7 @@ def verdict(name: str, folder: Path) -> str:
 
 # ---- the rules -----------------------------------------------------------------------------------
 
-HOLDS, PART, NOT = verdicts.HOLDS, verdicts.PART, verdicts.NOT
-WORST = {"largest": 0.5, "mean": 0.1}
+HOLDS, PART, NOT = reading.HOLDS, reading.PART, reading.NOT
 
 
 @pytest.mark.parametrize(("name", "keys", "value", "expected"), [
@@ -189,8 +187,9 @@ def test_fewer_calls(made):
         draw(made, data, {most: 2.0, 32: 2.0})
     assert verdict("calls", made) == HOLDS
     draw(made, "docs", {2: 2.0, 32: 2.0}, entropy_bits=3.9)
-    draw(made, "synthetic", {1: 2.0, 32: 2.0}, divergence_least=0.4)
-    assert verdict("calls", made) == NOT
+    for key in ("divergence_least", "divergence_most"):
+        draw(made, "synthetic", {1: 2.0, 32: 2.0}, **{key: 0.6})
+        assert verdict("calls", made) == NOT
     for data in ("synthetic", "docs"):
         draw(made, data, {2: 2.06, 64: 2.04})
     assert verdict("calls", made) == NOT
@@ -215,7 +214,7 @@ def test_seconds(made):
 
 def test_a_short_run_at_full_size_settles_nothing(made):
     write_json(made / "small-gpu.json", {"bits_per_token": 7.0, "bits_per_token_error": 0.1})
-    assert verdict("full_size", made) == verdicts.FULL
+    assert verdict("full_size", made) == reading.FULL
 
 
 def test_all_rows_have_figures_or_are_open(made):
@@ -223,7 +222,7 @@ def test_all_rows_have_figures_or_are_open(made):
     assert [row.claim for row in rows] == list(CLAIMS)
     for row in rows:
         is_open = row.claim.judge is None or "small-gpu" in row.why_open
-        assert (row.verdict == verdicts.OPEN) == is_open == (not row.judged.figures)
+        assert (row.verdict == reading.OPEN) == is_open == (not row.judged.figures)
         assert row.claim.settled_by in row.ours or not is_open
 
 
@@ -264,7 +263,7 @@ def test_figures_in_words(figure, text):
 def test_what_is_not_finished_is_open(made, gone, left_open):
     (made / gone).unlink()
     named = {row.claim.judge.__name__ for row in ledger(made)
-             if row.claim.judge and row.verdict == verdicts.OPEN}  # fmt: skip
+             if row.claim.judge and row.verdict == reading.OPEN}  # fmt: skip
     assert named == left_open | {"full_size"}
 
 
@@ -335,24 +334,20 @@ def test_what_is_wrong_is_told_in_one_line(made, file, spoil, reason):
     assert "\n" not in str(found.value)
 
 
-def test_the_command_ends_in_one_line_and_writes_nothing(made):
-    readme = made.parent / "README.md"
-    before, command = readme.read_bytes(), [sys.executable, "-m", "sedd_mini.evaluation.ledger"]
-    command += ["--results", str(made), "--readme", str(readme)]
-
-    def run():
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-
-    (made / "rivals" / "docs" / "notes.json").write_text("[]")
-    wrong = run()
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith("ledger: ")
-    assert wrong.stderr.count("\n") == 1
+def test_the_command_ends_in_one_line_and_writes_nothing(made, capsys):
+    readme, foreign = made.parent / "README.md", made / "rivals" / "docs" / "notes.json"
+    before, given = readme.read_bytes(), ["--results", str(made), "--readme", str(readme)]
+    foreign.write_text("[]")
+    with pytest.raises(SystemExit, match=r"ledger: .*notes\.json holds a list") as found:
+        main(given)
+    assert "\n" not in str(found.value)
+    foreign.unlink()
+    with pytest.raises(SystemExit, match=r"ledger: .*nowhere"):
+        main(["--results", str(made), "--readme", str(made / "nowhere.md")])
     assert readme.read_bytes() == before
     assert not (made / "ledger.json").exists()
-    (made / "rivals" / "docs" / "notes.json").unlink()
-    fine = run()
-    assert fine.returncode == 0, fine.stderr
+    main(given)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("open")
     assert stale(made, readme) == []
     content = json.loads((made / "ledger.json").read_text(encoding="utf-8"))
     assert len(content["rows"]) == len(CLAIMS)

@@ -16,8 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sedd_mini.evaluation import verdicts as judge
-from sedd_mini.evaluation.results import Figure, NotYet, Results
-from sedd_mini.evaluation.verdicts import FULL, HOLDS, NOT, OPEN, PART, Judged
+from sedd_mini.evaluation.results import (
+    FULL,
+    HOLDS,
+    NOT,
+    OPEN,
+    PART,
+    Figure,
+    Judged,
+    NotYet,
+    Results,
+)
 from sedd_mini.files import write_text
 
 COMMAND = "python -m sedd_mini.evaluation.ledger"
@@ -134,7 +143,7 @@ def ledger(results: Path) -> list[Row]:
 
 def as_markdown(rows: list[Row]) -> str:
     lines = [
-        "# The ledger", "", f"Made by `{COMMAND}` from the files beside it.", "",
+        f"Made by `{COMMAND}` from the files beside it.", "",
         "After ± stands half of a 95 % interval: Student's t over training seeds, and twice the "
         "standard error of an estimate. A figure without ± is exact, or a count. A perplexity of "
         "diffusion is an upper bound. Level means at most 5 % above in perplexity.", "",
@@ -143,9 +152,11 @@ def as_markdown(rows: list[Row]) -> str:
         "alone one statement in forty comes out true.", "",
         "| claim | where it is tested | here | published | verdict |", "|---|---|---|---|---|",
     ]  # fmt: skip
-    lines += [line(r.claim.claim, r.claim.where, r.ours, r.claim.published, f"**{r.verdict}**")
-              for r in rows]  # fmt: skip
-    lines += ["", "## The statements"]
+    for row in rows:
+        claim, where, published, *_ = row.claim
+        lines.append(line(claim, where, row.ours.replace("; ", "<br>"), published,
+                          f"**{row.verdict}**"))  # fmt: skip
+    lines += ["", "**The statements**"]
     for row in rows:
         controls = {f"control: {text}": ok for text, ok in (row.judged.controls or {}).items()}
         if checks := row.judged.statements | controls:
@@ -187,14 +198,17 @@ def texts(results: Path, readme: Path) -> dict[Path, str]:
     }
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path("chapters/results"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    args = parser.parse_args()
-    made = texts(args.results, args.readme)
-    for path, text in made.items():
-        write_text(path, text)
+    args = parser.parse_args(given)
+    try:
+        made = texts(args.results, args.readme)
+        for path, text in made.items():
+            write_text(path, text)
+    except (OSError, ValueError) as error:
+        sys.exit(f"ledger: {error}")
     rows = json.loads(made[args.results / "ledger.json"])["rows"]
     verdicts = [row["verdict"] for row in rows]
     for verdict in (HOLDS, PART, NOT, FULL, OPEN):
@@ -202,7 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"ledger: {error}")
+    main()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from sedd_mini.files import read_json
 
+HOLDS, PART, NOT = "holds here", "in part", "does not show at this scale"
+FULL, OPEN = "needs the full run", "open"
 SEEDS = {"synthetic": 3, "docs": 2}  # of tests/benchmarks/rivals.py
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447)  # 97.5 % points, by degrees of freedom from 1
 
@@ -204,3 +206,20 @@ def first(found: Sequence[Part], rows: Part) -> Part:
     if not found:
         raise ValueError(f"{rows.where} has not all rows: remove the file, and make results")
     return found[0]
+
+
+# ---- verdicts ------------------------------------------------------------------------------------
+
+
+class Judged(NamedTuple):
+    """Figures, what is said of them, and the verdict that follows."""
+
+    figures: list[Figure]
+    statements: dict[str, bool]
+    controls: dict[str, bool] | None = None
+    verdict: str | None = None  # None: by the statements
+
+    def grade(self) -> str:
+        true = list(self.statements.values())
+        all_true = all(true) and all((self.controls or {}).values())
+        return self.verdict or (HOLDS if all_true else PART if any(true) else NOT)
