@@ -126,6 +126,8 @@ HOLDS, PART, NOT = reading.HOLDS, reading.PART, reading.NOT
     ("infilling", ("scattered", "left_to_right"), [0.02, 0.01], PART),
     ("bayes", ("uniform", 3), {"largest": 0.005}, HOLDS),
     ("bayes", ("absorb", 3), {"largest": 0.011}, NOT),
+    ("leaps", ("noise", "uniform", "runs", "euler"), [1.0] * 5, HOLDS),
+    ("leaps", ("noise", "MASK", "one_leap", "tweedie"), 1e-5, PART),
     ("bound", ("exact_ratios", "absorb"), 1e-5, PART),
     ("bound", ("networks", "uniform", 1, "least"), -1e-3, PART),
     ("bound", ("shipped", "absorb"), [-0.02, 0.005], PART),
@@ -239,9 +241,11 @@ def test_an_error_bar_covers_its_share():
 
 
 @pytest.mark.parametrize(("figure", "text"), [
-    (Figure("a", 2.23456e-6), "a: 2.23e-06"),
+    (Figure("a", 2.23456e-6), "a: 2.23e−06"),
     (Figure("a", 29.71, 4.12, "%"), "a: 29.7 ± 4.1 %"),
     (Figure("a", 0.01229, 0.0206, "bits"), "a: 0.012 ± 0.021 bits"),
+    (Figure("a", -0.0001, 0.02, "bits"), "a: 0.000 ± 0.020 bits"),
+    (Figure("a", -0.11, 0.02), "a: −0.110 ± 0.020"),
     (Figure("a", 123.4, 56.0), "a: 123 ± 56"),
 ])  # fmt: skip
 def test_figures_in_words(figure, text):
@@ -258,7 +262,7 @@ def test_figures_in_words(figure, text):
     ("frontier/docs-real-text-seed1.json", {"generative", "annealing"}),
     ("frontier/synthetic-seconds.json", {"seconds"}),
     ("claims.json", {"optimum", "gradients", "concrete", "ratio_matching", "infilling", "bayes",
-                     "bound"}),
+                     "bound", "leaps"}),
 ])  # fmt: skip
 def test_what_is_not_finished_is_open(made, gone, left_open):
     (made / gone).unlink()

@@ -157,13 +157,13 @@ class Figure(NamedTuple):
 
     def __str__(self) -> str:
         if not self.error:
-            number = f"{self.value:.3g}"
+            number = f"{self.value:z.3g}"
         elif self.error < 1e-5:
             number = f"{self.value:.1e} ± {self.error:.0e}"
         else:
             digits = max(0, 1 - math.floor(math.log10(self.error)))
-            number = f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
-        return f"{self.name}: {number}{' ' * bool(self.unit)}{self.unit}"
+            number = f"{self.value:z.{digits}f} ± {self.error:.{digits}f}"
+        return f"{self.name}: {number.replace('-', '−')}{' ' * bool(self.unit)}{self.unit}"
 
 
 def mean(name: str, seeds: Sequence[float], unit: str = "", estimates: Sequence[float] = ()):

@@ -236,6 +236,25 @@ def annealing(results: Results) -> Judged:
     return Judged(figures, statements, controls)
 
 
+def leaps(results: Results) -> Judged:
+    unit, figures, statements, controls = results.part("claims.json", "leaps"), [], {}, {}
+    steps = unit["steps"].numbers()
+    for name in ("MASK", "uniform", "lopsided"):
+        off, run = unit["noise"][name]["one_leap"], unit["noise"][name]["runs"]
+        tweedie, euler = run["tweedie"].numbers(), run["euler"].numbers()
+        figures += [
+            Figure(f"furthest from the best single leap, {name} noise", off["tweedie"].number),
+            Figure(f"KL of {steps[-1]:.0f} steps over that of Euler's, {name} noise",
+                   tweedie[-1] / euler[-1]),
+        ]  # fmt: skip
+        statements[f"one leap is the best, to 1e-6, {name} noise"] = off["tweedie"].number < 1e-6
+        statements[f"no run of {steps[0]:.0f} to {steps[-1]:.0f} steps is worse than Euler's, "
+                   f"{name} noise"] = all(
+            a <= b * (1 + 1e-9) for a, b in zip(tweedie, euler, strict=True))  # fmt: skip
+        controls[f"Euler's leap is not the best, {name} noise"] = off["euler"].number > 0.01
+    return Judged(figures, statements, controls)
+
+
 # ---- what is given, and the bound ----------------------------------------------------------------
 
 
@@ -251,9 +270,10 @@ def infilling(results: Results) -> Judged:
         left = estimate(f"a perfect left-to-right model above it, {name}",
                         unit[name]["left_to_right"], BITS)  # fmt: skip
         figures += [ours, left]
-        statements[f"within 0.1 bit of the truth, {name}"] = just_above(ours)
+        statements[f"bound within 0.1 bit of the truth, {name}"] = just_above(ours)
         if name != "prefix given":
-            statements[f"better than any left-to-right model, {name}"] = left.low > ours.high
+            better = f"better than a perfect model that sees the left side only, {name}"
+            statements[better] = left.low > ours.high
     return Judged(figures, statements)
 
 
