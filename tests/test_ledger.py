@@ -61,8 +61,9 @@ def train(folder: Path, data: str, nats: dict, spread: float = 0.001, error: flo
 
 def row(model: str, how: str, calls: float, nats: float, **more) -> dict:
     return {
-        "model": model, "how": how, "calls": calls, "nats_per_token": nats, "entropy_bits": 4.0,
-        "entropy_bits_error": 0.001, "nats_per_token_error": 0.002, "divergence_least": 0.1,
+        "model": model, "how": how, "calls": calls, "calls_asked": calls, "entropy_bits": 4.0,
+        "entropy_bits_error": 0.001, "nats_per_token": nats, "nats_per_token_error": 0.002,
+        "divergence_least": 0.1,
         "divergence_least_error": 0.001, "divergence_most": 0.3, "divergence_most_error": 0.001,
     } | more  # fmt: skip
 
@@ -90,9 +91,11 @@ def time(folder: Path, seconds: float, least: float | None = None) -> None:
             ("gpt2", "temperature 0.7", 32, 0.1), ("gpt2", "un-annealed", 32, 1.0),
         ):  # fmt: skip
             low = least if least and model != "gpt2" else 0.9 * s
-            rows.append({"model": model, "how": how, "calls": calls, "batch_size": size,
-                         "seconds_a_sample": s, "seconds_a_sample_least": low,
-                         "seconds_a_sample_most": 1.1 * s})  # fmt: skip
+            rows.append({
+                "model": model, "how": how, "calls": calls, "batch_size": size,
+                "calls_asked": None if model == "gpt2" else calls, "seconds_a_sample": s,
+                "seconds_a_sample_least": low, "seconds_a_sample_most": 1.1 * s,
+            })  # fmt: skip
     write_json(folder / "frontier" / "synthetic-seconds.json", {"rows": rows})
 
 
@@ -197,6 +200,13 @@ def test_fewer_calls(made):
     assert verdict("calls", made) == NOT
 
 
+def test_real_text_that_two_seeds_share_counts_once(made):
+    (_, _, real), (_, gpt2, _) = (verdicts.three(Results(made), d) for d in ("docs", "synthetic"))
+    assert len(real) == 1
+    assert verdicts.pooled("", gpt2, "nats_per_token").error == pytest.approx(0.004 / 3**0.5)
+    assert verdicts.pooled("", real, "nats_per_token").error == pytest.approx(0.004)
+
+
 def test_no_annealing(made):
     assert verdict("annealing", made) == PART  # the rival needs none either
     for data in ("synthetic", "docs"):
@@ -210,6 +220,11 @@ def test_no_annealing(made):
 def test_seconds(made):
     time(made, 1.5)
     assert verdict("seconds", made) == HOLDS
+    (figure, _) = verdicts.seconds(Results(made)).figures
+    assert "4 calls" in figure.name  # where its samples are level
+    draw(made, "synthetic", {4: 2.2, 32: 2.0})
+    (figure, _) = verdicts.seconds(Results(made)).figures
+    assert "32 calls" in figure.name
     time(made, 1.5, least=1.0)  # one round was as fast as GPT-2
     assert verdict("seconds", made) == NOT
 
