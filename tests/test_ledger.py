@@ -286,6 +286,23 @@ def test_what_is_not_finished_is_open(made, gone, left_open):
     assert named == left_open | {"full_size"}
 
 
+def test_a_rate_is_the_best_once_both_its_neighbours_are_tried(made):
+    folder = made / "rivals" / "docs"
+    for path in folder.glob("gpt2-*.json"):
+        change(path, [4.0, 2.0, 1.0, 0.5], "learning_rates")
+    with pytest.raises(NotYet):  # 2 is better than 1, and 4 may be better still
+        verdicts.level(Results(made))
+    unit = read_json(folder / "gpt2-lr2-seed0.json") | {"lr": 4.0}
+    write_json(folder / "gpt2-lr4-seed0.json", unit | {"failed": "not finite"})
+    assert Results(made).rivals("docs", "gpt2")[1]["lr"].number == 2  # 0.5 need not be tried
+    write_json(folder / "gpt2-lr4-seed0.json", unit | {"tuning_nats_per_token": 1.0})
+    with pytest.raises(NotYet):  # now 4 is the best, without a second seed
+        verdicts.level(Results(made))
+    change(folder / "gpt2-lr4-seed0.json", 3.0, "lr")
+    with pytest.raises(ValueError, match="a rate that its grid"):
+        verdicts.level(Results(made))
+
+
 def test_a_training_that_failed_leaves_its_row_open(made):
     change(made / "rivals" / "docs" / "gpt2-lr2-seed1.json", "not finite at step 3", "failed")
     with pytest.raises(NotYet):

@@ -94,8 +94,9 @@ class Results:
     def rivals(self, data: str, kind: str) -> list[Part]:
         """The trainings of one kind of model at its best learning rate, seed by seed.
 
-        The best rate is that of seed 0 with the lowest `tuning_nats_per_token`, as in
-        tests/benchmarks/rivals.py. NotYet while a rate or a seed is missing, or did not train.
+        The best rate is that of seed 0 with the lowest `tuning_nats_per_token`, once its neighbours
+        in the grid are tried, as in tests/benchmarks/rivals.py. NotYet while one of these or a seed
+        is missing, or a seed did not train.
         """
         units = [self.part(str(path.relative_to(self.folder)))
                  for path in sorted((self.folder / "rivals" / data).glob("*.json"))]  # fmt: skip
@@ -107,12 +108,15 @@ class Results:
                  if u["kind"].value == kind}  # fmt: skip
         if not found:
             raise NotYet(f"rivals/{data} is not whole yet")
-        rates = next(iter(found.values()))["learning_rates"].numbers()
-        first = [found.get((rate, 0)) for rate in rates]
-        fine = [unit for unit in first if unit and not unit["failed"].value]
-        if None in first or not fine:
+        rates = sorted(next(iter(found.values()))["learning_rates"].numbers())
+        values = {lr: unit["tuning_nats_per_token"].number for (lr, seed), unit in found.items()
+                  if seed == 0 and not unit["failed"].value}  # fmt: skip
+        best = min(values, key=lambda lr: (values[lr], lr), default=None)
+        if best is not None and best not in rates:
+            raise ValueError(f"rivals/{data}: {kind} has a rate that its grid {rates} lacks")
+        beside = [] if best is None else neighbours(rates, best)
+        if best is None or any((rate, 0) not in found for rate in beside):
             raise NotYet(f"rivals/{data} is not whole yet")
-        best = min(fine, key=lambda unit: unit["tuning_nats_per_token"].number)["lr"].number
         seeds = [found.get((best, seed)) for seed in range(SEEDS[data])]
         if any(unit is None or unit["failed"].value for unit in seeds):
             raise NotYet(f"rivals/{data} is not whole yet")
@@ -134,6 +138,11 @@ class Results:
             if rows[0]["how"].value == "un-annealed":
                 return rows
         raise ValueError(f"frontier/{data}-gpt2-seed0.json has no row that is un-annealed")
+
+
+def neighbours(rates: list[float], rate: float) -> list[float]:
+    i = rates.index(rate)
+    return rates[max(0, i - 1) : i] + rates[i + 1 : i + 2]
 
 
 # ---- figures -------------------------------------------------------------------------------------
