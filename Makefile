@@ -10,13 +10,15 @@ READY := $(VENV)/sedd-mini-ready
 HTML := chapters/_build/html
 
 .DEFAULT_GOAL := help
-.PHONY: help lab book html test lock
+.PHONY: help lab book html test results lock
 
 help:
 	@echo "make lab    open JupyterLab on chapters/           (LAB='--no-browser --port 8890' adds options)"
 	@echo "make book   run every chapter, then build the HTML book"
 	@echo "make html   only rebuild the HTML, from the notebooks as they are"
 	@echo "make test   style, notebooks in step, all tests, and every notebook once more"
+	@echo "make results  what is missing in chapters/results, then the ledger: 2.5 hours for all of it, goes on"
+	@echo "               after Ctrl-C. Delete a file there to make it again; runs/rivals, to train again"
 	@echo "make lock   resolve requirements.lock again        (UPGRADE=--upgrade takes the newest versions)"
 
 # The environment: built once, and again when what it is built from changes.
@@ -48,6 +50,9 @@ test: $(READY)
 	$(PY) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadscope \
 		--nbval-lax --nbval-current-env tests \
 		$(sort $(wildcard chapters/[0-9][0-9]_*.ipynb chapters/solutions/[0-9][0-9]_*.ipynb))
+
+results: $(READY)
+	$(PY) tests/benchmarks/results.py
 
 lock: $(READY)
 	$(PY) -m pip install --quiet uv
