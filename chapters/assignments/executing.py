@@ -39,7 +39,8 @@ class PatientExecute(Execute):
 
     def preprocess(self, nb, resources, km=None):
         """Run all cells in order; every test cell ends with its result or with an error."""
-        self.timeout, self.shutdown_kernel = self.cell_seconds, "immediate"
+        self.timeout, self.iopub_timeout = self.cell_seconds, 10
+        self.shutdown_kernel = "immediate"
         self.deadline = time.monotonic() + self.all_seconds
         waiting = [i for i, c in enumerate(nb.cells) if c.cell_type == "code" and c.source.strip()]
         done: list[int] = []  # the cells that ended by themselves, and may be repeated
