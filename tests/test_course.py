@@ -332,6 +332,16 @@ def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
     assert "Well argued." in page.read_text(encoding="utf-8")
 
 
+def test_the_sample_folder_is_of_the_present_release():
+    term = sources.read_term(sources.SAMPLE_TERM, [MAIN])[MAIN]
+    release = sources.read_assignment(MAIN, term["world"]).metadata.sedd_mini.release
+    paths = sorted((ASSIGNMENTS / "sample").glob("*/*.ipynb"))
+    assert len(paths) == 3
+    for path in paths:
+        book = nbformat.read(path, as_version=4)
+        assert book.metadata.sedd_mini.release == release, "write it anew: course.py sample"
+
+
 # ---- all of it -----------------------------------------------------------------------------------
 
 

@@ -10,7 +10,9 @@ All is written under build/course. instructors.md beside this file says how to r
 """
 
 import argparse
+import copy
 import csv
+import html
 import io
 import json
 import logging
@@ -175,6 +177,23 @@ def grade(submitted: Path, build: Path, only: list[int] | None, workers: int) ->
     for one in work:
         put(one, ids[one.student], build)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    failed = grade_all(build, work, ids, workers)
+    for one in failed:  # once more, each by itself: a worker may have died of another one
+        if grade_all(build, [one], ids, workers=1):
+            page = build / "feedback" / ids[one.student] / f"assignment{one.number}"
+            page.mkdir(parents=True, exist_ok=True)
+            text = html.escape(" ".join(one.remarks))
+            write_text(page / f"assignment{one.number}.html", f"<!doctype html><p>{text}</p>")
+    remember(build, work, ids)
+    report(build)
+    print(f"{len(work)} submissions in {time.monotonic() - start:.0f} s")
+
+
+def grade_all(
+    build: Path, work: list[Submission], ids: dict[str, str], workers: int
+) -> list[Submission]:
+    """Grade in so many processes; returns the submissions that nbgrader could not grade."""
+    failed = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = {
             pool.submit(grade_one, build, one.number, ids[one.student]): one for one in work
@@ -183,12 +202,11 @@ def grade(submitted: Path, build: Path, only: list[int] | None, workers: int) ->
             one = waiting[future]
             if error := future.exception():
                 one.remarks.append(f"Grading failed ({type(error).__name__}: {error}).")
+                failed.append(one)
             else:
                 one.remarks += future.result()
-            print(f"  {one.student}: assignment {one.number}", *one.remarks[:1], flush=True)
-    remember(build, work, ids)
-    report(build)
-    print(f"{len(work)} submissions in {time.monotonic() - start:.0f} s")
+            print(f"  {one.student}: assignment {one.number}", *one.remarks[-1:], flush=True)
+    return failed
 
 
 def put(one: Submission, student: str, build: Path) -> None:
@@ -255,7 +273,7 @@ def report(build: Path) -> None:
                 score = mark.manual_score if mark.manual_score is not None else mark.auto_score
                 hand = mark.name in answers
                 row["by_hand" if hand else "code"] += score or 0
-                row["to_grade_by_hand"] += score is None
+                row["to_grade_by_hand"] += score is None and hand
                 of, shown = mark.max_score, "" if score is None else round(score, 2)
                 question = key | {"question": mark.name, "points": shown, "of": of}
                 points.append(question)
@@ -345,6 +363,44 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+# ---- the sample folder ---------------------------------------------------------------------------
+
+
+def sample(folder: Path, build: Path) -> None:
+    """Write three submissions to assignment 1, to try grading with: a good one, one with mistakes
+    that are planted in wrong1.py, and one that is damaged."""
+    from proving import read_wrong
+
+    released = masters(build)[1]
+    answers = nbformat.read(build / "source" / "assignment1" / "assignment1.ipynb", as_version=4)
+    solved = copy.deepcopy(released)
+    for cell, answer in zip(solved.cells, answers.cells, strict=True):
+        if is_("solution", cell):
+            lines = answer.source.splitlines()
+            cell.source = "\n".join(line for line in lines if " SOLUTION" not in line)
+    mistaken, damaged = copy.deepcopy(solved), copy.deepcopy(solved)
+    wrong = {one.breaks: one.source for one in read_wrong(1)}
+    for cell in mistaken.cells:
+        if cell.id in ("kernel", "step_back", "term"):
+            cell.source = wrong[cell.id]
+        elif cell.id == "two_words":
+            cell.source = "The noise is independent, but the words are not. So use small steps."
+    damaged.cells = [cell for cell in damaged.cells if cell.id != "page"]
+    for index, cell in enumerate(damaged.cells):
+        if cell.id == "rates-visible":
+            cell.source = "4.0"
+        elif cell.id == "one_way":
+            loop = nbformat.v4.new_code_cell("exit()", id="added-000")
+            damaged.cells.insert(index + 1, loop)
+            break
+    books = {"Ada Lovelace": solved, "José Núñez": mistaken, "Wei Lin": damaged}
+    for student, book in books.items():
+        (folder / student).mkdir(parents=True, exist_ok=True)
+        text = nbformat.writes(book)
+        write_text(folder / student / "assignment1.ipynb", text.rstrip("\n") + "\n")
+    print(f"{len(books)} submissions to assignment 1 in {folder}")
+
+
 # ---- command line --------------------------------------------------------------------------------
 
 
@@ -364,6 +420,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--build", type=Path, default=BUILD, help="the folder that is written")
     for command in (release, grading):
         command.add_argument("--only", nargs="+", type=int, metavar="N", help="these assignments")
+    example = commands.add_parser("sample", help="write the repository's sample submissions anew")
+    example.add_argument("--folder", type=Path, default=HERE / "sample")
+    example.add_argument("--build", type=Path, default=BUILD, help="holds the release")
     prove = commands.add_parser("prove", help="hold every assignment against its wrong answers")
     prove.add_argument("only", nargs="*", type=int, metavar="N", help="these assignments alone")
     options = parser.parse_args(arguments)
@@ -374,6 +433,8 @@ def main(arguments: list[str] | None = None) -> int:
             assignments(options.term, options.build.resolve(), options.only or numbers())
         elif options.command == "grade":
             grade(options.submitted, options.build.resolve(), options.only, options.workers)
+        elif options.command == "sample":
+            sample(options.folder, options.build.resolve())
         elif options.command == "hand":
             hand(options.file, options.build.resolve())
         else:
