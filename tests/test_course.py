@@ -206,6 +206,7 @@ def test_ids_are_plain_and_differ():
     ids = submissions.safe_ids(["José", "Jose", "[1]", "1", "李", "王", "a/b"])
     assert len({one.lower() for one in ids.values()}) == 7
     assert all(re.fullmatch(r"[A-Za-z0-9_]+", one) for one in ids.values())
+    assert submissions.safe_ids(["Jose"], {"José": "Jose"}) == {"José": "Jose", "Jose": "Jose_2"}
 
 
 # ---- nbgrader ------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ def grade(submitted: Path, build: Path, only: list[int] | None, workers: int) ->
     work = collect(submitted, books, only or sorted(books))
     if not work:
         raise CourseError(f"{submitted} holds no folder of a student")
-    start, ids = time.monotonic(), safe_ids(sorted({one.student for one in work}))
+    known = {one["student"]: one["id"] for one in graded(build)}
+    start, ids = time.monotonic(), safe_ids([one.student for one in work], known)
     print(f"Grading {len(work)} submissions, {workers} at a time", flush=True)
     for one in work:
         put(one, ids[one.student], build)
