@@ -214,8 +214,6 @@ def test_ids_are_plain_and_differ():
 
 def build_course(root: Path, only: list[int]) -> None:
     release.assignments(ASSIGNMENTS / "terms" / "other.toml", root, only)
-    with open(root / "nbgrader_config.py", "a", encoding="utf-8") as file:
-        file.write("c.PatientExecute.cell_seconds = 20\n")
 
 
 def solution(root: Path, number: int) -> tuple:
