@@ -109,7 +109,8 @@ def mixed(answer, *, points):
             x = torch.tensor([[(N, own, other)[pick]]])
             found = answer(log_s, torch.tensor([[level]]).double(), a, b, x, torch.tensor([[own]]))
             unit = N if here == 0 else 1  # all targets of an unmoved word are of order 1/N
-            close(unit * torch.as_tensor(found), unit * want.reshape(1, 1), f"{unit} times the loss", 1e-4)
+            found, want = unit * torch.as_tensor(found), unit * want.reshape(1, 1)
+            close(found, want, f"{unit} times the loss", 1e-4)
     return marks.total()
 
 
