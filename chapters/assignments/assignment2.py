@@ -174,7 +174,7 @@ hidden.rivals(from_guess, from_blank, points=6)
 # $$\int_0^{\bar\sigma_{\max}} \sum_x p_{\bar\sigma}(x|x_0) \sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + K(R_y) \big)\, d\bar\sigma \;+\; \mathrm{KL}\big( p_{\bar\sigma_{\max}}(\cdot|x_0) \,\big\|\, p_{\text{base}} \big), \qquad R_y = \frac{p_{\bar\sigma}(y|x_0)}{p_{\bar\sigma}(x|x_0)} .$$
 #
 # `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m. `log_base` (S,) is
-# $\log p_{\text{base}}$. The result has shape (S,) and must be right within 0.002. Use `torch.matrix_exp`, and `noise_levels` from the first cell for the integral.
+# $\log p_{\text{base}}$. The result has shape (S,) and must be right within 0.002. Use `torch.matrix_exp`, and `noise_levels` from the first cell for the integral. `torch.matrix_exp` takes a stack of matrices (M, S, S) too.
 #
 # Partial credit: the integral alone keeps the points of the tests in which the prior term is nearly 0.
 

@@ -39,7 +39,7 @@ import tests3  # loaded before your cells run
 world = grading.term()  # the numbers of problem 6
 
 # %% [markdown]
-# ## 1. Digits that are lost (18 points, 20 minutes)
+# ## 1. Lost digits (18 points, 20 minutes)
 #
 # On the uniform graph a network may output $\pi_y$, the probability that the original word is $y$. Noise mixes it with a uniform word, and the ratio is
 #
@@ -113,7 +113,7 @@ hidden.ratios(log_ratios, bits_off, check_log_ratios, points=11)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. An epoch that is none (16 points, 18 minutes)
+# ## 2. An epoch that misses blocks (16 points, 18 minutes)
 #
 # `ranks` processes train together. At each step each of them reads one block out of `M`, where `M` is a multiple of `ranks`. An epoch takes `M // ranks` steps, and in an epoch the processes together should read every block exactly once, in an
 # order that is new in each epoch. Here is how one training script chose the block.
