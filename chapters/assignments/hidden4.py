@@ -179,14 +179,14 @@ def chunks(answer, *, points):
 # ---- 4. mine -------------------------------------------------------------------------------------
 
 
+def order(M, epoch):
+    """The order of M blocks in one epoch."""
+    return torch.randperm(M, generator=torch.Generator().manual_seed(100 + epoch)).tolist()
+
+
 def mine(answer, *, points):
     """Every epoch holds each block once, over all processes; late steps touch late epochs only."""
     marks = Marks(points)
-
-    def order(epoch):
-        g = torch.Generator().manual_seed(100 + epoch)
-        return torch.randperm(M, generator=g).tolist()
-
     for M, ranks, batch in ((7, 3, 2), (12, 2, 5)):
         with marks.part(2, f"{M} blocks, {ranks} processes, batches of {batch}: three epochs"):
             steps = range(-(-3 * M // (ranks * batch)))
@@ -194,19 +194,19 @@ def mine(answer, *, points):
                 block
                 for step in steps
                 for rank in range(ranks)
-                for block in answer(step, rank, ranks, batch, M, order)
+                for block in answer(step, rank, ranks, batch, M, partial(order, M))
             ]
-            want = [block for epoch in range(3) for block in order(epoch)]
+            want = [block for epoch in range(3) for block in order(M, epoch)]
             assert found[: 3 * M] == want, f"the samples are {show(found)}, not {show(want)}"
     with marks.part(1, "a batch that is larger than an epoch"):
-        M, stream = 3, [block for epoch in range(20) for block in order(epoch)]
-        found = list(answer(2, 1, 2, 8, 3, order))
+        stream = [block for epoch in range(20) for block in order(3, epoch)]
+        found = list(answer(2, 1, 2, 8, 3, partial(order, 3)))
         assert found == stream[40:48], f"they are {show(found)}, not {stream[40:48]}"
-    with marks.part(1, "step 100 000 of a long run"):
-        M, asked = 11, []
-        found = list(answer(100_000, 2, 4, 6, 11, lambda e: asked.append(e) or order(e)))
+    with marks.part(2, "step 100 000 of a long run"):
+        asked = []
+        found = list(answer(100_000, 2, 4, 6, 11, lambda e: asked.append(e) or order(11, e)))
         first = (100_000 * 4 + 2) * 6
-        want = [order(n // 11)[n % 11] for n in range(first, first + 6)]
+        want = [order(11, n // 11)[n % 11] for n in range(first, first + 6)]
         assert found == want, f"they are {show(found)}, not {want}"
         assert set(asked) == {n // 11 for n in range(first, first + 6)}, "order() of other epochs"
     return marks.total()
@@ -243,12 +243,12 @@ def find(answer, *, points):
     marks = Marks(points)
     wrong = {"": None, "average": 8, "optimizer": 8, "place": 8, "digits": 8, "generator": 10}
     for forget, want in wrong.items():
-        with marks.part(2 if forget == "generator" else 1, f"forgotten: {forget or 'nothing'}"):
+        with marks.part(2 if forget in ("generator", "digits") else 1, f"forgotten: {forget or 'nothing'}"):
             found = answer(Run, save_run, partial(load_run, forget=forget), 7, 14)
             assert found == want and type(found) is type(want), (
                 f"the result is {show(found)}, and should be {want}"
             )
-    with marks.part(1, "a difference after the last step does not count"):
+    with marks.part(2, "a difference after the last step does not count"):
         found = answer(Run, save_run, partial(load_run, forget="generator"), 7, 9)
         assert found is None, f"the result is {show(found)}, and should be None"
     return marks.total()

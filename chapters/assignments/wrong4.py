@@ -325,7 +325,7 @@ def load(run, state):
     run.generator.set_state(state["generator"])
     run.order, run.place, run.n = state["order"], state["place"], state["n"]
 
-# %% breaks="repair" visible="full"
+# %% breaks="repair"
 # Forgets the generator: the next epochs come in another order.
 def save(run):
     names = ("model", "average", "optimizer")
