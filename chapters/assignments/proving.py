@@ -159,6 +159,9 @@ def form(number: int, notebook: NotebookNode) -> list[str]:
         for word in (f"**Full ({points:g}):**", f"**Half ({points / 2:g}):**", "**None (0):**"):
             if word not in part:
                 faults.append(f"rubric{number}.md lacks {word} for {name}")
+    if f"import tests{number}" not in cells.get("setup", {}).get("source", ""):
+        faults.append(f"the setup cell does not import tests{number}: a cell that removes the "
+                      "notebook's folder would take all points")  # fmt: skip
     wrong = read_wrong(number)
     coded = [n for n, c in cells.items() if is_("solution", c) and c.cell_type == "code"]
     problems = {problem_of(name) for name in coded}
