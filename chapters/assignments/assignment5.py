@@ -30,7 +30,7 @@ from itertools import pairwise
 import torch
 
 import grading
-import tests5  # the tests, and three helpers of this notebook
+import tests5  # the tests, and three helpers; loaded before your cells run
 
 world = grading.term()  # the numbers of problem 6
 

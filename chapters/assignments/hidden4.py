@@ -243,7 +243,8 @@ def find(answer, *, points):
     marks = Marks(points)
     wrong = {"": None, "average": 8, "optimizer": 8, "place": 8, "digits": 8, "generator": 10}
     for forget, want in wrong.items():
-        with marks.part(2 if forget in ("generator", "digits") else 1, f"forgotten: {forget or 'nothing'}"):
+        weight = 2 if forget in ("generator", "digits") else 1
+        with marks.part(weight, f"forgotten: {forget or 'nothing'}"):
             found = answer(Run, save_run, partial(load_run, forget=forget), 7, 14)
             assert found == want and type(found) is type(want), (
                 f"the result is {show(found)}, and should be {want}"

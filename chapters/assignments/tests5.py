@@ -171,6 +171,16 @@ def effects(answer, *, points):
     return marks.total()
 
 
+def check_times(times) -> list[float]:
+    """The times as numbers; AssertionError unless they are 17 that fall from 1 to 0."""
+    found = torch.as_tensor(times).double()
+    assert found.shape == (17,), f"times has shape {tuple(found.shape)}, and should have (17,)"
+    ends = abs(found[0] - 1) < 1e-6 and abs(found[-1]) < 1e-6
+    assert ends, "times must begin with 1 and end with 0"
+    assert (found[1:] <= found[:-1]).all(), "times do not fall"
+    return [1.0, *found[1:-1].tolist(), 0.0]
+
+
 def term(cost, even, times, *, points):
     """Texts of two and three tokens, by hand. Whether even and times are right is tested hidden."""
     marks = Marks(points)
@@ -179,9 +189,6 @@ def term(cost, even, times, *, points):
     with marks.part(3, "three tokens, leaps from 1 to 0.75 to 0"):
         close(cost([1.0, 0.5, 0.25], [1.0, 0.75, 0.0]), 0.722656, "cost([1, 0.5, 0.25], …)")
     with marks.part(2, "times fall from 1 to 0 in sixteen leaps, and even is a positive number"):
-        found = torch.as_tensor(times).double()
-        assert found.shape == (17,), f"times has shape {tuple(found.shape)}, and should have (17,)"
-        assert found[0] == 1 and found[-1] == 0, "times must begin with 1 and end with 0"
-        assert (found[1:] <= found[:-1]).all(), "times do not fall"
+        check_times(times)
         assert 0 < float(even) < 1000, f"even is {float(even):g}"
     return marks.total()
