@@ -302,8 +302,8 @@ hidden.repair(save, load, points=5)
 #
 # - `parameters`: all weights, exactly;
 # - `flops`: the floating-point operations of the matrix products for one text, forward, within 0.1 %: all linear layers of the blocks but the six-vector one, attention's products, and the head at all positions. What runs once a text is left out;
-# - `first_loss`: the expected first loss of the untrained network with "scale by σ", in nats a **text**, within 0.01 %, for a schedule that goes from σ̄ = 0 to $\bar\sigma(1)$ = {{sigma_max}};
-# - `warm_up`: the averaged weights use $\mu_n = \min(${{mu}}$, \frac{1+n}{10+n})$ after step $n$. The smallest whole number $n$ for which $\mu_n$ has reached its largest value.
+# - `first_loss`: the expected first loss, in nats a **text**, within 0.01 %, of a network that before "scale by σ" answers 0 everywhere, for a schedule that goes from σ̄ = 0 to $\bar\sigma(1)$ = {{sigma_max}};
+# - `warm_up`: the averaged weights use $\mu_n = \min(\mu, \frac{1+n}{10+n})$ after step $n$, with $\mu$ = {{mu}}. The smallest whole number $n$ for which $\mu_n$ has reached its largest value.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
 ### BEGIN SOLUTION

@@ -257,8 +257,8 @@ hidden.effects(effects, points=5)
 # {{length}} numbers: `h[m]` is the mean number of bits that one masked token costs a perfect model that sees $m$ others.
 #
 # **The sampler** uses absorbing noise with the log-linear schedule and exact ratios. It starts at $t=1$, where all is masked, and takes leaps through a falling list `times` from 1 to 0 (ε is neglected, and no last step
-# is needed). So each token appears in the leap from $t$ to $t'$ with probability $t-t'$, whatever the others do. In a leap that starts with $m$ visible tokens each new token costs `h[m]` bits, since
-# the new ones do not see each other. A perfect sampler pays `sum(h)` in all.
+# is needed). So each token appears in the leap from $t$ to $t'$ with probability $t-t'$, whatever the others do. In a leap that starts with $m$ visible tokens each token that appears costs `h[m]` bits,
+# since the new ones do not see each other. A perfect sampler pays `sum(h)` in all.
 #
 # - Write `cost(h, times)`: how many bits a text costs on average **more** than `sum(h)`. `h` is a list of any length, `times` a list of any length from 1 to 0; return a number. Hint: in the leap from $t$ to $t'$, one
 #   particular token appears with probability $t-t'$. How many of the $L-1$ others are visible at $t$?
