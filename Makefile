@@ -13,7 +13,7 @@ TERM_FILE := $(if $(filter command line,$(origin TERM)),$(TERM))
 COURSE := chapters/assignments/course.py
 
 .DEFAULT_GOAL := help
-.PHONY: help lab book html test lock assignments grade test-course
+.PHONY: help lab book html test lock assignments submitted grade test-course
 
 help:
 	@echo "make lab    open JupyterLab on chapters/           (LAB='--no-browser --port 8890' adds options)"
@@ -58,8 +58,10 @@ test: $(READY)
 assignments: $(READY)
 	$(PY) $(COURSE) assignments $(if $(TERM_FILE),--term "$(TERM_FILE)")
 
-grade: $(READY)
-	$(if $(SUBMITTED),,$(error say which folder: make grade SUBMITTED=folder))
+submitted:
+	@test -d "$(SUBMITTED)" || { echo "Say which folder to grade: make grade SUBMITTED=folder"; exit 1; }
+
+grade: submitted $(READY)
 	$(PY) $(COURSE) grade "$(SUBMITTED)"
 
 test-course: export HF_HUB_OFFLINE = 1

@@ -6,6 +6,7 @@
 
 import copy
 import csv
+import importlib
 import os
 import re
 import shutil
@@ -20,11 +21,11 @@ import pytest
 from second_edition import CHAPTERS
 
 ASSIGNMENTS = CHAPTERS / "assignments"
-sys.path.insert(0, str(ASSIGNMENTS))
-import course  # noqa: E402
-import proving  # noqa: E402
-import sources  # noqa: E402
-import submissions  # noqa: E402
+sys.path.insert(0, str(ASSIGNMENTS))  # its files import each other
+course, grades, proving, release, sources, submissions = map(
+    importlib.import_module,
+    ("course", "grades", "proving", "release", "sources", "submissions"),
+)
 
 NUMBERS = sources.numbers()
 EVERYTHING = bool(os.environ.get("SEDD_MINI_COURSE"))
@@ -205,13 +206,14 @@ def test_ids_are_plain_and_differ():
     ids = submissions.safe_ids(["José", "Jose", "[1]", "1", "李", "王", "a/b"])
     assert len({one.lower() for one in ids.values()}) == 7
     assert all(re.fullmatch(r"[A-Za-z0-9_]+", one) for one in ids.values())
+    assert submissions.safe_ids(["Jose"], {"José": "Jose"}) == {"José": "Jose", "Jose": "Jose_2"}
 
 
 # ---- nbgrader ------------------------------------------------------------------------------------
 
 
 def build_course(root: Path, only: list[int]) -> None:
-    course.assignments(ASSIGNMENTS / "terms" / "other.toml", root, only)
+    release.assignments(ASSIGNMENTS / "terms" / "other.toml", root, only)
     with open(root / "nbgrader_config.py", "a", encoding="utf-8") as file:
         file.write("c.PatientExecute.cell_seconds = 20\n")
 
@@ -261,7 +263,7 @@ def graded(tmp_path_factory):
     place = root / "collected" / "Émile Borel"
     place.mkdir()
     nbformat.write(wrong, place / "assignment1 (3).ipynb")
-    course.grade(root / "collected", root, None, workers=2)
+    grades.grade(root / "collected", root, None, workers=2)
     return root
 
 
@@ -320,13 +322,13 @@ def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
     (row, *_) = (one for one in rows if one["student"] == "Ada Lovelace")
     copied = graded / "copy.csv"
     for points, message in (("eleven", "is not a number"), ("11", "points are 0 to 10")):
-        course.write_csv(copied, [row | {"points": points}])
+        grades.write_csv(copied, [row | {"points": points}])
         assert course.main(["hand", str(copied), "--build", str(graded)]) == 1
         assert message in capsys.readouterr().err
-    course.write_csv(copied, [row | {"points": "7,5", "comment": "Well argued."}])
+    grades.write_csv(copied, [row | {"points": "7,5", "comment": "Well argued."}])
     assert course.main(["hand", str(copied), "--build", str(graded)]) == 0
-    grades = {one["student"]: one for one in table(graded / "grades.csv")}
-    ada = grades["Ada Lovelace"]
+    rows = {one["student"]: one for one in table(graded / "grades.csv")}
+    ada = rows["Ada Lovelace"]
     assert (ada["total"], ada["by_hand"], ada["to_grade_by_hand"]) == ("87.5", "7.5", "1")
     page = graded / "feedback" / "Ada_Lovelace" / "assignment1" / "assignment1.html"
     assert "Well argued." in page.read_text(encoding="utf-8")
@@ -354,7 +356,7 @@ def test_every_assignment_through_nbgrader(number, tmp_path):
     for name, book in (("solved", solved), ("untouched", released)):
         (tmp_path / "collected" / name).mkdir(parents=True)
         nbformat.write(book, tmp_path / "collected" / name / f"assignment{number}.ipynb")
-    course.grade(tmp_path / "collected", tmp_path, None, workers=2)
+    grades.grade(tmp_path / "collected", tmp_path, None, workers=2)
     rows = {row["student"]: row for row in table(tmp_path / "grades.csv")}
     assert float(rows["solved"]["code"]) == proving.TOTAL - proving.BY_HAND
     assert float(rows["untouched"]["total"]) == 0
@@ -365,7 +367,7 @@ def test_every_damaged_submission_through_nbgrader(tmp_path):
     build_course(tmp_path, [MAIN])
     released, solved = solution(tmp_path, MAIN)
     hostile.write(tmp_path / "collected", solved, released)
-    course.grade(tmp_path / "collected", tmp_path, None, workers=2)
+    grades.grade(tmp_path / "collected", tmp_path, None, workers=2)
     scores = points_by_nbgrader(tmp_path)
     rows = {row["student"]: row for row in table(tmp_path / "grades.csv")}
     assert set(rows) == set(hostile.HOSTILE)

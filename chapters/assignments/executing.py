@@ -30,8 +30,8 @@ NOT_RUN = "Not run: {}"
 class PatientExecute(Execute):
     """nbgrader's Execute, which survives loops, crashes, floods of output and a lost folder."""
 
-    cell_seconds = Integer(30, help="a cell that runs longer is stopped").tag(config=True)
-    all_seconds = Integer(180, help="cells after so many seconds are not run").tag(config=True)
+    cell_seconds = Integer(60, help="a cell that runs longer is stopped").tag(config=True)
+    all_seconds = Integer(300, help="cells after so many seconds are not run").tag(config=True)
     restarts = Integer(4, help="how many kernels a submission may lose").tag(config=True)
     max_output = Integer(500_000, help="characters; a cell that prints more is stopped").tag(
         config=True
@@ -40,7 +40,7 @@ class PatientExecute(Execute):
     def preprocess(self, nb, resources, km=None):
         """Run all cells in order; every test cell ends with its result or with an error."""
         self.timeout, self.iopub_timeout = self.cell_seconds, 10
-        self.shutdown_kernel = "immediate"
+        self.startup_timeout, self.shutdown_kernel = 180, "immediate"
         self.deadline = time.monotonic() + self.all_seconds
         waiting = [i for i, c in enumerate(nb.cells) if c.cell_type == "code" and c.source.strip()]
         done: list[int] = []  # the cells that ended by themselves, and may be repeated

@@ -31,10 +31,13 @@ class Submission:
     folder: Path | None = None  # where other files of the student may lie
 
 
-def safe_ids(names: list[str]) -> dict[str, str]:
-    """{folder name: student id}: letters and digits that any file system and nbgrader take."""
-    ids: dict[str, str] = {}
-    for name in sorted(names):
+def safe_ids(names: list[str], known: dict[str, str] | None = None) -> dict[str, str]:
+    """{folder name: student id}: letters and digits that any file system and nbgrader take.
+
+    known: ids given earlier, which stay.
+    """
+    ids = dict(known or {})
+    for name in sorted(set(names) - set(ids)):
         plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
         plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_") or "student"
         number, unique = 2, plain
