@@ -84,18 +84,18 @@ hidden.split(split, points=7)
 # %% [markdown]
 # ## 2. A sampler that wins (10 points, 10 minutes)
 #
-# A contest ranks samplers by generative perplexity. Its organisers have heard that one phrase said again and again would win, so they also demand that all texts together use as many different words as real text. Show them that this
-# is not enough.
+# A contest ranks samplers by generative perplexity. Its organisers have heard that one phrase said again and again would win, so they also demand that all texts together use their words as evenly as real text does. Show them that
+# this is not enough.
 #
 # In their languages every word has a **favourite follower**: a word $y$ with `step[x, y]` above 1/2. No two words have the same favourite follower. A word may be its own favourite. The probabilities of the first word, `start`, may be very unequal.
 #
 # Write `cheat(start, step, n, L)`, a sampler that returns `n` texts of `L` words, as integers of shape (n, L), such that
 #
-# - the mean of $-\log_2 p$ a word, as the judge sees it, is at most 60 % of that of real text;
+# - the mean of $-\log_2 p$ a word, where the judge $p$ is the language, is at most 60 % of that of real text;
 # - the *pooled* entropy (the entropy of how often each word occurs in all `n` texts together) is at most 0.1 bit below that of real text.
 #
-# It need not draw at random. `n` is at least 100 and at least ten times the number of words, `L` is at least 20. There is more than one answer. Partial credit: each of the two demands counts by itself, but a list of honest texts earns little, since the second demand
-# counts fully only together with the first.
+# It need not draw at random. `n` is at least 100 and at least ten times the number of words, `L` is at least 20. There is more than one answer. Partial credit: the first demand alone earns a third
+# of the points, the second alone a sixth, and half of them are for both at once.
 
 # %% nbgrader={"grade_id": "cheat", "solution": true}
 def cheat(start, step, n, L):
@@ -125,14 +125,14 @@ hidden.cheat(cheat, points=6)
 #
 # A single number beside the perplexity can be satisfied by a sampler that is bad in another way. Four numbers, compared with those of equally many real texts, are much harder to satisfy together.
 #
-# Write `numbers(texts)` for `texts`, integers of shape (n, L) with $n \ge 1$ and $L \ge 2$. It returns four numbers, and each has a quarter of the points:
+# Write `numbers(texts)` for `texts`, a tensor of integers of shape (n, L) with $n \ge 1$ and $L \ge 2$. It returns four numbers, and each has a quarter of the points:
 #
 # 1. the entropy of a text's own words, in bits: from how often each word occurs in this text, then the mean over texts;
 # 2. the pooled entropy, in bits: from how often each word occurs in all texts together;
 # 3. what the next word adds, in bits: the mean over all pairs of neighbours $(x, y)$ in all texts of $-\log_2 \hat p(y \mid x)$, where $\hat p(y \mid x)$ is the share of $y$ among the words that follow $x$ anywhere in these texts;
 # 4. the share of different texts: how many different texts there are, divided by `n`.
 #
-# Words are any integers from 0 on. You may use the library. (What do the four numbers say about the sampler of problem 2, and which of them does it leave as they should be?)
+# Words are any integers from 0 on. You may use the library. (Not graded: what do the four numbers say about your sampler of problem 2?)
 
 # %% nbgrader={"grade_id": "numbers", "solution": true}
 def numbers(texts):
@@ -166,7 +166,7 @@ hidden.numbers(numbers, points=6)
 #
 # Chapter 10 compares two models on the same texts with the same noise, and its error bar is that of the noise on *these* texts. To claim that a model is better on *other texts of this kind*, you need an error bar for the choice of texts.
 #
-# Two models were bounded on the same $M$ texts, $R$ times each. In draw $r$ both saw the same noise, and the noise of different texts is independent. You get `a` and `b`, each (R, M), in nats **of the whole text**, and `tokens` (M,), the number of tokens in each text. Write
+# Two models were bounded on the same $M$ texts, $R$ times each. In draw $r$ both saw the same noise, and the noise of different texts is independent. You get `a` and `b`, tensors (R, M) in nats **of the whole text**, and `tokens` (M,), the number of tokens of each text, a tensor of integers. Write
 # `compare(a, b, tokens)`. It returns three numbers:
 #
 # 1. `difference`, in nats a token: all nats of `a` less all nats of `b` (the mean over draws), divided by all tokens. Long texts count more, as in the corpus form of perplexity.
@@ -177,7 +177,7 @@ hidden.numbers(numbers, points=6)
 # Then write `texts_needed(difference, error, M, k)`: the smallest number of texts for which the difference would be at least `k` standard errors, if the difference stays as it is and the error falls with the square root of the number of texts. The error given was measured with `M`
 # texts. A difference may be negative, but it is not 0.
 #
-# Partial credit: a function `compare` that is right for texts of equal length keeps the points of those tests.
+# Partial credit: a function `compare` that is right only where all texts have the same length keeps more than half of the points.
 
 # %% nbgrader={"grade_id": "compare", "solution": true}
 def compare(a, b, tokens):
@@ -272,11 +272,11 @@ hidden.memory(fixed_bytes, smallest_parts, points=7)
 # Return four numbers:
 #
 # 1. `total`: how many times as long as planned the run took;
-# 2. `machine`: how many times as fast as the measured large product the data sheet is;
+# 2. `machine`: the speed of all GPUs on their data sheets, divided by that of the measured large product;
 # 3. `outside`: a step's time, divided by the time that the network itself took (trunk, head and loss, backward);
-# 4. `network`: the planned utilisation, divided by the utilisation that was reached *while the network worked* (arithmetic that the network needs, a second of the network's own time, over the measured large product).
+# 4. `network`: the planned utilisation, divided by the utilisation that was reached *while the network worked*. That one is the arithmetic that the network needs, divided by the network's own time only, as a share of the speed of the measured large product.
 #
-# If you have them right, the first is the product of the other three.
+# If you have them right, the first is the product of the other three. So each factor names a cause of its own: the GPU, what surrounds the network, and how well the network uses the GPU.
 
 # %% nbgrader={"grade_id": "slower", "solution": true}
 def slower(report, speed, utilisation):
@@ -315,13 +315,13 @@ hidden.slower(slower, points=6)
 # Chapter 11 shows the functions that you need, in the module `planner`. (The command `python -m sedd_mini plan --help` shows what can be planned from a terminal. Its networks have the sizes of presets, so it does not know yours, but it is good for practice.) Find these six numbers:
 #
 # - `size`: the number of weights of the network;
-# - `as_is`: the largest number of texts that can be worked on at a time, in at most 90 % of the GPU's memory;
-# - `recomputing`: the same, if the blocks' activations are recomputed in the backward pass;
+# - `as_is`: the largest number of texts that can be worked on at a time, in at most 90 % of the GPU's memory (whatever the batch is);
+# - `recomputing`: the same, if the blocks' activations are recomputed in the backward pass (`checkpoint_activations=True`);
 # - `parts`: without recomputing, the smallest number of equal parts in which a step fits, in at most 90 % of the memory;
 # - `hours`: the time of the whole run without recomputing;
 # - `cost`: what it costs.
 #
-# The first four must be exact, `hours` and `cost` right within 1 %.
+# The first four must be exact, `hours` and `cost` right within 1 %. Partial credit: each number counts alike. If one is missing, set it to 0, so that the test cell can run.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
 ### BEGIN SOLUTION
@@ -388,23 +388,28 @@ hidden.term(size, as_is, recomputing, parts, hours, cost, points=8)
 #
 # These are real numbers, from the log of a run like that of chapter 11: the full-size network on one CPU core, 300 steps. Every line of the log is for two steps, which always have the same number of tokens.
 #
-# | steps | seconds for two steps | steps | seconds for two steps |
-# |---|---|---|---|
-# | 1–2 | 26.9 | 153–158 | 19 to 22 |
-# | 3–46 | 14 to 17 | 159–204 | 15 to 17 |
-# | 47–50 | 27.8, 22.1 | 205–216 | 16 to 24 |
-# | 51–150 | 14 to 17 | 217–228 | 25 to 32 |
-# | (validation and a checkpoint) | | 229–242 | 15 to 28 |
-# | 151–152 | 32.8 | 243–300 | 15 to 18 |
+# | steps | seconds for two steps | what else the program did then |
+# |---|---|---|
+# | 1–2 | 26.9 | |
+# | 3–46 | 14 to 17 | |
+# | 47–50 | 27.8, 22.1 | |
+# | 51–150 | 14 to 17 | |
+# | 151–152 | 32.8 | a validation and a checkpoint |
+# | 153–158 | 19 to 22 | |
+# | 159–204 | 15 to 17 | |
+# | 205–216 | 16 to 24 | |
+# | 217–228 | 31.2, 30.1, 30.9, 31.6, 30.2, 24.7 | |
+# | 229–242 | 15 to 28 | |
+# | 243–300 | 14 to 18 | |
 #
 # The usual pace, the median, is 15.6 seconds for two steps. At this pace 300 steps take 2340 seconds. The run took 2519, about three minutes more. The report at its end splits an average step into: data 0 %, trunk 23 %, head and loss 6 %, backward 64 %, optimiser 7 %.
 # A note beside the log says that two other trainings shared the machine.
 #
-# Explain the three minutes. Which parts of them are explained by what the program itself did at that time? Where is the largest part, about how many seconds is it, what is its likely cause, and which other causes do the numbers speak against? Why does the split not help here? Which measurement or run would decide? Answer in five to seven
+# Explain the three minutes. Which parts of them does the program itself account for? Where is the largest part, about how many seconds is it, what is its likely cause, and which other causes do the numbers speak against? Why does the split not help here? Which measurement or run would decide? Answer in five to seven
 # sentences.
 
 # %% [markdown] nbgrader={"grade_id": "minutes", "grade": true, "solution": true, "points": 10}
-# The first two steps took 11 seconds more than usual, as first steps do, and steps 151–152 took 17 seconds more, because validation and a checkpoint fell into their time; together that is about half a minute. The largest part is in steps 217–228: six lines of 25 to 32 instead of 15.6 seconds, about 80 to 90 seconds more. Its
+# The first two steps took 11 seconds more than usual, as first steps do, and steps 151–152 took 17 seconds more, because validation and a checkpoint fell into their time; together that is about half a minute. The largest part is in steps 217–228: six lines of 25 to 32 instead of 15.6 seconds, 85 seconds more. Its
 # likely cause is that the other trainings took a share of the core or of the memory's speed just then. The numbers speak against more work in these steps, since each line has the same number of tokens, and against a slowness that grows with time, like a leak, since the usual pace comes back. The split does not help: it is an average over
 # the steps, and if the whole core is slower, all parts become slower alike and their shares stay as they are. That the other trainings are the cause is not proved. The run can be repeated exactly, so I would go on from the checkpoint of step 150 with nothing else on the machine and see whether steps 217–228 are slow again; or log the
 # processor time beside the time of the clock: if only the clock's grows, the process was waiting for the others.
