@@ -107,9 +107,9 @@ def close(got, want, what: str, tol: float = 1e-4) -> None:
 
     Both may be numbers, nested lists or tensors. AssertionError says what differs.
     """
-    want = torch.as_tensor(want).detach().double()
+    want = torch.as_tensor(want, dtype=torch.float64).detach()
     try:
-        got = torch.as_tensor(got).detach().cpu().double()
+        got = torch.as_tensor(got, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise AssertionError(f"{what} is {show(got)}, not numbers or a tensor") from None
     assert got.shape == want.shape, (
