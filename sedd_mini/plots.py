@@ -548,9 +548,9 @@ def show_edits(names: Sequence[str], Q: Sequence, start: int) -> Figure:
     (S³, S³), entry (y, x) the rate of x → y; start: the sequence to look at.
     """
     Q, size = np.asarray(Q), round(len(names) ** (1 / 3))
-    widths = [*[1] * size, 0.12, 0.95 * size]
-    fig, axes = plt.subplots(1, size + 2, figsize=(11, 3.7), width_ratios=widths)
-    axes[size].set_axis_off()
+    fig = plt.figure(figsize=(11, 3.5))
+    left, right = fig.subfigures(1, 2, width_ratios=[2.1, 1])
+    axes = [*left.subplots(1, size), right.subplots()]
     for k, ax in enumerate(axes[:size]):
         for place in range(size**2):
             state = k * size**2 + place
@@ -610,7 +610,9 @@ def show_packing(documents: Sequence[str], length: int) -> Figure:
 
 def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) -> Figure:
     """Horizontal bars with their numbers: a row for each name, a panel for each of its values."""
-    fig, axes = plt.subplots(1, len(titles), figsize=(10, 0.55 * len(rows) + 1.2), sharey=True)
+    fig, axes = plt.subplots(
+        1, len(titles), figsize=(10, 0.55 * len(rows) + 1.2), sharey=True, sharex=True
+    )
     for k, ax in enumerate(np.atleast_1d(axes)):
         bars = ax.barh(list(rows), [row[k] for row in rows.values()], height=0.62, color=colours)
         ax.bar_label(bars, fmt="%.2f", padding=4)

@@ -175,7 +175,71 @@ def encode_word(word, merges):
     return tokens
 
 # %% [markdown]
-# ## Exercise 4. The first loss on the uniform graph
+# ## Exercise 4. A leak detector
+#
+# Runs overlap, so a position may lie in several of them; the array `seen` counts it once. Copies in which a few tokens differ remain hidden from this detector wherever the equal stretches are shorter than $n$.
+
+# %% tags=["solution"]
+def seen_share(train, test, n):
+    runs = {tuple(train[i : i + n]) for i in range(len(train) - n + 1)}
+    seen = [False] * len(test)
+    for i in range(len(test) - n + 1):
+        if tuple(test[i : i + n]) in runs:
+            seen[i : i + n] = [True] * n
+    return sum(seen) / len(test)
+
+# %% tags=["wrong"]
+# Counts runs, not positions: a copied run of n tokens would count as one.
+def seen_share(train, test, n):
+    runs = {tuple(train[i : i + n]) for i in range(len(train) - n + 1)}
+    found = [tuple(test[i : i + n]) in runs for i in range(len(test) - n + 1)]
+    return sum(found) / len(test)
+
+# %% tags=["wrong"]
+# Counts a position once for each run that it lies in.
+def seen_share(train, test, n):
+    runs = {tuple(train[i : i + n]) for i in range(len(train) - n + 1)}
+    found = [tuple(test[i : i + n]) in runs for i in range(len(test) - n + 1)]
+    return n * sum(found) / len(test)
+
+# %% tags=["wrong"]
+# The last run is never looked at.
+def seen_share(train, test, n):
+    runs = {tuple(train[i : i + n]) for i in range(len(train) - n)}
+    seen = [False] * len(test)
+    for i in range(len(test) - n):
+        if tuple(test[i : i + n]) in runs:
+            seen[i : i + n] = [True] * n
+    return sum(seen) / len(test)
+
+# %% tags=["wrong"]
+# Single tokens, whatever n is.
+def seen_share(train, test, n):
+    known = set(train)
+    return sum(token in known for token in test) / len(test)
+
+# %% tags=["wrong"]
+# Only runs that start at a multiple of n, as if both streams were cut into blocks.
+def seen_share(train, test, n):
+    runs = {tuple(train[i : i + n]) for i in range(0, len(train) - n + 1, n)}
+    seen = [False] * len(test)
+    for i in range(0, len(test) - n + 1, n):
+        if tuple(test[i : i + n]) in runs:
+            seen[i : i + n] = [True] * n
+    return sum(seen) / len(test)
+
+# %% tags=["wrong"]
+# The order of the tokens in a run is lost.
+def seen_share(train, test, n):
+    runs = {frozenset(train[i : i + n]) for i in range(len(train) - n + 1)}
+    seen = [False] * len(test)
+    for i in range(len(test) - n + 1):
+        if frozenset(test[i : i + n]) in runs:
+            seen[i : i + n] = [True] * n
+    return sum(seen) / len(test)
+
+# %% [markdown]
+# ## Exercise 5. The first loss on the uniform graph
 #
 # With $s_y = 1$ a term is $1 + K(R_y)$, which is 0 for $R_y = 1$. An unmoved token has $N - 1$ terms with $R_y = q$, a moved one a single term with $R_y = 1/q$. `expm1` keeps the digits of $1 - e^{-\bar\sigma}$ at small noise.
 #
