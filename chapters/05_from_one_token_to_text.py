@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 05. From one token to text: how can anyone compute with $50257^{1024}$ states?
 #
-# The worlds of chapters 01 to 04 were small: three words, pairs of tokens, sentences of 40 words. A text of GPT-2's size has 1024 tokens from a vocabulary of 50 257, so there are $50257^{1024}$ such texts, a number of 4815 digits.
+# The worlds of chapters 01 to 04 were small: three words, pairs of tokens, a language of 40 words. A text of GPT-2's size has 1024 tokens from a vocabulary of 50 257, so there are $50257^{1024}$ such texts, a number of 4815 digits.
 # This chapter shows why diffusion on such texts needs no approximation, and how a folder of documents becomes the rows of tokens that a network trains on.
 #
 # After this chapter you will be able to
@@ -279,7 +279,7 @@ plots.show_pieces(ax, rows)
 ax.set_title("More merges make longer tokens and shorter rows");
 
 # %% [markdown]
-# *What to see.* The same sentence after more and more merges. The last row is `bpe`, the tokeniser of the first picture: 256 bytes, the end of text, and 767 merges.
+# *What to see.* The same sentence after more and more merges. The last row is `bpe`, the tokeniser of the first picture: 256 bytes, the end of text, and 767 merges make 1024 tokens. GPT-2's tokeniser has 50 000 merges, hence its 50 257 tokens.
 #
 # Every string survives the round trip, "日本" too: its characters fall apart into bytes, tokens that cannot be shown alone. The third kind of token is the word. It suits the page's language of 40 words, but English has too many: sooner or later a word comes that is not in the list.
 
@@ -291,7 +291,7 @@ for text in (stranger, *valid_docs):
 # %% [markdown]
 # ## 4. A loss per token depends on the token
 #
-# Take the dullest model: every token is equally likely. It needs $\log_2 N$ bits a token. That is 6.6 for characters and 10 for our pieces. Are characters the better choice? No, because a piece says more than a character. We can compare **bits a character**: bits a token, divided by characters a token, on documents that the tokeniser has not seen.
+# Take the dullest model: every token is equally likely. It needs $\log_2 N$ bits a token. That is 6.6 for characters and 10 for our pieces. Are characters the better choice? No, because a piece holds more text than a character. We can compare **bits a character**: bits a token, divided by characters a token, on documents that the tokeniser has not seen.
 
 # %%
 text_size = sum(len(d) for d in valid_docs)
@@ -305,7 +305,7 @@ for name, tokenizer in (("characters", chars), ("pieces", bpe)):
 assert 2.5 < per_token < 2.7 and 3.7 < bits / per_token < 4.0
 
 # %% [markdown]
-# With pieces the dullest model needs two fifths fewer bits. Its tokens already hold some knowledge: which letters often stand together. So ask of each loss: *per what?* Per sequence, per token or per character, in nats or in bits. (The comparison is fair only if both tokenisers lose nothing, as here.)
+# With pieces the dullest model needs two fifths fewer bits. Its tokens already hold some knowledge: which letters often stand together. So ask of each loss: *per what?* Per sequence, per token or per character, in nats or in bits. (The comparison is fair only if both tokenisers lose nothing. These documents are ASCII, so even `CharTokenizer` loses nothing.)
 
 # %% [markdown]
 # ## 5. From documents to blocks
@@ -339,7 +339,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 #
 # To know whether a model has learned the language or only its training text, we keep some text for testing. The rule is: *split documents, not blocks, and keep copies together*. `split_documents` did so at the top of this chapter. It orders documents by a hash, a number that depends on the text alone, so copies always land on the same side.
 #
-# What happens if we break the rule? We need a model that learns within a second. A **6-gram model** counts how often each character follows the five before it, and falls back on fewer where those five were never seen (`KneserNey` in `ngram.py`). We train it on four texts:
+# What happens if we break the rule? We need a model that learns within a second. A **6-gram model** counts how often each character follows the five before it, and mixes in the counts for shorter contexts (`KneserNey` in `ngram.py`). We train it on four texts:
 #
 # - **clean**: no test document is in it;
 # - **clean, and more**: as much new text as in the next row, from other documents. This is the control: any gain here comes from more text, not from a leak;
@@ -494,7 +494,7 @@ assert abs(before - 10.3) < 0.6 and 8 < after < 9.3
 assert 8.3 < tables[0] < 8.8 and 5.5 < tables[1] < 6.2
 
 # %% [markdown]
-# The page runs on English without any change to its network and loss. After 80 steps it is about as good as the table of frequencies; a table of pairs is far ahead, and so is the 6-gram model of section 6 (2.3 bits a character, on other documents). Chapters 07 and 11 train for longer.
+# The page runs on English without any change to its network and loss. Its first, random guesses are a little worse than even ones. After 80 steps it is about as good as the table of frequencies; a table of pairs is far ahead, and so is the 6-gram model of section 6 (2.3 bits a character, on other documents). Chapters 07 and 11 train for longer.
 
 # %% [markdown]
 # ## What has changed on the page
@@ -1020,11 +1020,11 @@ ours = uniform_loss(log_score, q_of(sigma, N), x, x0)
 assert torch.allclose(ours, UniformGraph(N).score_entropy(log_score, sigma, x, x0))
 
 # %% [markdown]
-# ### Float32: what does the public formula get wrong, and whom does it harm?
+# ### Float32: what does the public formula get wrong, and what does that harm?
 #
 # Public code for the uniform graph often writes the same $q$ as $1 - N / \big((e^{\bar\sigma} - 1) + N\big)$. On paper the two are equal. In float32, the format in which networks compute, this one loses its digits when $\bar\sigma$ is small. What we shall find:
 #
-# - **Harmed: the value of the loss.** At $N = 50\,257$ it is wrong at small noise, for a moved token by a factor of 20 at $\bar\sigma = 1.8 \cdot 10^{-4}$; at most other $N$ it becomes infinite or NaN ("not a number").
+# - **Harmed: the value of the loss.** At $N = 50\,257$ it is wrong at small noise. The constant part of a moved token's loss, for example, is 20 times too small at $\bar\sigma = 1.8 \cdot 10^{-4}$. At most other $N$ the loss becomes infinite or NaN ("not a number").
 # - **Hardly harmed: the mean of the loss over all noise levels** at 50 257 (by 0.012 nats a token), and **the gradient**, which stays finite with an error that is tiny in absolute terms.
 #
 # So training can go well while the loss that is printed, or a bound computed from it, cannot be trusted. Here is the formula with $N$ as a Python integer, as it usually is:
@@ -1038,7 +1038,7 @@ def moved_constant(q, N):  # the part of a moved token's loss that has no score 
     return ((1 / q) * ((1 / q).log() - 1) - (N - 2)) / N
 
 # %%
-print("σ̄         q: exact     public      cost of a move: exact     public")
+print("σ̄         q: exact     public   constant of a move: exact     public")
 for level in (1.8e-4, 1e-3, 3.9e-3, 1e-2, 0.1):
     narrow, wide = torch.tensor(level), torch.tensor(level).double()
     q, exact = q_public(narrow, N), q_of(wide, N)
@@ -1061,7 +1061,7 @@ for ax, of in zip(axes, (lambda q: q, lambda q: moved_constant(q, N))):
 axes[0].set_title("q")
 axes[0].text(1.3e-4, 8e-8, "public formula, float32", color=plots.ORANGE)
 axes[0].text(4e-4, 4e-9, "exact", color=plots.BLUE)
-axes[1].set_title("what a moved token costs, in nats")
+axes[1].set_title("constant part of a moved token's loss, nats")
 axes[1].text(1.3e-4, 2.3e3, "public formula, float32", color=plots.ORANGE)
 axes[1].text(3e-4, 1e5, "exact", color=plots.BLUE)
 fig.suptitle("N = 50 257: below σ̄ = 0.006 the public q does not move", x=0.01, ha="left");
@@ -1077,6 +1077,7 @@ costs = [moved_constant(q_public(torch.tensor(s), N), N).item() for s in (1.8e-4
 exact = [moved_constant(q_of(torch.tensor(s).double(), N), N).item() for s in (1.8e-4, 3.9e-3)]
 assert all(abs(c - 5219) < 1 for c in costs) and abs(exact[0] - 102_475) < 1
 assert abs(exact[1] - 3932) < 1
+assert 36 < moved_constant(q_of(torch.tensor(1e-4).double(), N), N) / 5219 < 37
 double = torch.logspace(-3, 0, 50, dtype=torch.float64)
 assert torch.allclose(q_public(double, N), q_of(double, N), rtol=1e-6)  # float64: no difference
 
