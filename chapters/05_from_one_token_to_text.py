@@ -673,7 +673,8 @@ with exercise("4"):
         (8, 8, "a copied run of exactly n tokens"), (7, 0, "a copy shorter than n"),
         (100, 100, "a long copy: count positions, each once"),
     ):  # fmt: skip
-        for place, where in ((0, "at the start"), (150, "in the middle"), (400 - size, "at the end")):
+        ends = ((0, "at the start"), (150, "in the middle"), (400 - size, "at the end"))
+        for place, where in ends:
             planted = [*new[:place], *old[-size:], *new[place + size :]]
             found = seen_share(old, planted, 8) * 400
             assert abs(found - seen) < 1e-6, f"{what}, {where}: {found:g} of 400, not {seen}"
@@ -731,7 +732,8 @@ with exercise("5"):
             loss = oracle.score_entropy(torch.zeros(N, N), sigma, x, x0)
             right = (oracle.transition_probs(x0[:1], sigma)[0] * loss).sum().item()
             found = float(first_loss(sigma, N))
-            hint = f"N = {N}, σ̄ = {sigma}: {found:.4g} is {found / right:.3g} times the right value"
+            side = "large" if found > right else "small"
+            hint = f"N = {N}, σ̄ = {sigma}: too {side}; are both cases in, each times its chance?"
             assert math.isclose(found, right, rel_tol=1e-6), hint
     for N, sigma in ((300, 0.02), (50_257, 1.0), (50_257, 1e-10)):
         graph, sigma, x0 = UniformGraph(N), torch.tensor(sigma).double(), torch.tensor([0, 0])
@@ -776,10 +778,11 @@ def row_length(cut):  # tokens for a thousand characters
 larger = [BPETokenizer.train(train_docs, vocab_size=size) for size in (2048, 4096)]
 for cut in (*cuts.values(), *larger):
     size, row = cut.vocab_size, row_length(cut)
-    print(f"N = {size:4}: a row of {row:4.0f} tokens, an output of {row * size / 1000:4.0f} thousand")
+    output = row * size / 1000
+    print(f"N = {size:4}: a row of {row:4.0f} tokens, an output of {output:4.0f} thousand")
 
 # %% [markdown]
-# Of these six, $N = 300$ has the smallest output, and $N = 4096$ the shortest row. Attention compares all pairs of tokens in a row, so it gains from short rows; the output layer gains from a small output. We take 1024, between the two.
+# Of these six, $N = 300$ has the smallest output, and $N = 4096$ the shortest row. Attention compares all pairs of tokens in a row, so short rows make it cheaper; a small output makes the last layer cheaper. We take 1024, between the two.
 #
 # ### Tokenisers: does one that saw the test text leak?
 #
@@ -845,7 +848,7 @@ assert sorted(orders[0]) == sorted(orders[1]) == list(range(M)) and orders[0] !=
 # %% [markdown]
 # ### The split: does it depend on the order of the documents?
 #
-# It does not: `split_documents` has two more properties than section 6 named. The result does not depend on the order of the documents, and a copy lands on the side of its original even if every second document is there twice.
+# It does not. And a copy lands on the side of its original, also if every second document is there twice. Both are checked here.
 
 # %% tags=["hide-cell"]
 assert not set(train_docs) & set(valid_docs)
@@ -1090,7 +1093,8 @@ def reciprocal_q(sigma, N):  # what PyTorch computes for a Python integer N, for
 
 
 near, every = torch.arange(50_000.0, 51_000), torch.arange(2.0, 100_001)
-print(f"σ̄ = 1e-3: q = 0 for {(reciprocal_q(1e-3, near) == 0).double().mean():.0%} of N near 50 500")
+broken = (reciprocal_q(1e-3, near) == 0).double().mean()
+print(f"σ̄ = 1e-03: q = 0 for {broken:6.1%} of all N from 50 000 to 51 000")
 for level in (1e-5, 1e-4, 1e-3, 1e-2):
     broken = (reciprocal_q(level, every) == 0).double().mean()
     print(f"σ̄ = {level:5.0e}: q = 0 for {broken:6.1%} of all N up to 100 000")
@@ -1139,7 +1143,8 @@ from sedd_mini import GeometricNoise
 
 assert abs(parts[0] - 0.0121) < 5e-4 and 0.12 < parts[1] < 0.15 and abs(parts[2]) < 1e-6
 assert abs(GeometricNoise().total(torch.tensor(0.0)) - 1e-4) < 1e-9
-share = (q_public(GeometricNoise().total(torch.linspace(0, 1, 10_001)), N) == 2**-24).double().mean()
+sigma = GeometricNoise().total(torch.linspace(0, 1, 10_001))
+share = (q_public(sigma, N) == 2**-24).double().mean()
 assert 0.32 < share < 0.35
 wrong_jumps = (width * (q - exact).abs())[middle < 0.0058].sum()
 assert wrong_jumps < 1e-9
@@ -1216,7 +1221,8 @@ for (name, error), colour in zip(errors.items(), plots.COLOURS):
 ax.axhline(1, color="#888888", lw=1)
 ax.text(3, 1.3, "above: no digit is right", color="#555555", ha="right", va="bottom")
 ax.set(xlabel=r"distance from the optimum, $\delta=\log s-\log r$")
-ax.set(ylabel="relative error in float32", title="Only the series keeps its digits near the optimum");
+ax.set(ylabel="relative error in float32")
+ax.set_title("Only the series keeps its digits near the optimum");
 
 # %% [markdown]
 # *What to see.* The plain formula (blue) loses two digits each time $\delta$ shrinks by ten, and below $3 \cdot 10^{-4}$ none of its digits is right (the dots on the line came out as exactly 0). With `expm1` (orange) it loses one. The last form (green) has five correct digits or more everywhere.
