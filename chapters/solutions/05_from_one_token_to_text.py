@@ -307,6 +307,19 @@ def first_loss(sigma, N):
     return (1 - moved) * at_unmoved + moved * at_moved
 
 # %% tags=["wrong"]
+# 1 - exp(-σ̄) for the share that is replaced: at 1e-15 few of its digits are left.
+import math
+
+
+def first_loss(sigma, N):
+    replaced = -math.expm1(-sigma)
+    q = replaced / (replaced + N * math.exp(-sigma))
+    moved = (1 - math.exp(-sigma)) * (1 - 1 / N)
+    at_unmoved = (N - 1) / N * (1 + q * (math.log(q) - 1))
+    at_moved = (1 + (-math.log(q) - 1) / q) / N
+    return (1 - moved) * at_unmoved + moved * at_moved
+
+# %% tags=["wrong"]
 # 1 - exp(-σ̄) loses digits at small noise.
 import math
 
