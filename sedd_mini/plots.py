@@ -615,7 +615,8 @@ def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) 
     )
     for k, ax in enumerate(np.atleast_1d(axes)):
         bars = ax.barh(list(rows), [row[k] for row in rows.values()], height=0.62, color=colours)
-        ax.bar_label(bars, fmt="%.2f", padding=4)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
+        ax.bar_label(bars, fmt="%.2f", padding=5, bbox=white)
         ax.set_title(titles[k], fontsize=11)
         ax.margins(x=0.15)
         ax.grid(axis="y", visible=False)

@@ -177,7 +177,7 @@ def encode_word(word, merges):
 # %% [markdown]
 # ## Exercise 4. A leak detector
 #
-# Runs overlap, so a position may lie in several of them; the array `seen` counts it once. Copies in which a few tokens differ remain hidden from this detector wherever the equal stretches are shorter than $n$.
+# Runs overlap, so a position may lie in several of them; the array `seen` counts it once. Copies in which a few tokens differ remain hidden from this detector wherever the equal stretches are shorter than $n$. The library's version is `copies.seen_share`: it counts runs (of 13 tokens) instead of positions, and compares hashes, which large corpora need.
 
 # %% tags=["solution"]
 def seen_share(train, test, n):
@@ -235,6 +235,16 @@ def seen_share(train, test, n):
     seen = [False] * len(test)
     for i in range(len(test) - n + 1):
         if frozenset(test[i : i + n]) in runs:
+            seen[i : i + n] = [True] * n
+    return sum(seen) / len(test)
+
+# %% tags=["wrong"]
+# Searches in text, where 1 2 lies inside 11 23.
+def seen_share(train, test, n):
+    text = " ".join(map(str, train))
+    seen = [False] * len(test)
+    for i in range(len(test) - n + 1):
+        if " ".join(map(str, test[i : i + n])) in text:
             seen[i : i + n] = [True] * n
     return sum(seen) / len(test)
 
