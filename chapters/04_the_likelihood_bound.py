@@ -15,8 +15,8 @@
 # %% [markdown]
 # # 04. The likelihood bound: may a loss be compared with the truth?
 #
-# Chapter 03 trained one network on MASK noise and one on uniform noise. Their losses were 2.74 and 3.18 bits a word, and we set them beside the truth, 2.38 bits, which is a log-probability.
-# This chapter shows that the comparison is fair: with two small pieces added, the loss is an upper bound on $-\log p$ of the text under the model, for any noise.
+# Chapter 03 trained one network on MASK noise and one on uniform noise. We set their losses, 2.74 and 3.18 bits a word, beside the truth of 2.38 bits, which is a log-probability.
+# This chapter shows why that is fair: with two small pieces added, the loss is an upper bound on $-\log p$ of the text under the model, for any noise.
 #
 # After this chapter you will be able to
 #
@@ -24,7 +24,7 @@
 # - derive the **likelihood bound**, say what its gap is, and when it is zero;
 # - estimate the bound of a network with an error bar, and name the pieces that are easily left out.
 #
-# *You need* chapters 01 to 03. *Running time:* about 70 seconds on two CPU cores.
+# *You need* chapters 01 to 03. *Running time:* about a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -43,7 +43,7 @@
 # %% [markdown]
 # ## A picture first
 #
-# Two machines each switch on a lamp once, after a random wait: machine A at rate 2 a second, machine B at rate 0.5. You watch one of them for two seconds and do not know which.
+# Two machines each switch on a lamp once, after a random wait: machine A at rate 2 a second, machine B at rate 0.5. You watch one of them for two seconds, without knowing which.
 # Your **evidence** for A is $\log\,(P_A/P_B)$, where $P_A$ and $P_B$ are the probabilities of what you have seen so far under A and under B. It falls while the lamp is dark, since B is the slow machine, and rises when the lamp comes on.
 #
 # *Predict:* you watch machine A on thirty evenings. On how many does the evidence end below zero, against A? Then run the next cell.
@@ -76,12 +76,12 @@ def evidence_at(clock, lit):
 fig = plots.show_two_lamps((lam, mu), T, evenings(lam, 30, seed=1), evidence_at)
 
 # %% [markdown]
-# *What to see.* Each line is one evening with machine A. If the lamp comes on late, the evidence ends below zero and points to B. Its average over evenings is positive: it is a divergence between two laws of paths, and so is the likelihood bound, as we shall see.
+# *What to see.* Each line is one evening with machine A. If the lamp comes on late, the evidence ends below zero and points to B. Its average over many evenings is a divergence between two laws of paths, and the likelihood bound will be such a divergence.
 
 # %% [markdown]
 # ## 1. One jump
 #
-# Machine A stays dark for a time $s$ with probability $e^{-\lambda s}$ (chapter 01), and comes on within the next short $ds$ with probability $\lambda\,ds$. So the path "on at $s$" has probability $\lambda e^{-\lambda s}ds$ under A, and $\mu e^{-\mu s}ds$ under B. The evidence is the logarithm of the quotient:
+# Machine A stays dark for a time $s$ with probability $e^{-\lambda s}$ (chapter 01), and comes on within the next short $ds$ with probability $\lambda\,ds$. So "on at $s$" has probability $\lambda e^{-\lambda s}ds$ under A, and $\mu e^{-\mu s}ds$ under B. The evidence is
 #
 # $$\log\frac{\lambda e^{-\lambda s}}{\mu e^{-\mu s}} = \underbrace{\log\frac\lambda\mu}_{\text{at the jump}} - \underbrace{(\lambda-\mu)\,s}_{\text{while waiting}} .$$
 #
@@ -108,7 +108,7 @@ print(f"KL(A‖B) by simulation: {sample.mean():.3f} ± {error:.3f} nats")
 #
 # This is **score entropy** of one ratio (chapter 03), with $\lambda$ in the place of the true ratio and $\mu$ in that of the estimate. There it was the Bregman divergence of $F(u) = u\log u$, one convex function among many. Here no function was chosen: the logarithm comes from the jump, and $\mu - \lambda$ from the wait.
 #
-# A moment counts if the lamp is still dark, with probability $e^{-\lambda t}$. We add up the moments:
+# A moment counts only if the lamp is still dark, which has probability $e^{-\lambda t}$. We add up the moments:
 #
 # $$\mathrm{KL}(A\|B) = \int_0^T e^{-\lambda t}\, D(\lambda,\mu)\, dt .$$
 
@@ -130,6 +130,10 @@ assert torch.allclose(D(some, other), score_entropy_terms(other.log(), some))
 assert D(some, other).min() >= 0 and D(some, other)[2] == 0
 assert abs(sample.mean() - by_moments) < 4 * error  # a false alarm in 16 000
 assert abs(by_moments - (1 - math.exp(-lam * T)) / lam * D(*rates)) < 1e-6
+density, dark_all_along = lam * torch.exp(-lam * t), math.exp(-lam * T)  # all paths of A
+assert abs(density.mean() * T + dark_all_along - 1) < 1e-6
+by_paths = (density * evidence(t)).mean() * T - dark_all_along * (lam - mu) * T
+assert abs(by_paths - by_moments) < 1e-6
 
 # %% [markdown]
 # ## 2. Any chain
@@ -138,7 +142,7 @@ assert abs(by_moments - (1 - math.exp(-lam * T)) / lam * D(*rates)) < 1e-6
 #
 # $$\mathrm{KL}(A\|B) = \mathrm{KL}(\text{starts}) + \int_0^T \sum_x p_t(x) \sum_{y\ne x} D\big(A_t(y,x),\, B_t(y,x)\big)\, dt .$$
 #
-# The first term is there if the chains start from different laws. The index $t$ allows rates that change with time: the argument looked at one moment only. Here is the sum for constant rates. It gives the lamp's number again, and that of two chains with three states:
+# The first term is the divergence of the laws of the starts. The index $t$ allows rates that change with time, since the argument looked at one moment only. In code, for constant rates and equal starts:
 
 # %%
 def path_kl(A, B, p0, T, n=400):
@@ -158,7 +162,7 @@ print(f"the lamps {path_kl(lamp_A, lamp_B, dark, T):.3f} nats")
 print(f"three states {path_kl(three_A, three_B, first, T):.3f} nats")
 
 # %% [markdown]
-# The laboratory checks the formula on more cases, and exercise 2 on simulated paths.
+# The lamp's number comes out again. The laboratory checks changing rates and three states.
 
 # %% [markdown]
 # ## 3. From paths to their ends
@@ -198,29 +202,29 @@ assert abs(ends + way - by_moments) < 1e-6 and (of_ends <= of_paths).all()
 assert abs(path_kl(lamp_A, lamp_B, dark, T) - by_moments) < 1e-5
 
 # %% [markdown]
-# *What to see.* After eight seconds both lamps are almost surely on, so the end tells nothing, while the path still tells when it came on. The grey gap is the last part of the equation. It will be the gap of the likelihood bound.
+# *What to see.* After eight seconds both lamps are almost surely on, so the end tells nearly nothing. The path still tells when the lamp came on. The grey gap is the last part of the equation, and will be the gap of the likelihood bound.
 
 # %% [markdown]
 # ## 4. The bound
 #
-# Fix one text $x_0$ and take two laws of paths. Both run from the largest noise, $\bar\sigma(1)$, down to none.
+# Fix one text $x_0$ and take two laws of paths. Their clock is $\bar\sigma$, running from $\bar\sigma(1)$, the largest noise, down to 0.
 #
 # - **Law A, the truth about $x_0$:** add noise to $x_0$, and watch the film backwards. The data is this one $x_0$, so by chapter 01 the reverse jumps have the rates $Q(x, y)\,R_y$ with $R_y = p(y|x_0)/p(x|x_0)$. The paths start from $x_0$ with all its noise, a draw of $p_{T|0}(\cdot|x_0)$, and all end at $x_0$.
 # - **Law B, the model:** the paths start from a draw of a fixed law $p_{\text{base}}$ and jump at the rates $Q(x, y)\,s_\theta(x)_y$. The probability that a path ends at $x$ is called $p_\theta(x)$.
 #
-# Insert the two into section 3. *Ends:* A ends at $x_0$ with probability 1, so the divergence is $1\cdot\log\frac{1}{p_\theta(x_0)}$. *Paths:* section 2 gives the divergence. Both rates contain $Q(x, y)$, and $D(Qa, Qb) = Q\,D(a, b)$. So
+# Insert the two into section 3. *Ends:* A ends at $x_0$ with probability 1, so the divergence is $1\cdot\log\frac{1}{p_\theta(x_0)}$. *Paths:* section 2 gives an integral, and the starts give the prior term. Both rates contain $Q(x, y)$, and $D(Qa, Qb) = Q\,D(a, b)$. So
 #
 # $$\boxed{\;-\log p_\theta(x_0) \;\le\; \underbrace{\int_0^{\bar\sigma(1)} \mathbb E_{x|x_0} \sum_{y\ne x} Q(x,y)\, D\big(R_y,\, s_\theta(x)_y\big)\, d\bar\sigma}_{L_{DWDSE}(x_0)} + \underbrace{\mathrm{KL}\big(p_{T|0}(\cdot|x_0)\,\|\,p_{\text{base}}\big)}_{\text{prior term}}\;}$$
 #
 # The integral is chapter 03's DWDSE of one text: $d\bar\sigma = \sigma(t)\,dt$. Three choices of chapter 03 are now settled: the function $F(u) = u\log u$, the weight $Q(x, y)$ of a jump, and the factor $\sigma(t)$. Other choices share the minimiser, but their values are not this bound (section 6 has a control).
-# The negative of the right side is the **evidence lower bound** (ELBO), as in a variational autoencoder: the path is the hidden variable, and law A is the encoder.
+# The negative of the right side is an **evidence lower bound** (ELBO), as in a variational autoencoder. The path is the hidden variable and law A the encoder.
 
 # %% [markdown]
 # ## 5. One hidden word, by hand
 #
 # Take one word, *cat*, and the page's MASK noise: the word is hidden at time $t$ with probability $t$. Watch backwards. A word hidden at $t$ is still hidden at $t - dt$ with probability $(t - dt)/t$, so it **reappears at rate $1/t$**. This is the $1/t$ of the page. Law A jumps from MASK to *cat* at this rate.
 #
-# The model guesses *cat, dog, owl* with probabilities $\pi$, and its scores are too large by a factor $Z$: it jumps to $y$ at rate $Z\pi_y/t$. By chapter 03 score entropy charges a price for $Z \ne 1$. What for?
+# The model guesses *cat, dog, owl* with probabilities $\pi$, and its scores are too large by a factor $Z$: it jumps to $y$ at rate $Z\pi_y/t$. By chapter 03 score entropy charges a price for $Z \ne 1$.
 
 # %% tags=["hide-input"]
 #| alt: Left, two state diagrams. Law A has one arrow from MASK to cat at rate 1/t. Law B has arrows
@@ -229,7 +233,7 @@ assert abs(path_kl(lamp_A, lamp_B, dark, T) - by_moments) < 1e-5
 plots.show_one_hidden_word((0.7, 0.2, 0.1), Z=2.0);
 
 # %% [markdown]
-# *What to see.* Time runs from 1 to 0, to the right. Under A the time of reappearing is spread evenly over 0 to 1. With $Z = 2$ the model jumps twice as fast, so the word tends to reappear too early.
+# *What to see.* Time runs from 1 to 0. Under A the time of reappearing is spread evenly. With $Z = 2$ the model jumps twice as fast, so the word tends to reappear too early.
 #
 # While the word is hidden, each possible jump brings evidence. For *dog* and *owl*, which A never jumps to, it is $D(0, b) = b$:
 #
@@ -237,7 +241,7 @@ plots.show_one_hidden_word((0.7, 0.2, 0.1), Z=2.0);
 #
 # The word is hidden with probability $t$, which cancels $1/t$. So the integral over $t$ from 0 to 1 is $-\log\pi_{x_0} + (Z - 1 - \log Z)$. For $Z = 1$ this is **the page's cross-entropy**. There is no prior term, since both laws start at MASK.
 #
-# What is $p_\theta(\textit{cat})$? The model leaves MASK sooner or later, and goes to *cat* with probability $\pi_{x_0}$, **whatever $Z$ is**. So the price of $Z$ is the gap of the bound. By section 3 it should be the divergence of the ways. Here the way is the time in the picture, with density 1 under A and $Z t^{Z-1}$ under B.
+# What is $p_\theta(\textit{cat})$? The model leaves MASK sooner or later, and goes to *cat* with probability $\pi_{x_0}$, **whatever $Z > 0$ is**. So the price of $Z$ is the gap of the bound. By section 3 it should be the divergence of the ways, here of the times in the picture, with densities 1 under A and $Z t^{Z-1}$ under B.
 
 # %% tags=["nbval-check-output"]
 pi, Z = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64), 2.0
@@ -269,7 +273,7 @@ assert abs(one_word.reverse_marginal(too_fast, 25.0, late)[0] - pi[0]) < 1e-3
 # %% [markdown]
 # ## 6. Exact ratios: an equality
 #
-# Now more than one word. Our world is two rings on 8 × 8 pairs of tokens: 64 short texts, so the oracle can sum over everything. We insert the **exact ratios** $s_y = p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$, and start from $p_{\text{base}} = p_T$, the data with all its noise. `Chain.bound` is the right side of the box for every $x_0$ (the laboratory writes it with three loops). It integrates numerically, with levels and weights from `log_quadrature`.
+# Now two words: a world of 8 × 8 pairs, with the probability on two rings. These are 64 texts, so the oracle can sum over everything. We insert the **exact ratios** $s_y = p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$ and start from $p_{\text{base}} = p_T$, the data with all its noise. `Chain.bound` is the right side of the box for every $x_0$ (written with three loops in the laboratory). `log_quadrature` gives levels and weights for its integral.
 
 # %%
 from sedd_mini import GeometricNoise, LogLinearNoise
@@ -280,20 +284,21 @@ p0 = two_token_world("rings", N, floor=0.1)  # (8, 8)
 graphs = {"MASK": AbsorbingGraph(N), "uniform": UniformGraph(N)}
 noises = {"MASK": LogLinearNoise(), "uniform": GeometricNoise()}
 chains = {name: Chain(graph, p0) for name, graph in graphs.items()}
-most = {name: noise.total(torch.tensor(1.0).double()).item() for name, noise in noises.items()}
+last = torch.tensor(1.0).double()  # t = 1
+sigma_max = {name: noise.total(last).item() for name, noise in noises.items()}
 
 # %% tags=["nbval-check-output"]
 for name, chain in chains.items():
-    log_p_T = chain.marginal(most[name]).log()
-    difference = chain.bound(chain.log_score, most[name], log_base=log_p_T) + p0.log()
+    log_p_T = chain.marginal(sigma_max[name]).log()
+    difference = chain.bound(chain.log_score, sigma_max[name], log_base=log_p_T) + p0.log()
     print(f"{name:8} largest |bound + log p0| of 64 texts: {difference.abs().max():.6f} nats")
 
 # %% [markdown]
-# The bound is $-\log p_0(x_0)$ **for every single text**. Section 3 says why: with exact ratios law B is the film, backwards, of all the data being noised. Its paths that end at $x_0$ are the paths of $x_0$ being noised, which is law A. So the way, given the end, has the same law, and the gap is 0.
+# The bound is $-\log p_0(x_0)$ **for every single text**. Section 3 says why. With exact ratios, law B is the reverse of all the data being noised, and its paths that end at $x_0$ are those of law A. So the ways, given the end, have the same law, and the gap is 0.
 #
 # The loss is *not* zero here. $R_y$ depends on $x_0$, which no network sees. On average over the data the smallest possible $L_{DWDSE}$ is the conditional entropy $H(x_0|x_T)$. The prior term with $p_{\text{base}} = p_T$ adds the mutual information of $x_0$ and $x_T$. The sum is the entropy $H(x_0)$.
 #
-# Now the control. We change one of the settled choices at a time and keep the exact ratios:
+# Now the control, for MASK noise. We change $F$, or leave out $\sigma(t)$, and keep the exact ratios:
 
 # %%
 from sedd_mini.losses import conditional_ratio, denoising_score_entropy, weighted_sum
@@ -308,7 +313,7 @@ def other_F(alpha):  # the Bregman divergence of u^α / (α(α - 1)), chapter 03
     return loss
 
 
-def without_rate(model, graph, x, sigma, x0=None, ratio=None):  # dt in the place of dσ̄: MASK noise
+def without_rate(model, graph, x, sigma, x0=None, ratio=None):  # ∫ dt, with dt = e^-σ̄ dσ̄ here
     return denoising_score_entropy(model, graph, x, sigma, x0) * torch.exp(-sigma)
 
 # %% tags=["nbval-check-output"]
@@ -318,7 +323,7 @@ def over_all_noise(loss, chain, top):
 
 
 entropy = -(p0 * p0.log()).sum().item()
-chain, top = chains["MASK"], most["MASK"]
+chain, top = chains["MASK"], sigma_max["MASK"]
 prior = (p0 * chain.prior_kl(top, chain.marginal(top).log())).sum().item()
 choices = {
     "u log u": denoising_score_entropy, "u^0.5": other_F(0.5), "u^1.5": other_F(1.5),
@@ -331,25 +336,25 @@ for name, value in found.items():
 
 # %% tags=["hide-cell"]
 for name, chain in chains.items():
-    log_p_T = chain.marginal(most[name]).log()
-    difference = chain.bound(chain.log_score, most[name], log_base=log_p_T) + p0.log()
+    log_p_T = chain.marginal(sigma_max[name]).log()
+    difference = chain.bound(chain.log_score, sigma_max[name], log_base=log_p_T) + p0.log()
     assert difference.abs().max() < 1e-6
-    x_T = torch.einsum("xa,yb,ab->abxy", *[chain.kernel(most[name])[:, :N]] * 2, p0)
+    x_T = torch.einsum("xa,yb,ab->abxy", *[chain.kernel(sigma_max[name])[:, :N]] * 2, p0)
     unknown = (log_p_T.exp() * log_p_T).sum() - torch.xlogy(x_T, x_T).sum()  # H(x0 | x_T)
-    told = (p0 * chain.prior_kl(most[name], log_p_T)).sum()
+    told = (p0 * chain.prior_kl(sigma_max[name], log_p_T)).sum()
     assert abs(unknown + told - entropy) < 1e-9
-    integral = over_all_noise(denoising_score_entropy, chain, most[name])
+    integral = over_all_noise(denoising_score_entropy, chain, sigma_max[name])
     assert abs(integral - unknown) < 1e-5
 others = [value for name, value in found.items() if name != "u log u"]
 assert abs(found["u log u"] - entropy) < 1e-5 and min(abs(v - entropy) for v in others) > 0.5
 
 # %% [markdown]
-# Only the settled choices give the entropy. Two of the others lie below it, so they are no upper bound. They may train a network, but their values do not say how probable a text is.
+# Only the settled choices give the entropy. Two of the others lie below it, so they are no upper bound.
 
 # %% [markdown]
 # ## 7. A trained network: a bound
 #
-# A network's ratios are not exact. We train `PairNet` of chapter 02 for 400 steps on each noise, too few on purpose. For MASK noise the network gives $\log\pi$, and we subtract the known $\log(e^{\bar\sigma} - 1)$, as in chapter 03.
+# A network's ratios are not exact. We train `PairNet` of chapter 02 for 400 steps on each noise, too few on purpose. For MASK noise we subtract the known $\log(e^{\bar\sigma} - 1)$ from the network's output, as in chapter 03.
 
 # %%
 from sedd_mini.losses import diffusion_weighted
@@ -371,7 +376,7 @@ def train(name, dress):
 models = {"MASK": train("MASK", with_known_factor), "uniform": train("uniform", lambda net: net)}
 
 # %% [markdown]
-# In a world this small $p_\theta(x_0)$ can be computed. `Chain.reverse_marginal` starts with all of $p_{\text{base}}$ and solves the master equation of the model's own reverse chain, down to $\bar\sigma \approx 0$.
+# In a world this small $p_\theta(x_0)$ can be computed: `Chain.reverse_marginal` solves the master equation of the model's own reverse chain, from $p_{\text{base}}$ down to $\bar\sigma \approx 0$.
 #
 # *Predict:* the bound lies above the entropy for two reasons, the errors of the network and the gap. Which part is larger? Then run the next cells.
 
@@ -379,7 +384,7 @@ models = {"MASK": train("MASK", with_known_factor), "uniform": train("uniform", 
 @torch.no_grad()
 def exact_nll(name, model, steps=300):
     """-log p_θ(x0) for every x0, (N, N)"""
-    chain, top = chains[name], most[name]
+    chain, top = chains[name], sigma_max[name]
     token = chain.graph.limit_log_prob(torch.arange(chain.num_states), top)  # (S,): log p_base
     p_base = token[chain.states].sum(-1).exp()
     return -chain.reverse_marginal(model, top, p_base, steps=steps)[:N, :N].log()
@@ -387,7 +392,7 @@ def exact_nll(name, model, steps=300):
 
 exact = {name: exact_nll(name, model) for name, model in models.items()}
 with torch.no_grad():
-    bounds = {name: chain.bound(models[name], most[name]) for name, chain in chains.items()}
+    bounds = {name: chain.bound(models[name], sigma_max[name]) for name, chain in chains.items()}
 
 # %% tags=["hide-input"]
 #| alt: Two panels of 64 dots, the gap between bound and exact value against the exact value. All
@@ -415,7 +420,7 @@ for name in chains:
     assert entropy < means[0] < means[1] < entropy + 0.15
 
 # %% [markdown]
-# *What to see.* A dot is one text, likely ones to the left. No dot lies below zero. From entropy to exact is $\mathrm{KL}(p_0\|p_\theta)$, the error of the network; from exact to bound is the mean gap. For MASK noise the error is the larger part, and for uniform noise the gap. For real text only their sum can be seen. (The laboratory computes gaps independently, as divergences of ways.)
+# *What to see.* A dot is one text, likely ones to the left. No dot lies below zero. From entropy to exact is $\mathrm{KL}(p_0\|p_\theta)$, the error of the network; from exact to bound is the mean gap. For MASK noise the error is the larger part, and for uniform noise the gap. The laboratory computes the gaps of two texts independently, as divergences of ways.
 
 # %% [markdown]
 # ## 8. Two pieces that are easily left out
@@ -425,7 +430,7 @@ for name in chains:
 
 # %% tags=["nbval-check-output"]
 large = AbsorbingGraph(50_257)
-top = LogLinearNoise().total(torch.tensor(1.0).double())
+top = LogLinearNoise().total(last)
 start = large.transition_probs(torch.tensor(17), top)  # (50258,): p(x_T | x0 = 17)
 for name, level in (("all MASK", math.inf), ("with δ/N", top.item())):
     log_base = large.limit_log_prob(torch.arange(50_258), level)
@@ -433,7 +438,7 @@ for name, level in (("all MASK", math.inf), ("with δ/N", top.item())):
     print(f"p_base {name}: {a_word:.4f} nats a word, {1024 * a_word:.1f} for 1024 words")
 
 # %% [markdown]
-# These are eleven nats for 1 024 words of GPT-2's vocabulary. The net cost is smaller, because the integral stops at $\bar\sigma(1)$: it is $\delta\,(L\log N - \sum_i \text{surprise}_i)$, with the surprise of each word when all are hidden. For a text of rare words it is negative (laboratory).
+# These are eleven nats for 1 024 words of GPT-2's vocabulary. The net cost is smaller, as the integral stops at $\bar\sigma(1)$: it is $\delta\,(L\log N - \sum_i \text{surprise}_i)$, with the surprise of each word when all are hidden. For rare words it is negative (laboratory).
 #
 # **The low end of the integral.** Training draws $t$ from $[0.001, 1]$, and geometric noise begins at $\bar\sigma = \sigma_{\min}$, not at 0. A number that lacks a piece of the integral may lie below the truth:
 
@@ -448,8 +453,8 @@ begin = {name: noise.total(torch.tensor(1e-3).double()).item() for name, noise i
 missing = {}
 for name, chain in chains.items():
     missing[name] = piece(chain, chain.log_score, 1e-12, begin[name])
-    rest = piece(chain, chain.log_score, begin[name], most[name], 200)
-    rest = rest + chain.prior_kl(most[name], chain.marginal(most[name]).log())
+    rest = piece(chain, chain.log_score, begin[name], sigma_max[name], 200)
+    rest = rest + chain.prior_kl(sigma_max[name], chain.marginal(sigma_max[name]).log())
     below = (rest < -p0.log()).sum()
     print(f"{name:8} without σ̄ < {begin[name]:.1e}: {below} of 64 texts below the truth")
 
@@ -472,17 +477,17 @@ axes[0].set_ylabel("nats per factor e of noise");
 
 # %% tags=["hide-cell"]
 for name, chain in chains.items():
-    prior = chain.prior_kl(most[name], chain.marginal(most[name]).log())
-    rest = piece(chain, chain.log_score, begin[name], most[name], 200)
+    prior = chain.prior_kl(sigma_max[name], chain.marginal(sigma_max[name]).log())
+    rest = piece(chain, chain.log_score, begin[name], sigma_max[name], 200)
     assert torch.allclose(rest + missing[name] + prior, -p0.log(), atol=1e-6)
     assert (rest + prior < -p0.log()).all()
 assert abs(a_word - large.prior_kl(top)) < 1e-9
 assert UniformGraph(50_257).prior_kl(torch.tensor(20.0).double()) < 1e-12
 
 # %% [markdown]
-# *What to see.* The area under each curve is the integral of section 6, about 3.55 nats. The grey piece holds two to three thousandths of a nat. Tiny as it is, without it the number is below the truth for all 128 texts.
+# *What to see.* The height is the integrand times $\bar\sigma$, so that equal areas are equal nats on this axis. The whole area is the integral of section 6, about 3.55 nats, and the grey piece two to three thousandths of a nat.
 #
-# The page's `clamp` does not leave the low times out. It moves them to 0.001. With the exact ratios of this world the result is a little too high for MASK noise, and a little too low for uniform noise (laboratory).
+# The page's `clamp` moves low times to 0.001 instead. With the exact ratios of this world the result is a little too high for MASK noise, and a little too low for uniform noise (laboratory).
 
 # %% [markdown]
 # ## 9. Drawing the integral
@@ -508,7 +513,7 @@ print(f"16 384 naive draws: {values.mean():.3f} ± {naive_error:.3f}; exact boun
 print(f"standard deviation of one draw {values.std():.1f}, largest {values.max():.0f} nats")
 
 # %% [markdown]
-# The number after ± is the **standard error**: the standard deviation of one draw, divided by the root of the number of draws. Here one draw has a standard deviation of twice the mean. So an estimate without its error says little.
+# The number after ± is the **standard error**: the standard deviation of one draw, divided by the root of the number of draws. Here one draw has a standard deviation of twice the mean.
 #
 # The naive estimate lacks $\bar\sigma < \sigma_{\min}$ and the prior term. The library's `likelihood_bound` adds the prior term exactly and spends one draw in eight on small noise. It can **stratify** $t$: of $n$ values one lies in each of $n$ equal intervals. It repeats the whole estimate and takes the error from the spread of the repeats. At equal draws:
 
@@ -557,11 +562,9 @@ for name in ("absorb", "uniform"):
           f"{long['bound_error_bits_per_token']:.3f}")  # fmt: skip
 
 # %% [markdown]
-# Both bounds are close to the truth. (The networks had different numbers of steps, so this is no contest of noises.) The last column comes from the file that records the training, with more texts and so a smaller error.
+# Both bounds are close to the truth. (The networks had different numbers of steps, so this is no contest of noises.) The last column comes from the file that records the training.
 #
-# This answers the title's question. A whole bound may be compared with the truth, and with any other model's $-\log p$ of the same texts, such as that of a left-to-right model. If the bound is lower, the diffusion model is better. If it is higher by less than the unknown gap, we cannot tell.
-#
-# The bound is about the chain in continuous time. A sampler with $K$ steps has another law, and a tight bound does not promise good samples in few steps (laboratory, chapter 08).
+# This answers the title's question. A whole bound may be compared with the truth, and with the $-\log p$ that another model gives to the same texts, such as a left-to-right model. If the bound is lower, the diffusion model gives the texts more probability. If it is higher we cannot tell, as the gap is unknown. And the bound is about the chain in continuous time: it does not promise good samples in few steps (laboratory, chapter 08).
 
 # %% [markdown]
 # ## What has changed on the page
@@ -580,11 +583,11 @@ for name in ("absorb", "uniform"):
 #
 # ## Summary
 #
-# 1. Two jump processes with rates $a$ and $b$ differ by $D(a, b)$ nats per unit of time, which is score entropy. The integral along the first chain is the KL divergence of the laws of paths.
-# 2. The divergence of the ends is smaller. So $-\log p_\theta(x_0) \le L_{DWDSE}(x_0) + \mathrm{KL}(p_{T|0}(\cdot|x_0)\|p_{\text{base}})$ for every $x_0$ and any network. This settles $F(u) = u\log u$, the weights $Q(x, y)$ and the factor $\sigma(t)$. With MASK noise a hidden word reappears at the page's rate $1/t$.
+# 1. Two jump processes with rates $a$ and $b$ differ by $D(a, b)$ nats per unit of time: score entropy. Its integral is the KL divergence of their paths.
+# 2. The divergence of the ends is smaller. So $-\log p_\theta(x_0) \le L_{DWDSE}(x_0) + \mathrm{KL}(p_{T|0}(\cdot|x_0)\|p_{\text{base}})$ for every $x_0$ and any network. This settles $F(u) = u\log u$, the weights $Q(x, y)$ and the factor $\sigma(t)$. The page's $1/t$ is the rate at which a hidden word reappears.
 # 3. The gap is the divergence of the ways, given the end: 0 for exact ratios with $p_{\text{base}} = p_T$, and $Z - 1 - \log Z$ for one hidden word.
-# 4. A whole bound contains the prior term ($L\,\delta\log N$ with MASK noise) and the noise below the first training time. Without them the number can fall below the truth.
-# 5. Its estimate needs an error bar. The bound is about the chain in continuous time, not about a sampler with $K$ steps.
+# 4. A whole bound contains the prior term and the noise below the first training time. Without them it can fall below the truth.
+# 5. Its estimate needs an error bar. It is about the chain in continuous time, not about a sampler with $K$ steps.
 
 # %% [markdown]
 # ## Exercises
@@ -628,11 +631,11 @@ with exercise("1"):
 # %% [markdown]
 # ### Exercise 2. Read the evidence off a path (★★☆, 20 minutes)
 #
-# A chain starts at state `x` and is watched until time `T`. `jumps` lists its jumps in order, each as (time, new state). Write `path_evidence(jumps, x, A, B, T)`: the logarithm of the probability of this path under rates A, divided by that under rates B. `A[y, x]` is the rate of the jump $x \to y$, and each column sums to 0. The check compares with 20 000 short steps in the place of each path.
+# A chain starts at state `x` and is watched until time `T`. `jumps` lists its jumps in order, as (time, new state). Write `path_evidence(jumps, x, A, B, T)`: the log of the path's probability under rates `A`, divided by that under rates `B`. `A[y, x]` is the rate of the jump $x \to y$, and each column sums to 0.
 #
 # <details><summary>Hint</summary>
 #
-# Each jump brings $\log A(y,x)/B(y,x)$. A chain that waits at $x$ survives a time $s$ with probability $e^{A(x,x)s}$. Do not forget the wait after the last jump.
+# A chain stays at $x$ for a time $s$ with probability $e^{A(x,x)s}$. There is a wait after the last jump, too.
 #
 # </details>
 #
@@ -721,11 +724,11 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. Hide k words, not a share t (★★☆, 25 minutes)
 #
-# The page hides each word with probability $t$, divides by $t$, and needs a clamp. Draw the *number* of hidden words instead: $k$ from 1 to $L$, each with probability $1/L$, then $k$ random places out of $L$. For a normalised head the page's bound with $t$ from 0 to 1 is
+# The page hides each word with probability $t$, divides by $t$, and needs a clamp. Draw the *number* of hidden words instead: $k$ from 1 to $L$, all equally likely, then $k$ random places out of $L$. The page's bound is
 #
 # $$\int_0^1 \frac1t\, \mathbb E_t \sum_{\text{hidden } i} \text{surprise}_i\; dt = \sum_{k=1}^{L} \frac1k\; \mathbb E_{k\text{ hidden}} \sum_{\text{hidden } i} \text{surprise}_i ,$$
 #
-# because $\int_0^1 \frac1t \binom Lk t^k (1-t)^{L-k}\, dt = \frac1k$. Write `bound_by_count(model, x0, MASK, generator)`, one unbiased draw of the right side for each row of `x0`, in nats. `model(x)` gives logits. The check compares 100 000 draws with the exact sum, within five standard errors.
+# because $\int_0^1 \frac1t \binom Lk t^k (1-t)^{L-k}\, dt = \frac1k$. Write `bound_by_count(model, x0, MASK, generator)`, one unbiased draw of the right side for each row of `x0`, in nats a text. `model(x)` gives logits. The check allows five standard errors of 100 000 draws.
 #
 # <details><summary>Hint</summary>
 #
@@ -810,25 +813,22 @@ from sedd_mini.exercises import exercise
 with exercise("5"):
     cuts = torch.tensor([1e-3, 2e-3, 0.1, 0.5, 4.0], dtype=torch.float64)
     even = (torch.arange(200_000).double() + 0.5) / 200_000
-    low_, high_ = cuts[0], cuts[-1]
     exact_areas = (
-        (torch.ones_like, high_ - low_), (torch.reciprocal, (high_ / low_).log()),
-        (torch.exp, high_.exp() - low_.exp()),
+        (torch.ones_like, cuts[-1] - cuts[0]), (torch.reciprocal, (cuts[-1] / cuts[0]).log()),
+        (torch.exp, cuts[-1].exp() - cuts[0].exp()),
     )  # fmt: skip
     for tall in ([1.0, 1, 1, 1], [0.2, 3, 1, 0.5], [5, 0.01, 0.3, 2]):
-        tall = torch.tensor(tall).double()
+        tall = torch.tensor(tall, dtype=torch.float64)
         level, scale = draw_levels(cuts, tall, even)
         assert level.shape == scale.shape == even.shape, "one level and one weight for each u"
         assert level.min() > 0.999e-3 and level.max() < 4.001, "a level is outside of the edges"
         assert (level.diff() > 0).all(), "sigma must rise with u"
-        width = cuts.log().diff()
-        share = torch.bincount(torch.bucketize(level, cuts[1:-1]), minlength=4) / 200_000
-        fair = tall * width / (tall * width).sum()
-        assert torch.allclose(share.double(), fair, atol=1e-4), "cells are not drawn in proportion"
-        middle = (cuts[1:] * cuts[:-1]).sqrt()
-        halves = [(level[level > c] < m).sum() / ((level > c) & (level < d)).sum()
-                  for c, m, d in zip(cuts[:-1], middle, cuts[1:])]  # fmt: skip
-        assert all(abs(part - 0.5) < 0.01 for part in halves), "log σ̄ is not even in a cell"
+        halves = torch.stack([cuts[:-1], (cuts[1:] * cuts[:-1]).sqrt()], 1).flatten()  # of cells
+        share = torch.bincount(torch.bucketize(level, halves) - 1, minlength=8).double() / 200_000
+        fair = (tall * cuts.log().diff()).repeat_interleave(2)
+        fair, share_of_cell = fair / fair.sum(), share.view(4, 2).sum(1)
+        assert torch.allclose(share_of_cell, 2 * fair[::2], atol=1e-4), "the chances of the cells"
+        assert torch.allclose(share, fair, atol=1e-4), "log σ̄ is not even within a cell"
         for f, area in exact_areas:
             mean_ = (scale * f(level)).mean()
             told = f"an integral of {area:.3f} comes out as {mean_:.3f}: look at the weights"
@@ -838,6 +838,20 @@ with exercise("5"):
 # ## Laboratory
 #
 # Optional reading: further checks of the formulas, the gap in general, and what moves an estimate. Read the sections in any order; their cells run from top to bottom.
+
+# %% [markdown]
+# ### Units: what is divided by what?
+#
+# `likelihood_bound` reports nats a text. Divided by the number of words it is nats a word, and by $\log 2$ again bits a word. The exponential of nats a word is the **perplexity**: as many equally likely words would be as hard to guess. Whoever takes nats a text for nats a word is wrong by a factor $L$ in the exponent. Here is the report of section 10's last network:
+
+# %%
+print(f"{report.nats:.1f} nats a text of {report.length} words")
+print(report)
+
+# %% tags=["hide-cell"]
+a_word_of_it = report.nats / report.length
+assert math.isclose(report.perplexity, math.exp(a_word_of_it))
+assert math.isclose(report.bits_per_token, a_word_of_it / math.log(2))
 
 # %% [markdown]
 # ### Weights: can one learn about A by watching B?
@@ -874,7 +888,7 @@ assert abs(warm.mean() - warm_by_moments) < 4 * warm.std() / math.sqrt(len(warm)
 # %% [markdown]
 # ### Many states: is the sum over moments the divergence of the paths?
 #
-# Look at the two chains with three states only at the times $h, 2h, 3h, \dots$ Such a list of states has a divergence that is a finite sum, without $D$: that of one step, averaged over where the step starts. Whoever looks rarely sees less (section 3). As $h$ falls the divergence should rise to that of the whole paths.
+# Look at the two chains with three states only at the times $h, 2h, 3h, \dots$ Such a list of states has a divergence that is a finite sum, without $D$: that of one step, averaged over where the step starts. Rare glances tell less (section 3). As $h$ falls the divergence should rise to that of the whole paths.
 
 # %%
 def kl_of_glances(A, B, p0, T, n):
@@ -898,7 +912,7 @@ paths = path_kl(three_A, three_B, first, T, n=4000)
 assert all(a < b for a, b in zip(glances, glances[1:])) and 0 < paths - glances[-1] < 2e-3
 
 # %% [markdown]
-# One glance is the divergence of the ends. It stops growing when both chains have forgotten where they began; the paths go on telling.
+# One glance gives the divergence of the ends. Here it is for paths of other lengths:
 
 # %% tags=["hide-input"]
 #| alt: Divergence against the length of the paths. For whole paths it grows in a nearly straight
@@ -912,7 +926,10 @@ for color, name, spot, kl in (
     ax.plot(lengths, [kl(three_A, three_B, first, length) for length in lengths], color=color)
     ax.annotate(name, spot, color=color, ha="right")
 ax.set(xlabel="length T of the paths", ylabel="KL(A ‖ B), nats", ylim=(0, None))
-ax.set_title("Three states: the ends soon tell no more, the paths do");
+ax.set_title("Longer paths: their divergence grows, that of the ends does not");
+
+# %% [markdown]
+# *What to see.* Both chains soon forget where they began. Then their ends tell no more than two stationary distributions do, while longer paths go on telling the chains apart.
 
 # %% [markdown]
 # ### Naive sums: does the oracle compute what the box says?
@@ -972,7 +989,7 @@ assert (whole_bound + cube.log()).abs().max() < 1e-8
 # %% [markdown]
 # ### The gap in general: is it the divergence of the ways?
 #
-# Section 5 had one word. In general the model *given that it ends at $x_0$* is a jump process of its own. Let $h(x)$ be the probability that the model's chain, now at $x$, ends at $x_0$. By Bayes' rule a jump $x \to y$ is more frequent by the factor $h(y)/h(x)$ among the paths that end at $x_0$, so the rates are $B(y,x)\,h(y)/h(x)$ (*Doob's h-transform*). At $\bar\sigma = 0$, $h$ is 1 at $x_0$ and 0 elsewhere. Further up it solves $dh/d\bar\sigma = B^\top h$, the *backward equation*: first jump, then have the chance of the new place. Section 2 then gives the divergence of law A from this process.
+# Section 5 had one word. In general the model *given that it ends at $x_0$* is a jump process of its own. Let $h(x)$ be the probability that the model's chain, now at $x$, ends at $x_0$. By Bayes' rule a jump $x \to y$ is more frequent by the factor $h(y)/h(x)$ among the paths that end at $x_0$, so the rates are $B(y,x)\,h(y)/h(x)$ (*Doob's h-transform*). At $\bar\sigma = 0$, $h$ is 1 at $x_0$ and 0 elsewhere. Further up it solves $dh/d\bar\sigma = B^\top h$, the *backward equation*: in a short time the chain jumps to $y$ at rate $B(y,x)$, and from there it ends at $x_0$ with probability $h(y)$. Section 2 then gives the divergence of law A from this process.
 
 # %%
 def model_rates(chain, model, sigma):
@@ -1045,19 +1062,19 @@ assert abs(one_word.bound(guess_pi, 4.0)[0] - its_bound) < 1e-9
 # With MASK noise and exact ratios, compare the bound that stops at $\bar\sigma(1)$, prior term included, with the truth $-\log p_0(x_0)$, which is the bound for $\bar\sigma(1) = \infty$. Section 8 claims that the difference is $\delta\,(L\log N - \sum_i\text{surprise}_i)$, where a word's surprise with all words hidden is $-\log$ of its frequency.
 
 # %%
-delta = math.exp(-most["MASK"])
-with_prior = chains["MASK"].bound(chains["MASK"].log_score, most["MASK"])
+delta = math.exp(-sigma_max["MASK"])
+with_prior = chains["MASK"].bound(chains["MASK"].log_score, sigma_max["MASK"])
 net = with_prior + p0.log()
 surprises = -p0.sum(1).log()[:, None] - p0.sum(0).log()  # (N, N)
 claimed = delta * (2 * math.log(N) - surprises)
 print(f"prior term {2000 * delta * math.log(N):.2f} thousandths of a nat a text")
-print(f"net cost: mean {1000 * (p0 * net).sum():.2f}, {1000 * net.min():.2f} to {1000 * net.max():.2f}")
+print(f"net cost {1000 * (p0 * net).sum():.2f}, from {1000 * net.min():.2f} to {1000 * net.max():.2f}")
 
 # %% tags=["hide-cell"]
 assert (net - claimed).abs().max() < 1e-5 and net.min() < 0 < net.max()
 
 # %% [markdown]
-# The net cost is much smaller than the prior term here, as the words of this world are nearly equally frequent. It is negative for texts of rarer words. This does not break the bound: $p_\theta$ with this $p_{\text{base}}$ is another model, which likes rare words a little better.
+# The mean net cost is much smaller than the prior term, because the words of this world are nearly equally frequent: each surprise is close to $\log N$. It is negative for texts of rarer words. This does not break the bound: $p_\theta$ with this $p_{\text{base}}$ is another model, which gives rare words a little more probability.
 
 # %% [markdown]
 # ### The known factor: what if the network must learn it?
@@ -1129,7 +1146,7 @@ assert abs(parts.sum() - math.log(50_257)) < 1e-3
 # %% [markdown]
 # ### Variance: how large are single draws with MASK noise?
 #
-# A word is hidden with probability about $t$ and then costs its surprise times $1/t$, so the mean square of a naive draw is a multiple of $\int dt/t$, which has no end. Here it is for the even guess, with $t$ from a lowest value to 1.
+# A word is hidden with probability about $t$ and then costs its surprise times $1/t$, so the mean square of a naive draw is a multiple of $\int dt/t$, which is infinite. Here it is for the even guess, with $t$ from a lowest value to 1.
 
 # %% tags=["nbval-check-output"]
 graph, noise = graphs["MASK"], noises["MASK"]
@@ -1258,11 +1275,11 @@ axes[0].text(0, 1.56, "16 independent times", color="#555555")
 axes[0].text(0, 0.76, "16 stratified times", color=plots.BLUE)
 axes[0].set(xlabel="t", yticks=[], ylim=(0, 2), title="Strata leave no holes")
 axes[0].grid(False)
-for name, colour, height in (("MASK", plots.PURPLE, 1.12), ("uniform", plots.GREEN, 3.6)):
+for name, colour, height in (("MASK", plots.PURPLE, 1.12), ("uniform", plots.GREEN, 3.9)):
     line = [predicted(name, L) for L in sizes]
     axes[1].plot(sizes, line, color=colour, lw=1)
     axes[1].plot(sizes, narrower[name], "o", color=colour)
-    axes[1].annotate(f"{name} noise", (60, height), color=colour, ha="right")
+    axes[1].annotate(f"{name} noise", (52, height), color=colour, ha="right")
 axes[1].set(xscale="log", xlabel="words in a text", ylim=(0, None), ylabel="independent / stratified")
 axes[1].set_xticks(sizes, sizes)
 axes[1].minorticks_off()
@@ -1273,7 +1290,7 @@ for name in chains:
     assert abs(narrower[name][-1] / predicted(name, sizes[-1]) - 1) < 0.3
 
 # %% [markdown]
-# *What to see.* Dots are measured, lines predicted; a dot scatters by about a tenth. With uniform noise and the geometric schedule the gain grows with the length. With MASK noise and the log-linear schedule there is none.
+# *What to see.* Dots are measured and lines predicted. A dot scatters by about a tenth. With uniform noise and the geometric schedule the gain grows with the length. With MASK noise and the log-linear schedule there is none.
 #
 # The prediction explains this case: with independent words the mean at every $t$ is the entropy of the words, since a word is hidden with probability proportional to $t$ and then costs its surprise times $1/t$. So nothing varies between times, and strata have nothing to remove.
 
@@ -1321,7 +1338,7 @@ for K in (1, 4, 16, 64):
 assert all(a > b > 0 for a, b in zip(divergences, divergences[1:]))
 
 # %% [markdown]
-# The same ratios and the same bound come with samples from poor to nearly perfect. The bound of this chapter is about the chain in continuous time. For a sampler with $K$ steps one can write another bound (Campbell et al. 2022).
+# The ratios and the bound are the same in all four lines, and the samples range from poor to nearly perfect. The bound of this chapter is about the chain in continuous time. For a sampler with $K$ steps one can write another bound (Campbell et al. 2022).
 
 # %% [markdown]
 # ## Further reading

@@ -20,7 +20,7 @@
 # %% [markdown]
 # ## Exercise 1. Which machine is easier to recognise?
 #
-# In the integral of section 1, $D(a, b)$ does not depend on $t$, and $\int_0^T e^{-at}\,dt = (1 - e^{-aT})/a$. For the machines of the picture, A brings 0.625 nats an evening and B 1.022 nats. So B is easier to recognise: its long dark times are unlikely under A.
+# In the integral of section 1, $D(a, b)$ does not depend on $t$, and $\int_0^T e^{-at}\,dt = (1 - e^{-aT})/a$. For the machines of the picture, A brings 0.625 nats an evening and B 1.020 nats. So B is easier to recognise: its long dark times are unlikely under A.
 
 # %% tags=["solution"]
 import math
