@@ -76,7 +76,7 @@ def evidence_at(clock, lit):
 fig = plots.show_two_lamps((lam, mu), T, evenings(lam, 30, seed=1), evidence_at)
 
 # %% [markdown]
-# *What to see.* Each line is one evening with machine A. If the lamp comes on late, the evidence ends below zero and points to B. Its average over many evenings is a divergence between two laws of paths, and the likelihood bound will be such a divergence.
+# *What to see.* Each line is one evening with machine A. If the lamp comes on late, the evidence ends below zero and points to B. A **path** is the course of one evening. The mean evidence over many evenings is a divergence between two laws of paths, and so is the likelihood bound.
 
 # %% [markdown]
 # ## 1. One jump
@@ -94,7 +94,7 @@ def evidence(s):
     return jump - (lam - mu) * s.clamp(max=T)
 
 # %% [markdown]
-# The mean evidence over evenings with A is the **Kullback–Leibler divergence** $\mathrm{KL}(A\|B)$ of the two laws of paths. It can be found by simulation:
+# The mean evidence over evenings with A is the **Kullback–Leibler divergence** $\mathrm{KL}(A\|B)$ of the two laws of paths. We find it by simulation (± is the standard error, section 9):
 
 # %%
 sample = evidence(evenings(lam, 400_000, seed=0))
@@ -106,7 +106,7 @@ print(f"KL(A‖B) by simulation: {sample.mean():.3f} ± {error:.3f} nats")
 #
 # $$\Big(\lambda\log\frac\lambda\mu - \lambda + \mu\Big)dt = D(\lambda,\mu)\,dt, \qquad D(a, b) = b - a\log b + a(\log a - 1) .$$
 #
-# This is **score entropy** of one ratio (chapter 03), with $\lambda$ in the place of the true ratio and $\mu$ in that of the estimate. There it was the Bregman divergence of $F(u) = u\log u$, one convex function among many. Here no function was chosen: the logarithm comes from the jump, and $\mu - \lambda$ from the wait.
+# This is **score entropy** of one ratio (chapter 03), with $\lambda$ in the place of the true ratio and $\mu$ in that of the estimate. There $F(u) = u\log u$ was one convex function among many. Here nothing was chosen: the logarithm comes from the jump, and $\mu - \lambda$ from the wait.
 #
 # A moment counts only if the lamp is still dark, which has probability $e^{-\lambda t}$. We add up the moments:
 #
@@ -142,7 +142,7 @@ assert abs(by_paths - by_moments) < 1e-6
 #
 # $$\mathrm{KL}(A\|B) = \mathrm{KL}(\text{starts}) + \int_0^T \sum_x p_t(x) \sum_{y\ne x} D\big(A_t(y,x),\, B_t(y,x)\big)\, dt .$$
 #
-# The first term is the divergence of the laws of the starts. The index $t$ allows rates that change with time, since the argument looked at one moment only. In code, for constant rates and equal starts:
+# The first term compares the starts. (If B excludes a start or a jump that A makes, the sum is infinite.) The rates may depend on $t$, since the argument looked at one moment only. In code, for constant rates and equal starts:
 
 # %%
 def path_kl(A, B, p0, T, n=400):
@@ -162,12 +162,12 @@ print(f"the lamps {path_kl(lamp_A, lamp_B, dark, T):.3f} nats")
 print(f"three states {path_kl(three_A, three_B, first, T):.3f} nats")
 
 # %% [markdown]
-# The lamp's number comes out again. The laboratory checks changing rates and three states.
+# The laboratory checks changing rates and three states.
 
 # %% [markdown]
 # ## 3. From paths to their ends
 #
-# The probability $p_\theta(x_0)$ of a text is about ends of paths: where does the model's chain arrive? Split a path into its end $z$ and the way $w$ that led there. Its probability is $P(z)\,P(w|z)$, so its logarithm is a sum, and so is the mean:
+# The probability $p_\theta(x_0)$ of a text is about ends of paths. Split a path into its end $z$ and the way $w$ that led there. Its probability is $P(z)\,P(w|z)$. So the evidence is a sum, and so is its mean (the *chain rule*):
 #
 # $$\underbrace{\mathrm{KL}\big(A(z,w)\,\|\,B(z,w)\big)}_{\text{paths}} = \underbrace{\mathrm{KL}\big(A(z)\,\|\,B(z)\big)}_{\text{ends}} + \underbrace{\mathbb E_{z\sim A}\,\mathrm{KL}\big(A(w|z)\,\|\,B(w|z)\big)}_{\text{the way, given the end}} .$$
 #
@@ -202,21 +202,21 @@ assert abs(ends + way - by_moments) < 1e-6 and (of_ends <= of_paths).all()
 assert abs(path_kl(lamp_A, lamp_B, dark, T) - by_moments) < 1e-5
 
 # %% [markdown]
-# *What to see.* After eight seconds both lamps are almost surely on, so the end tells nearly nothing. The path still tells when the lamp came on. The grey gap is the last part of the equation, and will be the gap of the likelihood bound.
+# *What to see.* After eight seconds each lamp is on with a probability above 98 %, so the end tells nearly nothing. The grey gap is the last part of the equation. For texts, this part is the gap of the bound.
 
 # %% [markdown]
 # ## 4. The bound
 #
-# Fix one text $x_0$ and take two laws of paths. Their clock is $\bar\sigma$, running from $\bar\sigma(1)$, the largest noise, down to 0.
+# Fix one text $x_0$ and take two laws of paths. A state is a whole text, and a jump changes one word. The clock $\bar\sigma$ runs from the largest noise, $\bar\sigma(1)$, down to 0.
 #
-# - **Law A, the truth about $x_0$:** add noise to $x_0$, and watch the film backwards. The data is this one $x_0$, so by chapter 01 the reverse jumps have the rates $Q(x, y)\,R_y$ with $R_y = p(y|x_0)/p(x|x_0)$. The paths start from $x_0$ with all its noise, a draw of $p_{T|0}(\cdot|x_0)$, and all end at $x_0$.
+# - **Law A, the truth about $x_0$:** add noise to $x_0$, and watch the film backwards. The data is this one $x_0$, so by chapter 01 the reverse jumps have the rates $Q(x, y)\,R_y$ with $R_y = p(y|x_0)/p(x|x_0)$. The paths start from $x_0$ with all its noise, a draw of $p_{T|0}(\cdot|x_0)$ ($T$ means $t = 1$ here), and all end at $x_0$.
 # - **Law B, the model:** the paths start from a draw of a fixed law $p_{\text{base}}$ and jump at the rates $Q(x, y)\,s_\theta(x)_y$. The probability that a path ends at $x$ is called $p_\theta(x)$.
 #
 # Insert the two into section 3. *Ends:* A ends at $x_0$ with probability 1, so the divergence is $1\cdot\log\frac{1}{p_\theta(x_0)}$. *Paths:* section 2 gives an integral, and the starts give the prior term. Both rates contain $Q(x, y)$, and $D(Qa, Qb) = Q\,D(a, b)$. So
 #
 # $$\boxed{\;-\log p_\theta(x_0) \;\le\; \underbrace{\int_0^{\bar\sigma(1)} \mathbb E_{x|x_0} \sum_{y\ne x} Q(x,y)\, D\big(R_y,\, s_\theta(x)_y\big)\, d\bar\sigma}_{L_{DWDSE}(x_0)} + \underbrace{\mathrm{KL}\big(p_{T|0}(\cdot|x_0)\,\|\,p_{\text{base}}\big)}_{\text{prior term}}\;}$$
 #
-# The integral is chapter 03's DWDSE of one text: $d\bar\sigma = \sigma(t)\,dt$. Three choices of chapter 03 are now settled: the function $F(u) = u\log u$, the weight $Q(x, y)$ of a jump, and the factor $\sigma(t)$. Other choices share the minimiser, but their values are not this bound (section 6 has a control).
+# The integral is chapter 03's DWDSE of one text: $d\bar\sigma = \sigma(t)\,dt$. Three choices of chapter 03 are now settled: the function $F(u) = u\log u$, the weight $Q(x, y)$ of a jump, and the factor $\sigma(t)$. Other choices share the minimiser but not the value (section 6 varies the first and the last).
 # The negative of the right side is an **evidence lower bound** (ELBO), as in a variational autoencoder. The path is the hidden variable and law A the encoder.
 
 # %% [markdown]
@@ -224,7 +224,7 @@ assert abs(path_kl(lamp_A, lamp_B, dark, T) - by_moments) < 1e-5
 #
 # Take one word, *cat*, and the page's MASK noise: the word is hidden at time $t$ with probability $t$. Watch backwards. A word hidden at $t$ is still hidden at $t - dt$ with probability $(t - dt)/t$, so it **reappears at rate $1/t$**. This is the $1/t$ of the page. Law A jumps from MASK to *cat* at this rate.
 #
-# The model guesses *cat, dog, owl* with probabilities $\pi$, and its scores are too large by a factor $Z$: it jumps to $y$ at rate $Z\pi_y/t$. By chapter 03 score entropy charges a price for $Z \ne 1$.
+# The model guesses *cat, dog, owl* with probabilities $\pi$, and its scores are off by a factor $Z$: it jumps to $y$ at rate $Z\pi_y/t$.
 
 # %% tags=["hide-input"]
 #| alt: Left, two state diagrams. Law A has one arrow from MASK to cat at rate 1/t. Law B has arrows
@@ -241,7 +241,7 @@ plots.show_one_hidden_word((0.7, 0.2, 0.1), Z=2.0);
 #
 # The word is hidden with probability $t$, which cancels $1/t$. So the integral over $t$ from 0 to 1 is $-\log\pi_{x_0} + (Z - 1 - \log Z)$. For $Z = 1$ this is **the page's cross-entropy**. There is no prior term, since both laws start at MASK.
 #
-# What is $p_\theta(\textit{cat})$? The model leaves MASK sooner or later, and goes to *cat* with probability $\pi_{x_0}$, **whatever $Z > 0$ is**. So the price of $Z$ is the gap of the bound. By section 3 it should be the divergence of the ways, here of the times in the picture, with densities 1 under A and $Z t^{Z-1}$ under B.
+# What is $p_\theta(\textit{cat})$? The model leaves MASK sooner or later, and goes to *cat* with probability $\pi_{x_0}$, **whatever $Z > 0$ is**. So the gap of the bound is $Z - 1 - \log Z$. By section 3 it should be the divergence of the ways, here of the times in the picture. The word is hidden at $t$ with probability $t$ under A and $t^Z$ under B, so the densities are 1 and $Z t^{Z-1}$.
 
 # %% tags=["nbval-check-output"]
 pi, Z = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64), 2.0
@@ -294,9 +294,9 @@ for name, chain in chains.items():
     print(f"{name:8} largest |bound + log p0| of 64 texts: {difference.abs().max():.6f} nats")
 
 # %% [markdown]
-# The bound is $-\log p_0(x_0)$ **for every single text**. Section 3 says why. With exact ratios, law B is the reverse of all the data being noised, and its paths that end at $x_0$ are those of law A. So the ways, given the end, have the same law, and the gap is 0.
+# The bound is $-\log p_0(x_0)$ **for every single text**. With exact ratios law B is the noising of the whole data, run backwards. It ends at $x_0$ with probability $p_0(x_0)$. Its paths to $x_0$ are the noisings of $x_0$, as under law A, so the gap is 0.
 #
-# The loss is *not* zero here. $R_y$ depends on $x_0$, which no network sees. On average over the data the smallest possible $L_{DWDSE}$ is the conditional entropy $H(x_0|x_T)$. The prior term with $p_{\text{base}} = p_T$ adds the mutual information of $x_0$ and $x_T$. The sum is the entropy $H(x_0)$.
+# The loss is *not* zero here, since $R_y$ depends on $x_0$, which no network sees. On average over the data it is the conditional entropy $H(x_0|x_T)$. The prior term adds the mutual information of $x_0$ and $x_T$. The sum is the entropy $H(x_0)$.
 #
 # Now the control, for MASK noise. We change $F$, or leave out $\sigma(t)$, and keep the exact ratios:
 
@@ -349,7 +349,7 @@ others = [value for name, value in found.items() if name != "u log u"]
 assert abs(found["u log u"] - entropy) < 1e-5 and min(abs(v - entropy) for v in others) > 0.5
 
 # %% [markdown]
-# Only the settled choices give the entropy. Two of the others lie below it, so they are no upper bound.
+# Of these four only the first gives the entropy. The last two lie below it, so they are no upper bound.
 
 # %% [markdown]
 # ## 7. A trained network: a bound
@@ -376,7 +376,7 @@ def train(name, dress):
 models = {"MASK": train("MASK", with_known_factor), "uniform": train("uniform", lambda net: net)}
 
 # %% [markdown]
-# In a world this small $p_\theta(x_0)$ can be computed: `Chain.reverse_marginal` solves the master equation of the model's own reverse chain, from $p_{\text{base}}$ down to $\bar\sigma \approx 0$.
+# In a world this small $p_\theta(x_0)$ can be computed: `Chain.reverse_marginal` solves the master equation of the model's own reverse chain. From here on $p_{\text{base}}$ uses no data: even chances for uniform noise, nearly all MASK for MASK noise (section 8).
 #
 # *Predict:* the bound lies above the entropy for two reasons, the errors of the network and the gap. Which part is larger? Then run the next cells.
 
@@ -421,7 +421,7 @@ for name in chains:
     assert entropy < means[0] < means[1] < entropy + 0.15
 
 # %% [markdown]
-# *What to see.* A dot is one text, likely ones to the left. No dot lies below zero. From entropy to exact is $\mathrm{KL}(p_0\|p_\theta)$, the error of the network; from exact to bound is the mean gap. For MASK noise the error is the larger part, and for uniform noise the gap. The laboratory computes the gaps of two texts independently, as divergences of ways.
+# *What to see.* A dot is one text, and likely texts are on the left. No dot lies below zero. Exact minus entropy is $\mathrm{KL}(p_0\|p_\theta)$, the error of the network; bound minus exact is the mean gap. For MASK noise the error is larger (0.025 nats, gap 0.004), for uniform noise the gap (0.025, error 0.018).
 
 # %% [markdown]
 # ## 8. Two pieces that are easily left out
@@ -439,9 +439,9 @@ for name, level in (("all MASK", math.inf), ("with δ/N", top.item())):
     print(f"p_base {name}: {a_word:.4f} nats a word, {1024 * a_word:.1f} for 1024 words")
 
 # %% [markdown]
-# These are eleven nats for 1 024 words of GPT-2's vocabulary. The net cost is smaller, as the integral stops at $\bar\sigma(1)$: it is $\delta\,(L\log N - \sum_i \text{surprise}_i)$, with the surprise of each word when all are hidden. For rare words it is negative (laboratory).
+# These are eleven nats for 1 024 words of GPT-2's vocabulary. In return the integral stops at $\bar\sigma(1)$. The net cost is about $\delta\,(L\log N - \sum_i \text{surprise}_i)$, with the surprise of each word when all are hidden. For rare words it is negative (laboratory).
 #
-# **The low end of the integral.** Training draws $t$ from $[0.001, 1]$, and geometric noise begins at $\bar\sigma = \sigma_{\min}$, not at 0. A number that lacks a piece of the integral may lie below the truth:
+# **The low end of the integral.** Training draws $t$ from $[0.001, 1]$, and geometric noise begins at $\bar\sigma = \sigma_{\min}$, not at 0. Without these levels the number may be below the truth. With exact ratios, where the whole bound is the truth:
 
 # %%
 def piece(chain, model, low, high, nodes=100):
@@ -487,7 +487,7 @@ assert UniformGraph(50_257).prior_kl(torch.tensor(20.0).double()) < 1e-12
 # %% [markdown]
 # *What to see.* The height is the integrand times $\bar\sigma$, so that equal areas are equal nats on this axis. The whole area is the integral of section 6, about 3.55 nats, and the grey piece two to three thousandths of a nat.
 #
-# The page's `clamp` moves low times to 0.001 instead. With the exact ratios of this world the result is a little too high for MASK noise, and a little too low for uniform noise (laboratory).
+# The page goes up to $t = 1$ and needs no prior term. Its `clamp` moves low times to 0.001. With exact ratios the result is a little too high for MASK noise, and a little too low for uniform noise (laboratory).
 
 # %% [markdown]
 # ## 9. Drawing the integral
@@ -513,7 +513,7 @@ print(f"16 384 naive draws: {values.mean():.3f} ± {naive_error:.3f}; exact boun
 print(f"standard deviation of one draw {values.std():.1f}, largest {values.max():.0f} nats")
 
 # %% [markdown]
-# The number after ± is the **standard error**: the standard deviation of one draw, divided by the root of the number of draws. Here one draw has a standard deviation of twice the mean.
+# The number after ± is the **standard error**: the standard deviation of one draw, divided by the root of the number of draws. That deviation is over twice the mean. (The texts count alike here; section 7 weighted them by $p_0$, hence 3.598.)
 #
 # The naive estimate lacks $\bar\sigma < \sigma_{\min}$ and the prior term. The library's `likelihood_bound` adds the prior term exactly and spends one draw in eight on small noise. It can **stratify** $t$: of $n$ values one lies in each of $n$ equal intervals. It repeats the whole estimate and takes the error from the spread of the repeats. At equal draws:
 
@@ -534,12 +534,12 @@ assert abs(report.nats - whole) < 4 * report.error
 assert values.std() > 2 * values.mean() and 0.7 < report.error / naive_error < 1.5
 
 # %% [markdown]
-# The error bars have about the same length. So here the additions make the bound whole, but not more precise. Strata pay off on longer texts with this noise (laboratory). With MASK noise a naive draw even has infinite variance, because a draw proportional to $1/t$ comes with probability $t$. Exercise 4 removes this trouble.
+# All three error bars have about the same length. Strata pay off on longer texts with this noise (laboratory). With MASK noise a naive draw even has infinite variance (laboratory). Exercise 4 avoids that.
 
 # %% [markdown]
 # ## 10. Two noises, one scale
 #
-# Two larger networks were trained on the page's language, one for each noise (`checkpoints/`). Both bounds below are upper bounds on $-\log p$ of the same 256 texts, each under its own model.
+# Two larger networks were trained on the page's language, one for each noise (`checkpoints/`). Here are their bounds for the same 256 texts.
 
 # %%
 import json
@@ -562,9 +562,9 @@ for name in ("absorb", "uniform"):
           f"{long['bound_error_bits_per_token']:.3f}")  # fmt: skip
 
 # %% [markdown]
-# Both bounds are close to the truth. (The networks had different numbers of steps, so this is no contest of noises.) The last column comes from the file that records the training.
+# Both bounds are close to the truth. (Their numbers of steps differ, so this does not compare the noises.) The last column is from `training.json`.
 #
-# This answers the title's question. A whole bound may be compared with the truth, and with the $-\log p$ that another model gives to the same texts, such as a left-to-right model. If the bound is lower, the diffusion model gives the texts more probability. If it is higher we cannot tell, as the gap is unknown. And the bound is about the chain in continuous time: it does not promise good samples in few steps (laboratory, chapter 08).
+# So the answer to the title is: yes, if the bound is whole. On average over the language no model's $-\log p$ is below the truth, and the bound lies above the model's. It may also be compared with the $-\log p$ of another model, such as a left-to-right one, on the same texts. If the bound is lower by more than chance, the diffusion model gives the texts more probability. If it is higher we cannot tell, as the gap is unknown. And the bound does not promise good samples in few steps (chapter 08).
 
 # %% [markdown]
 # ## What has changed on the page
@@ -581,12 +581,12 @@ for name in ("absorb", "uniform"):
 # +print(f"at most {bits:.3f} ± {error:.3f} bits a word; the truth is {truth:.3f}")
 # ```
 #
-# The record of chapter 00 was made in this way: 2.581 ± 0.007 bits for the page's seed, where the truth is 2.383 (`results/00_page.json`).
+# Eight draws for the page's seed gave 2.581 ± 0.007 bits (`results/00_page.json`); the truth is 2.383. One draw alone is off by about $0.007\sqrt 8 = 0.02$ bits.
 #
 # ## Summary
 #
-# 1. Two jump processes with rates $a$ and $b$ differ by $D(a, b)$ nats per unit of time: score entropy. Its integral is the KL divergence of their paths.
-# 2. The divergence of the ends is smaller. So $-\log p_\theta(x_0) \le L_{DWDSE}(x_0) + \mathrm{KL}(p_{T|0}(\cdot|x_0)\|p_{\text{base}})$ for every $x_0$ and any network. This settles $F(u) = u\log u$, the weights $Q(x, y)$ and the factor $\sigma(t)$. The page's $1/t$ is the rate at which a hidden word reappears.
+# 1. A jump with rate $a$ in one process and $b$ in another brings $D(a, b)$ nats per unit of time: score entropy. Summed over jumps and times it is the KL divergence of the paths.
+# 2. The ends have at most this divergence. So $-\log p_\theta(x_0) \le L_{DWDSE}(x_0) + \mathrm{KL}(p_{T|0}(\cdot|x_0)\|p_{\text{base}})$ for every $x_0$ and any network. This settles $F(u) = u\log u$, the weights $Q(x, y)$ and the factor $\sigma(t)$. The page's $1/t$ is the rate at which a hidden word reappears.
 # 3. The gap is the divergence of the ways, given the end: 0 for exact ratios with $p_{\text{base}} = p_T$, and $Z - 1 - \log Z$ for one hidden word.
 # 4. A whole bound contains the prior term and the noise below the first training time. Without them it can fall below the truth.
 # 5. Its estimate needs an error bar. It is about the chain in continuous time, not about a sampler with $K$ steps.
@@ -597,7 +597,7 @@ for name in ("absorb", "uniform"):
 # %% [markdown]
 # ### Exercise 1. Which machine is easier to recognise? (★☆☆, 10 minutes)
 #
-# A lamp comes on once, at rate $a$ under machine A and at rate $b$ under machine B. You watch for $T$ seconds. Write `lamp_kl(a, b, T)`, the divergence $\mathrm{KL}(A\|B)$ of the laws of the paths, without simulation. Then compare $\mathrm{KL}(A\|B)$ with $\mathrm{KL}(B\|A)$ for the machines of the picture: which one is easier to recognise?
+# A lamp comes on once, at rate $a$ under machine A and at rate $b$ under machine B. You watch for $T$ seconds. Write `lamp_kl(a, b, T)`, the divergence $\mathrm{KL}(A\|B)$ of the laws of the paths, without simulation. Then compare $\mathrm{KL}(A\|B)$ with $\mathrm{KL}(B\|A)$ for the machines of the picture: which machine brings more evidence for itself on an average evening?
 #
 # <details><summary>Hint</summary>
 #
@@ -633,7 +633,7 @@ with exercise("1"):
 # %% [markdown]
 # ### Exercise 2. Read the evidence off a path (★★☆, 20 minutes)
 #
-# A chain starts at state `x` and is watched until time `T`. `jumps` lists its jumps in order, as (time, new state). Write `path_evidence(jumps, x, A, B, T)`: the log of the path's probability under rates `A`, divided by that under rates `B`. `A[y, x]` is the rate of the jump $x \to y$, and each column sums to 0.
+# A chain starts at state `x` and is watched until time `T`. `jumps` lists its jumps in order, as (time, new state). Write `path_evidence(jumps, x, A, B, T)`: the logarithm of (the path's probability under rates `A`) / (its probability under rates `B`). `A[y, x]` is the rate of the jump $x \to y$, and each column sums to 0.
 #
 # <details><summary>Hint</summary>
 #
@@ -683,7 +683,7 @@ with exercise("2"):
 #
 # <details><summary>Hint</summary>
 #
-# Section 5: a guess $\pi$ makes the score $\pi_y\,/\,(e^{\bar\sigma} - 1)$. The integral is $L\,(1 - \delta)\log N$ with $\delta = e^{-\bar\sigma(1)}$.
+# The integral is that of section 5, but it ends where the share $1 - \delta$ is hidden, $\delta = e^{-\bar\sigma(1)}$. For the code: chapter 03 writes the score at MASK as $r$ times the guess, $r = 1/(e^{\bar\sigma} - 1)$.
 #
 # </details>
 #
@@ -1061,7 +1061,7 @@ assert abs(one_word.bound(guess_pi, 4.0)[0] - its_bound) < 1e-9
 # %% [markdown]
 # ### The prior term: what does it cost net?
 #
-# With MASK noise and exact ratios, compare the bound that stops at $\bar\sigma(1)$, prior term included, with the truth $-\log p_0(x_0)$, which is the bound for $\bar\sigma(1) = \infty$. Section 8 claims that the difference is $\delta\,(L\log N - \sum_i\text{surprise}_i)$, where a word's surprise with all words hidden is $-\log$ of its frequency.
+# With MASK noise and exact ratios, compare the bound that stops at $\bar\sigma(1)$, prior term included, with the truth $-\log p_0(x_0)$, which is the bound for $\bar\sigma(1) = \infty$. The bound that stops lacks the page's times from $1 - \delta$ to 1. Nearly all words are hidden there, so the integrand is about $\sum_i\text{surprise}_i$, where a word's surprise is $-\log$ of its frequency. Hence section 8's difference, $\delta\,(L\log N - \sum_i\text{surprise}_i)$, up to terms of size $\delta^2$.
 
 # %%
 delta = math.exp(-sigma_max["MASK"])
@@ -1102,7 +1102,7 @@ assert (p0 * plain_nll).sum() > (p0 * exact["MASK"]).sum() + 0.1
 # %% [markdown]
 # ### Clamps: which way do they move the number?
 #
-# With the schedule of the page, $1 - e^{-\bar\sigma} = t$, and exact ratios we compare three numbers for the times below 0.001: the true piece, nothing (times left out), and 0.001 times the integrand at 0.001 (the clamp).
+# With the schedule of the page, $1 - e^{-\bar\sigma} = t$, and exact ratios we compare two numbers for the times below 0.001: the true piece of the integral over $t$, and 0.001 times its integrand at 0.001 (the clamp).
 
 # %%
 small_t = 1e-3
@@ -1121,7 +1121,7 @@ for name, chain in chains.items():
 # %% [markdown]
 # ### σ_min: which piece of geometric noise is the larger one?
 #
-# Two pieces are missing below the first training time: $\bar\sigma$ from 0 to $\sigma_{\min} = 10^{-4}$, and $t$ from 0 to 0.001. The code shows the second. The first is nearly all of it:
+# Two pieces are missing below the first training time: $\bar\sigma$ from 0 to $\sigma_{\min} = 10^{-4}$, and $t$ from 0 to 0.001. Training code shows the second, but the first is about a hundred times larger:
 
 # %% tags=["nbval-check-output"]
 chain, sigma_min = chains["uniform"], noises["uniform"].sigma_min
@@ -1195,7 +1195,7 @@ assert abs(even_t.sqrt() / values.std() - 1) < 0.1 and best < 0.8 * even_t
 # %% [markdown]
 # ### Error bars: do they cover the truth?
 #
-# An error bar promises how often the truth lies within it. With eight repeats the standard error is itself estimated from eight numbers. So the promise is that of Student's $t$ with seven degrees of freedom: 65 % within one standard error, 91 % within two. We know the truth, and count.
+# The truth here is the exact bound. How often should an error bar contain it? With eight repeats the standard error is itself estimated from eight numbers, so Student's $t$ with seven degrees of freedom answers: 65 % within one standard error, 91 % within two. We know the exact bound, and count.
 
 # %%
 graph, noise, hits = graphs["uniform"], noises["uniform"], torch.zeros(2)
@@ -1296,7 +1296,7 @@ for name in chains:
     assert abs(narrower[name][-1] / predicted(name, sizes[-1]) - 1) < 0.3
 
 # %% [markdown]
-# *What to see.* Dots are measured and lines predicted. A dot scatters by about a tenth. With uniform noise and the geometric schedule the gain grows with the length. With MASK noise and the log-linear schedule there is none.
+# *What to see.* Dots are measured and lines predicted. A dot scatters by about a tenth. With uniform noise and the geometric schedule the gain grows with the length. With MASK noise and the log-linear schedule the prediction is 1, no gain, and the dots lie between 1.0 and 1.1.
 #
 # The prediction explains this case: with independent words the mean at every $t$ is the entropy of the words, since a word is hidden with probability proportional to $t$ and then costs its surprise times $1/t$. So nothing varies between times, and strata have nothing to remove.
 
