@@ -532,8 +532,10 @@ def show_two_lamps(rates: tuple[float, float], seconds: float, evenings: Sequenc
         places = [(0, 0), (1.9, 0)]
         show_states(axes[name], ["dark", "lit"], [[0, 0], [rate, 0]], places, label, [GREY, ORANGE])
         axes[name].set_title(f"Machine {name}")
-    ax, clock = axes["evidence"], np.linspace(0, seconds, 500)
-    curves = np.stack([evidence(clock, float(lit)) for lit in evenings])  # (n, 500)
+    ax, lit = axes["evidence"], np.asarray(evenings)
+    jumps = np.concatenate([np.nextafter(lit, 0), lit])  # just before, and at: they rise vertically
+    clock = np.sort(np.concatenate([[0, seconds], jumps[jumps < seconds]]))
+    curves = np.stack([evidence(clock, float(when)) for when in lit])  # (n, m)
     against = curves[:, -1] < 0
     for curve, low in zip(curves, against, strict=True):
         ax.plot(clock, curve, color=PURPLE if low else "#b9c1cc", lw=1.3 if low else 0.9)
@@ -563,9 +565,9 @@ def show_one_hidden_word(pi: Sequence[float], Z: float) -> Figure:
         Q[1:, 0] = 1
         colours = [GREY, ORANGE, BLUE, BLUE][: len(chosen)]
         spots = [places[i] for i in chosen]
-        show_states(axes[name], ["MASK", *words[: len(law)]], Q, spots, False, colours, size=0.34)
+        show_states(axes[name], ["MASK", *words[: len(law)]], Q, spots, False, colours, size=0.42)
         for (x, y), rate in zip(spots[1:], law, strict=True):
-            axes[name].text(x + 0.5, y, f"at rate {rate}", va="center")
+            axes[name].text(x + 0.52, y, f"rate {rate}", va="center")
         axes[name].update_datalim([(4, 0)])
     axes["A"].set_title("Law A, the truth: only cat")
     axes["B"].set_title("Law B, the model: any word")
@@ -577,5 +579,5 @@ def show_one_hidden_word(pi: Sequence[float], Z: float) -> Figure:
     ax.text(0.87, 1.82, f"law B with Z = {Z:g}", color=BLUE)
     ax.set(xlabel="time t, from noise (1) to data (0)", ylabel="density", xlim=(1, 0))
     ax.set(ylim=(0, None))
-    ax.set_title("When the word reappears: the model is too early")
+    ax.set_title(f"With Z = {Z:g} the word tends to reappear too early")
     return fig

@@ -181,7 +181,7 @@ def path_evidence(jumps, x, A, B, T):
     return total + (A[x, x] - B[x, x]).item() * T * (not jumps)
 
 # %% [markdown]
-# ## Exercise 3. What does a network know that guesses evenly?
+# ## Exercise 3. What does an even guess cost?
 #
 # Section 5 with $\pi_y = 1/N$ and $Z = 1$: a hidden word costs $\frac1t \log N$ and is hidden with probability $t$. Up to $\bar\sigma(1)$, where the share $1 - \delta$ is hidden, the integral is $(1 - \delta)\log N$ a word. The prior term adds $\delta\log N$. The sum is $\log N$ a word, whatever $\delta$ is.
 
