@@ -540,7 +540,7 @@ def show_two_directions(truth: Sequence, models: dict[str, Sequence], bits: dict
     axes[0].set_ylabel("probability")
     axes[0].set_ylim(0, 0.82)
     axes[1].set_xlabel("sentence")
-    title = "Real text prefers the model that forgets nothing, a judge the one that risks nothing"
+    title = "Broad is better at real text, and Narrow has the better samples"
     fig.suptitle(title, x=0.01, ha="left", fontsize=12)
     return fig
 
@@ -625,9 +625,10 @@ def show_frontier(ax: plt.Axes, lines: dict[str, tuple], points: dict[str, tuple
     right = max(cost for costs, *_ in lines.values() for cost in costs)
     for name, (costs, values, errors, colour) in lines.items():
         ax.errorbar(costs, values, errors, fmt="o-", color=colour, ms=5, capsize=2)
-        ax.annotate(name, (costs[0], values[0]), (9, 3), textcoords="offset points", color=colour)
-    heights = spread_labels([v for _, v, _, _ in points.values()], 0.8 * room)
-    for (name, (cost, at, off, colour)), y in zip(points.items(), heights, strict=True):
+        place = (9, 3) if values[0] == max(v[0] for _, v, _, _ in lines.values()) else (-4, -20)
+        ax.annotate(name, (costs[0], values[0]), place, textcoords="offset points", color=colour)
+    heights = spread_labels([*(v for _, v, _, _ in points.values()), value], 0.8 * room)
+    for (name, (cost, at, off, colour)), y in zip(points.items(), heights, strict=False):
         ax.errorbar(cost, at, off, fmt="D", color=colour, ms=5)
         ax.annotate(name, (cost, at), (1.5 * cost, y), color=colour, va="center", fontsize=9.5,
                     arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7})  # fmt: skip
@@ -644,7 +645,8 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
                real: tuple[float, float]) -> None:  # fmt: skip
     """Samplers over the entropy of their words and their generative perplexity.
 
-    paths: name → (list of (entropy, perplexity), a label for each, colour), joined in this order;
+    paths: name → (list of (entropy, perplexity), a label for each, colour), joined in this order,
+    the name at the last;
     single: name → (entropy, perplexity, colour); real: of real text, with a cross through it.
     """
     entropy, perplexity = real
@@ -658,7 +660,8 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
         for place, label in zip(places, labels, strict=True):
             ax.annotate(label, place, (6, -4), textcoords="offset points", color=colour,
                         fontsize=9.5, va="top")  # fmt: skip
-        ax.annotate(name, places[0], (-8, 4), textcoords="offset points", color=colour, ha="right")
+        ax.annotate(name, places[-1], (-8, 6), textcoords="offset points", color=colour, ha="right")
     for name, (x, y, colour) in single.items():
         ax.plot(x, y, "s", color=colour, ms=7)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
+    ax.margins(x=0.14)
