@@ -165,6 +165,8 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None,
     """
     device = working_device(device)
     network, graph, noise = load_pretrained(name_or_folder, device)
+    if refusal := getattr(network, "no_text_model", None):
+        raise ValueError(f"{name_or_folder} holds {refusal}")
     if bad := [name for name, p in network.named_parameters() if not p.isfinite().all()]:
         raise ValueError(f"the weights in {name_or_folder} are not finite ({bad[0]} first): train "
                          "again, or fetch it again")  # fmt: skip

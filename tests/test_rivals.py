@@ -6,6 +6,8 @@ a random seed (its false-alarm rate).
 
 import itertools
 import math
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -36,6 +38,7 @@ from sedd_mini.evaluation.rivals import (
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.losses import diffusion_weighted
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.pretrained import save_pretrained
 from sedd_mini.noise import GeometricNoise, LogLinearNoise
 from sedd_mini.samplers import generators
 from sedd_mini.text.corpus import synthetic_corpus
@@ -217,8 +220,12 @@ def test_saved_as_transformers_reads_it(tmp_path, begin):
     (tmp_path / "gpt2" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds more than a network"):
         save_gpt2(tmp_path / "gpt2", model)
-    with pytest.raises(FileNotFoundError, match=r"no config\.json in"):
+    with pytest.raises(FileNotFoundError, match=r"^[^\n]*holds neither config\.json nor"):
         load_gpt2(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load_gpt2(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"^[^\n]*config\.json: lacks the key 'tokens'$"):
+        load(tmp_path / "gpt2")
     (tmp_path / "gpt2" / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"^[^\n]*holds no GPT-2 that can be read[^\n]*$"):
         load_gpt2(tmp_path / "gpt2")
@@ -299,8 +306,13 @@ def test_a_short_training_on_the_synthetic_language(kind, tmp_path):
         assert torch.equal(nats(whole.average, valid), found)
         assert any("valid_loss" in r for r in again.history)
         save_gpt2(tmp_path / "gpt2", again.average, corpus.tokenizer)
-        assert torch.equal(nats(load_gpt2(tmp_path / "gpt2"), valid), found)
+        for folder in ("gpt2", "run"):  # of transformers' form, and of ours
+            assert torch.equal(nats(load_gpt2(tmp_path / folder), valid), found)
+        with pytest.raises(ValueError, match=r"^[^\n]*run holds a GPT-2, [^\n]*load_gpt2[^\n]*$"):
+            load(tmp_path / "run", "cpu")
         return
+    with pytest.raises(ValueError, match=r"holds a (Informed)?Mean[^\n]*, no GPT-2: load reads it"):
+        load_gpt2(tmp_path / "run")
     assert any("valid" in r for r in again.history)  # it is a bound
     model = load(tmp_path / "run", "cpu")
     assert type(model.network) is (InformedMean if kind == "informed" else MeanPrediction)
@@ -310,6 +322,20 @@ def test_a_short_training_on_the_synthetic_language(kind, tmp_path):
     assert torch.equal(model.network(x, sigma), again.average(x, sigma))
     assert len(model.write(2, steps=4)) == 2
     assert model.bound([corpus.valid[0]])[0].nats > 0
+
+
+def test_a_fresh_process_loads_them_by_name(tmp_path):
+    """Nothing of ours is imported but `load_pretrained`: it finds the class, and the noise."""
+    config = DiTConfig(3, True, length=4, width=8, num_blocks=1, num_heads=1, cond_dim=8)
+    mean = MeanPrediction(DiffusionTransformer(config))
+    save_pretrained(tmp_path / "gpt2", gpt2(double=False), UniformGraph(3), rivals.Clock())
+    save_pretrained(tmp_path / "mean", mean, AbsorbingGraph(3), LogLinearNoise())
+    code = """import sys; from sedd_mini import load_pretrained
+print([type(part).__name__ for folder in sys.argv[1:] for part in load_pretrained(folder)])"""
+    command = [sys.executable, "-c", code, str(tmp_path / "gpt2"), str(tmp_path / "mean")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(["GPT2", "UniformGraph", "Clock",
+                                "MeanPrediction", "AbsorbingGraph", "LogLinearNoise"])  # fmt: skip
 
 
 # ---- mean prediction -----------------------------------------------------------------------------

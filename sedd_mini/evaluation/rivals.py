@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sedd_mini.checks import one_line, real_number, whole_number
-from sedd_mini.files import whole_folder
+from sedd_mini.checks import local_path, one_line, real_number, whole_number
+from sedd_mini.files import read_json, whole_folder
 from sedd_mini.graphs import UniformGraph, check_tokens
 from sedd_mini.losses import diffusion_weighted, require
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
-from sedd_mini.network.pretrained import NETWORK_FILES, NETWORKS
+from sedd_mini.network.pretrained import NETWORK_FILES, find_folder, load_pretrained
 from sedd_mini.noise import SCHEDULES, check_time
 from sedd_mini.samplers import Generators, check_generator, evaluation_mode, pick, uniforms
 
@@ -41,6 +41,11 @@ class GPT2(nn.Module):
     length, width, num_blocks, num_heads, dropout: transformers' n_positions, n_embd, n_layer,
     n_head and its three dropouts. Raises ValueError for sizes that do not fit.
     """
+
+    no_text_model = (  # what `load` says: write, fill and bound need log-scores
+        "a GPT-2, which has no log-scores: load_gpt2, sample_gpt2 and nats of "
+        "sedd_mini.evaluation.rivals read it, draw from it and give its exact -log p"
+    )
 
     def __init__(self, num_tokens: int, length: int, width: int, num_blocks: int, num_heads: int,
                  dropout: float = 0.0, begin: int | None = None):  # fmt: skip
@@ -278,14 +283,21 @@ def save_gpt2(folder: str | Path, model: GPT2, tokenizer=None) -> Path:
 
 
 def load_gpt2(folder: str | Path, device: str | torch.device = "cpu") -> GPT2:
-    """What `save_gpt2` wrote, or another GPT-2 of transformers, such as the released ones.
+    """A GPT-2 in a folder of ours (a Trainer's, or what `save_pretrained` wrote) or of transformers
+    (what `save_gpt2` wrote, or another such as the released ones).
 
     Raises FileNotFoundError where there is no such folder, ValueError where it holds no GPT-2.
     """
     from transformers import GPT2LMHeadModel
 
-    if not (Path(folder) / "config.json").is_file():
-        raise FileNotFoundError(f"there is no config.json in {folder}")
+    if not local_path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    folder = find_folder(folder)
+    if "format" in read_json(folder / "config.json"):
+        model = load_pretrained(folder, device)[0]
+        if not isinstance(model, GPT2):
+            raise ValueError(f"{folder} holds a {type(model).__name__}, no GPT-2: load reads it")
+        return model
     try:
         whole, told = GPT2LMHeadModel.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
@@ -401,6 +413,4 @@ def mean_rival(config: DiTConfig, seed: int = 0, loss=diffusion_weighted,
         return {"model": kind(DiffusionTransformer(config)), "loss": loss}
 
 
-# So that a Trainer can save them, and `load` find them once this file is imported.
-NETWORKS |= {"gpt2": GPT2, "mean-prediction": MeanPrediction, "informed-mean": InformedMean}
-SCHEDULES["clock"] = Clock
+SCHEDULES["clock"] = Clock  # the networks have their names in NETWORKS of network/pretrained.py

@@ -1,11 +1,10 @@
 """Saving and loading networks: a folder with config.json, model.safetensors and tokenizer.json.
 
-Two forms of config.json are read. That of the releases (`louaaron/sedd-small`): graph, noise and
-sizes are taken from it, and all else in it is passed over. And ours, which has the same names and
-carries `format`: whatever in it is not known here is refused, so that a network never comes back as
-another one. A class of your own is saved and loaded once it has a name in NETWORKS, GRAPHS or
-SCHEDULES, and a `to_config()` that gives its constructor's arguments (a network may leave that to
-its `config`, and have a `from_config(dict)` instead of such a constructor).
+Two forms of config.json are read. From that of the releases (`louaaron/sedd-small`) graph, noise
+and sizes are taken, and all else is passed over. Ours has the same names and carries `format`: what
+is not known here is refused, so no network comes back as another one. A class of your own is saved
+and loaded once it has a name in NETWORKS, GRAPHS or SCHEDULES, and a `to_config()` that gives its
+constructor's arguments (a network may leave that to its `config`, and have a `from_config(dict)`).
 """
 
 import importlib
@@ -30,7 +29,12 @@ from sedd_mini.network.hardware import check_device
 from sedd_mini.noise import SCHEDULES
 
 FORMAT = "sedd-mini/2"
-NETWORKS = {"dit": "sedd_mini.network.dit:DiffusionTransformer"}  # name → class or "module:name"
+NETWORKS = {  # name → class, or "module:name", which is imported where a folder asks for it
+    "dit": "sedd_mini.network.dit:DiffusionTransformer",
+    "gpt2": "sedd_mini.evaluation.rivals:GPT2",
+    "mean-prediction": "sedd_mini.evaluation.rivals:MeanPrediction",
+    "informed-mean": "sedd_mini.evaluation.rivals:InformedMean",
+}
 NETWORK_FILES = {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
 
 
@@ -136,10 +140,8 @@ def find_folder(name_or_folder: str | Path) -> Path:
 
 
 def name_of(thing, table: dict) -> str:
-    """The name of the exact class of `thing` in a table; ValueError if it is not there.
-
-    That its parent is there does not count: it would be loaded as that.
-    """
+    """The name of the exact class of `thing` in a table; ValueError if at most its parent is there,
+    as which it would be loaded."""
     kind = type(thing)
     for name, entry in table.items():
         if entry in (kind, f"{kind.__module__}:{kind.__qualname__}"):
@@ -219,10 +221,10 @@ def understand(config: dict, file: Path | str) -> tuple:
         if unknown := sorted(config.keys() - set(known)):
             raise ValueError(f"unknown key {unknown[0]!r}")
         graph = rebuild("graph", config, GRAPHS, num_tokens=entry(config, "tokens"))
-        noise = rebuild("noise", config, SCHEDULES)
         given = {"num_tokens": graph.num_tokens, "absorbing": graph.mask_id is not None}
         dit = entry(config, "model", dict).get("type", "dit") == "dit"
-        return rebuild("model", config, NETWORKS, **(given if dit else {})), graph, noise
+        network = rebuild("model", config, NETWORKS, **(given if dit else {}))
+        return network, graph, rebuild("noise", config, SCHEDULES)  # its module may name the noise
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -252,10 +254,8 @@ def rebuild(section: str, config: dict, table: dict, **given):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{section}: {error}") from None
     for key in sorted(says.keys() | content.keys()):
-        if key not in content:
-            raise ValueError(f"{section}: lacks the key {key!r}")
-        if key not in says:
-            raise ValueError(f"{section}: unknown key {key!r}")
+        if (known := key in content) != (key in says):
+            raise ValueError(f"{section}: {'unknown' if known else 'lacks the'} key {key!r}")
         a, b = content[key], says[key]
         if a != b or isinstance(a, bool) != isinstance(b, bool):
             raise ValueError(f"{section}: {key} is {a!r}, but {kind.__name__} makes {b!r} of it")
@@ -271,10 +271,8 @@ def understand_released(config: dict) -> tuple:
     schedule = entry(noise, "type")
     if schedule not in ("loglinear", "geometric"):
         raise ValueError(f"unknown noise {schedule!r}, expected 'loglinear' or 'geometric'")
-    if schedule == "loglinear":
-        noise = SCHEDULES[schedule](noise.get("eps", 1e-3))
-    else:
-        noise = SCHEDULES[schedule](entry(noise, "sigma_min"), entry(noise, "sigma_max"))
+    names = ("eps",) if schedule == "loglinear" else ("sigma_min", "sigma_max")
+    noise = SCHEDULES[schedule](*(entry({"eps": 1e-3} | noise, name) for name in names))
     absorbing, given = kind == "absorb", {own: entry(sizes, name) for name, own in RELEASED.items()}
     given["scale_by_sigma"] = bool(given["scale_by_sigma"]) and absorbing
     network = DiffusionTransformer(DiTConfig(num_tokens=tokens, absorbing=absorbing, **given))

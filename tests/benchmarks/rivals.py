@@ -5,9 +5,10 @@
     python tests/benchmarks/rivals.py --list          # what there is, and what is not
 
 A unit is one training of one model: the same tokens in the same order, batches, optimiser, warm-up,
-decay and averaging for all, by the library's Trainer. Every kind of model tries the same learning
-rates with seed 0; the one with the best validation is then trained with the other seeds. That
-choice looks at the first half of the validation blocks, and what is reported at the second.
+decay and averaging for all, by the library's Trainer. Every kind of model is tuned in the same way
+with seed 0: from the middle of one grid of learning rates, up, or else down, until both neighbours
+of the best are worse. The best is then trained with the other seeds. That choice looks at the first
+half of the validation blocks, and what is reported at the second.
 
 Each unit takes minutes, on one thread, and becomes one JSON file, written whole at its end; one
 that is there is not made again. One that was interrupted goes on from its checkpoint. Two processes
@@ -43,7 +44,7 @@ KINDS = {  # name → graph, and what the Trainer is handed
     "informed-uniform": ("uniform", partial(mean_rival, informed=True)),
     "gpt2": ("absorb", gpt2_rival),
 }
-RATES = (2.5e-3, 5e-3, 1e-2)
+RATES = (6.25e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)
 DATA = {  # name → settings, and seeds
     "synthetic": (preset("synthetic"), 3),
     "docs": (preset("docs", length=64, width=128, batch_size=32, steps=600, draws="counted"), 2),
@@ -83,21 +84,36 @@ def result_of(unit, args) -> dict | None:
     return result
 
 
+def search(kind: str, args) -> tuple[float | None, float | None]:
+    """The learning rate to try next with seed 0, and where none is left, the best.
+
+    The best has the lowest validation; both are None if no rate trains at all.
+    """
+    rates = sorted(args.rates)
+    found = {lr: r for lr in rates if (r := result_of((kind, lr, 0), args))}
+    if not found:
+        return rates[(len(rates) - 1) // 2], None
+    values = {lr: math.inf if r["failed"] else r["tuning_nats_per_token"]
+              for lr, r in found.items()}  # fmt: skip
+    best = min(values, key=lambda lr: (values[lr], lr))
+    failed, i = values[best] == math.inf, rates.index(best)
+    beside = rates[i - 1 : i] if failed else rates[i + 1 : i + 2] + rates[max(0, i - 1) : i]
+    missing = [lr for lr in beside if lr not in found]
+    return (missing[0], None) if missing else (None, None if failed else best)
+
+
 def best_rate(kind: str, args) -> float | None:
-    """The rate whose seed 0 has the lowest validation; None while one is missing, or all failed."""
-    found = {lr: result_of((kind, lr, 0), args) for lr in args.rates}
-    if None in found.values():
-        return None
-    fine = {lr: r["tuning_nats_per_token"] for lr, r in found.items() if not r["failed"]}
-    return min(fine, key=fine.get, default=None)
+    return search(kind, args)[1]
 
 
 def all_units(args) -> list:
-    """The units as far as they are known: the other seeds wait for the choice of the rate."""
-    rates = {kind: best_rate(kind, args) for kind in args.kinds}
-    grid = [(kind, lr, 0) for lr in args.rates for kind in args.kinds]
-    return grid + [(kind, lr, seed) for seed in range(1, args.seeds)
-                   for kind, lr in rates.items() if lr]  # fmt: skip
+    """The units as far as they are known: what comes next hangs on what was found."""
+    tried = [(kind, lr, 0) for lr in sorted(args.rates) for kind in args.kinds
+             if result_of((kind, lr, 0), args)]  # fmt: skip
+    where = {kind: search(kind, args) for kind in args.kinds}
+    return (tried + [(kind, lr, 0) for kind, (lr, _) in where.items() if lr]
+            + [(kind, lr, seed) for seed in range(1, args.seeds)
+               for kind, (_, lr) in where.items() if lr])  # fmt: skip
 
 
 def judge(model, graph, noise, blocks, repeats: int) -> tuple[float, float, Tensor | None]:
