@@ -625,12 +625,17 @@ def show_frontier(ax: plt.Axes, lines: dict[str, tuple], points: dict[str, tuple
     right = max(cost for costs, *_ in lines.values() for cost in costs)
     for name, (costs, values, errors, colour) in lines.items():
         ax.errorbar(costs, values, errors, fmt="o-", color=colour, ms=5, capsize=2)
-        place = (9, 3) if values[0] == max(v[0] for _, v, _, _ in lines.values()) else (-4, -20)
-        ax.annotate(name, (costs[0], values[0]), place, textcoords="offset points", color=colour)
+        if values[0] == max(v[0] for _, v, _, _ in lines.values()):
+            i, place, how = 0, (9, 3), {"ha": "left"}
+        else:
+            i, place, how = 1, (-6, -6), {"ha": "right", "va": "top"}
+        ax.annotate(name, (costs[i], values[i]), place, textcoords="offset points", color=colour,
+                    **how)  # fmt: skip
     heights = spread_labels([*(v for _, v, _, _ in points.values()), value], 0.8 * room)
     for (name, (cost, at, off, colour)), y in zip(points.items(), heights, strict=False):
         ax.errorbar(cost, at, off, fmt="D", color=colour, ms=5)
-        ax.annotate(name, (cost, at), (1.5 * cost, y), color=colour, va="center", fontsize=9.5,
+        ax.annotate(name, (cost, at), (cost / 1.4, y), color=colour, va="center", ha="right",
+                    fontsize=9.5,
                     arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7})  # fmt: skip
     ax.axhline(value, color=GREY, ls="--", lw=1.2)
     ax.axhspan(low - 2 * room, value - 3 * error, color=ORANGE, alpha=0.07, lw=0)
@@ -638,7 +643,8 @@ def show_frontier(ax: plt.Axes, lines: dict[str, tuple], points: dict[str, tuple
     ax.minorticks_off()
     left, _ = ax.get_xlim()
     ax.set(ylim=(low - 2 * room, high + 2 * room), xlim=(left, 1.3 * right))
-    ax.annotate("real text", (left, value), (4, 4), textcoords="offset points", color="#555555")
+    ax.annotate("real text", (1.3 * right, value), (-4, -4), textcoords="offset points",
+                color="#555555", ha="right", va="top")  # fmt: skip
 
 
 def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
