@@ -641,7 +641,7 @@ def show_frontier(ax: plt.Axes, lines: dict[str, tuple], points: dict[str, tuple
     ax.axhspan(low - 2 * room, value - 3 * error, color=ORANGE, alpha=0.07, lw=0)
     ax.set_xscale("log")
     ax.minorticks_off()
-    left, _ = ax.get_xlim()
+    left = min(cost for costs, *_ in lines.values() for cost in costs) / 2.2
     ax.set(ylim=(low - 2 * room, high + 2 * room), xlim=(left, 1.3 * right))
     ax.annotate("real text", (1.3 * right, value), (-4, -4), textcoords="offset points",
                 color="#555555", ha="right", va="top")  # fmt: skip
