@@ -66,8 +66,8 @@ for name, (real, written) in bits_of.items():
     print(f"{name:12}  real text {real:.2f} bits, its own samples {written:.2f} bits")
 
 # %% tags=["hide-input"]
-#| alt: Three bar charts over eight sentences and nonsense. The language has eight falling blue bars.
-#| Broad has the same shape and a tall orange bar at nonsense. Narrow has two tall bars, nothing else.
+#| alt: Three bar charts over eight sentences and nonsense. The language has eight falling blue
+#| bars. Broad has the same shape and a tall orange bar at nonsense. Narrow has two tall bars only.
 from sedd_mini import plots
 
 plots.use_style()
@@ -379,8 +379,8 @@ samples = {
 }
 for name, x in samples.items():
     nats = -language.log_prob(x) / 32  # (n,) nats a word
-    error = nats.std() / math.sqrt(len(x))
-    print(f"{name:20}  generative perplexity {nats.mean().exp():.2f} ± {nats.mean().exp() * error:.2f}")
+    value, error = nats.mean().exp(), nats.std() / math.sqrt(len(x))
+    print(f"{name:20}  generative perplexity {value:.2f} ± {value * error:.2f}")
 
 # %% tags=["hide-cell"]
 score = {name: -language.log_prob(x).mean().item() / 32 for name, x in samples.items()}
@@ -523,11 +523,12 @@ of_mask = [way for way in ways if way[0] != "sedd-uniform"]
 for way in sorted(of_mask, key=lambda way: -nats_of[way][0]):
     row = math.exp(nats_of[way][0]), over_seeds(ways[way], "entropy_bits")[0]
     apart = over_seeds(ways[way], "divergence_least")
-    print("{:12} {:18} {:5.0f}".format(*way), "{:17.2f} {:9.2f} {:10.4f} ± {:.4f}".format(*row, *apart))
+    told = "{:17.2f} {:9.2f} {:10.4f} ± {:.4f}".format(*row, *apart)
+    print("{:12} {:18} {:5.0f}".format(*way), told)
 
 # %% tags=["hide-input"]
-#| alt: Generative perplexity against the entropy of a text's words. GPT-2's path of temperatures and
-#| that of nuclei run from real text down and to the left; diffusion comes down to real text from
+#| alt: Generative perplexity against the entropy of a text's words. GPT-2's path of temperatures
+#| and that of nuclei run from real text down and to the left; diffusion comes down to real text from
 #| above as its calls grow.
 at = lambda *way: (over_seeds(ways[way], "entropy_bits")[0], math.exp(nats_of[way][0]))
 plain, settings_of = at("gpt2", "un-annealed", 32), {
@@ -938,9 +939,11 @@ from sedd_mini import likelihood_bound
 generator = torch.Generator().manual_seed(0)
 old = likelihood_bound(absorb.network, absorb.graph, absorb.noise, few, 32, generator=generator)
 generator = torch.Generator().manual_seed(0)
-new = total(bounds(absorb.network, absorb.graph, absorb.noise, few, repeats=32, generator=generator))
+what = absorb.network, absorb.graph, absorb.noise
+new = total(bounds(*what, few, repeats=32, generator=generator))
 plain = torch.stack([one_draw(absorb.network, few, seed) for seed in range(32)]).mean(1)
-ratio = [(error / (new.error / 64)) ** 2 for error in (plain.std().item() / math.sqrt(32), old.error)]
+errors = plain.std().item() / math.sqrt(32), old.error
+ratio = [(error / (new.error / 64)) ** 2 for error in errors]
 print(f"one draw a text: {ratio[0]:.0f} times the calls; likelihood_bound: {ratio[1]:.0f} times")
 assert ratio[0] > 4 and ratio[1] > 1.5
 
@@ -962,7 +965,8 @@ what, generator = (absorb.network, absorb.graph, absorb.noise), torch.Generator(
 rest_bound = total(bounds(*what, x0, given=given, generator=generator))
 free = (~given).sum().item() * math.log(2)
 gap, error = (rest_bound.nats - truth_.sum().item()) / free, rest_bound.error / free
-print(f"truth {truth_.sum() / free:.3f} bits a free word; the bound is {gap:.4f} ± {error:.4f} above")
+print(f"truth {truth_.sum() / free:.3f} bits a free word")
+print(f"the bound is {gap:.4f} ± {error:.4f} above it")
 
 # %% tags=["hide-cell"]
 assert -3 * error < gap < 0.1
