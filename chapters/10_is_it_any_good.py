@@ -528,8 +528,8 @@ for way in sorted(of_mask, key=lambda way: -nats_of[way][0]):
 
 # %% tags=["hide-input"]
 #| alt: Generative perplexity against the entropy of a text's words. GPT-2's path of temperatures
-#| and that of nuclei run from real text down and to the left; diffusion comes down to real text from
-#| above as its calls grow.
+#| and that of nuclei run from real text down and to the left; diffusion comes down to real text
+#| from above as its calls grow.
 at = lambda *way: (over_seeds(ways[way], "entropy_bits")[0], math.exp(nats_of[way][0]))
 plain, settings_of = at("gpt2", "un-annealed", 32), {
     "temperature": (0.9, 0.8, 0.7, 0.5, 0.3), "nucleus": (0.9, 0.8),
