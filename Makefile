@@ -8,15 +8,23 @@ VENV := .venv
 PY := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
 READY := $(VENV)/sedd-mini-ready
 HTML := chapters/_build/html
+# TERM is also the name of the terminal, in the environment: only make's own command line counts.
+TERM_FILE := $(if $(filter command line,$(origin TERM)),$(TERM))
+COURSE := chapters/assignments/course.py
 
 .DEFAULT_GOAL := help
-.PHONY: help lab book html test lock
+.PHONY: help lab book html test results lock assignments submitted grade test-course
 
 help:
 	@echo "make lab    open JupyterLab on chapters/           (LAB='--no-browser --port 8890' adds options)"
 	@echo "make book   run every chapter, then build the HTML book"
 	@echo "make html   only rebuild the HTML, from the notebooks as they are"
 	@echo "make test   style, notebooks in step, all tests, and every notebook once more"
+	@echo "make results  what is missing in chapters/results, then the ledger: 2.5 hours for all of it, goes on"
+	@echo "               after Ctrl-C. Delete a file there to make it again; runs/rivals, to train again"
+	@echo "make assignments   write the course's release for students   (TERM=file: your own numbers)"
+	@echo "make grade SUBMITTED=folder   grade folder/student/assignment1.ipynb, ..."
+	@echo "make test-course   all assignments and all damaged submissions through nbgrader"
 	@echo "make lock   resolve requirements.lock again        (UPGRADE=--upgrade takes the newest versions)"
 
 # The environment: built once, and again when what it is built from changes.
@@ -48,6 +56,23 @@ test: $(READY)
 	$(PY) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadscope \
 		--nbval-lax --nbval-current-env tests \
 		$(sort $(wildcard chapters/[0-9][0-9]_*.ipynb chapters/solutions/[0-9][0-9]_*.ipynb))
+
+results: $(READY)
+	$(PY) tests/benchmarks/results.py
+
+assignments: $(READY)
+	$(PY) $(COURSE) assignments $(if $(TERM_FILE),--term "$(TERM_FILE)")
+
+submitted:
+	@test -d "$(SUBMITTED)" || { echo "Say which folder to grade: make grade SUBMITTED=folder"; exit 1; }
+
+grade: submitted $(READY)
+	$(PY) $(COURSE) grade "$(SUBMITTED)"
+
+test-course: export HF_HUB_OFFLINE = 1
+test-course: export SEDD_MINI_COURSE = 1
+test-course: $(READY)
+	$(PY) -m pytest tests/test_course.py
 
 lock: $(READY)
 	$(PY) -m pip install --quiet uv

@@ -14,7 +14,7 @@ author = "SEDD-mini authors"
 copyright = "2026, SEDD-mini authors"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
-exclude_patterns = ["_build", "_static", "assignments", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_static", "assignments", "results", "**.ipynb_checkpoints"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}

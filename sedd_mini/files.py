@@ -15,20 +15,25 @@ from pathlib import Path
 
 from torch import Tensor
 
-# ---- JSON ----------------------------------------------------------------------------------------
+# ---- text and JSON -------------------------------------------------------------------------------
 
 
-def write_json(path: Path, content) -> None:
-    """Writes JSON to a temporary file beside `path`, then renames it."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file to a temporary name beside `path`, then renames it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content) -> None:
+    """Writes JSON to a temporary file beside `path`, then renames it."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def read_json(path: Path) -> dict:

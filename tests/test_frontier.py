@@ -54,7 +54,7 @@ def test_calls_are_counted(frontier, gpt2, monkeypatch):
     absorb = load_pretrained(SHIPPED / "synthetic-absorb")
     levels = []
     handle = absorb[0].register_forward_pre_hook(lambda _, args: levels.append(args[1][0].item()))
-    for K in (4, 8):
+    for K in (4, 8, 1):
         way = partial(frontier.diffuse, *absorb, K)
         x, made = frontier.draw(absorb[0], way, 20, 32, 0)  # 12 and 8
         assert made == {"calls": K, "positions_a_sample": 32 * K}

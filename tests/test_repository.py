@@ -566,6 +566,8 @@ def test_html_book_needs_no_network(chapter):
     for name in ("conf.py", "index.md"):
         shutil.copy(CHAPTERS / name, folder / name)
     shutil.copytree(CHAPTERS / "_static", folder / "_static")
+    (folder / "results").mkdir()
+    (folder / "results" / "ledger.md").write_text("not a page of the book")
     pages = folder / "html"
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", folder, pages]
     result = subprocess.run(command, capture_output=True, text=True)

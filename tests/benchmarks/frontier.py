@@ -47,12 +47,12 @@ from sedd_mini.evaluation import generated
 from sedd_mini.evaluation.rivals import GPT2, nats, sample_gpt2
 from sedd_mini.files import lock, newest_checkpoint, read_json, step_of, write_json
 from sedd_mini.network.pretrained import load_pretrained, save_pretrained
-from sedd_mini.samplers import movable, move_weights, pick, sample
+from sedd_mini.samplers import leap_at, movable, move_weights, pick, sample
 from sedd_mini.text.synthetic import SyntheticLanguage
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "chapters" / "checkpoints"
-CALLS = (4, 8, 16, 32, 64, 128)
+CALLS = (1, 2, 4, 8, 16, 32, 64, 128)
 GUMBEL_CALLS = (32, 128)
 GPT2_WAYS = (
     {"un-annealed": {}}
@@ -122,8 +122,16 @@ def ways_of(model: torch.nn.Module, graph, noise) -> dict[tuple, Callable]:
 
 
 def diffuse(model, graph, noise, calls: int, shape, generator, **options) -> Tensor:
+    if calls == 1:  # for `sample` the times of one call are too few
+        return sample(model, graph, noise, shape, times=torch.tensor([1.0, 0.0]), denoise=False,
+                      method=at_once, generator=generator, **options)  # fmt: skip
     times = torch.linspace(1, 0, calls + 1, dtype=torch.float64)[:-1]
     return sample(model, graph, noise, shape, times=times, generator=generator, **options)
+
+
+def at_once(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
+    """All noise away in one step."""
+    return leap_at(model, graph, x, free, noise.total(t), noise.total(t), "denoise", generator)
 
 
 def draw(model, way: Callable, num: int, length: int, seed: int) -> tuple[Tensor, dict]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from sedd_mini.files import write_text
+
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 DRAWS = 8
 
@@ -40,6 +42,4 @@ if __name__ == "__main__":
         "what": "bits a word: the bound of 4096 texts, its error bar, and the exact value",
         "runs": [run(seed) for seed in range(3)],
     }
-    folder = CHAPTERS / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "00_page.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_text(CHAPTERS / "results" / "00_page.json", json.dumps(facts, indent=2) + "\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from sedd_mini import GeometricNoise, UniformGraph
+from sedd_mini.files import write_text
 from sedd_mini.worlds import toys
 from sedd_mini.worlds.ctmc import Chain, total_variation
 
@@ -64,4 +65,4 @@ if __name__ == "__main__":
         "runs": [run(*settings) for settings in RUNS],
     }
     folder = Path(__file__).parents[2] / "chapters" / "results"
-    (folder / "02_longer.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "02_longer.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
