@@ -671,3 +671,109 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
         ax.plot(x, y, "s", color=colour, ms=7)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
     ax.margins(x=0.14)
+
+
+def show_pieces(
+    ax: plt.Axes, rows: dict[str, Sequence[str]], hidden: Sequence[Sequence[bool]] | None = None
+) -> None:
+    """Draw one text in several cuts: a row of boxes for each, a box a token, as wide as its text.
+
+    rows: label → tokens; hidden: for each row which tokens are hidden (dark). Rows run downwards.
+    """
+    for y, (name, tokens) in enumerate(rows.items()):
+        left = 0
+        for i, token in enumerate(tokens):
+            dark = hidden is not None and bool(hidden[y][i])
+            colour, ink = (BLUE, "white") if dark else ("#dbe1ea", "#222222")
+            ax.barh(-y, len(token) - 0.14, left=left + 0.07, height=0.66, color=colour)
+            for j, letter in enumerate(token):
+                style = {"ha": "center", "va": "center", "color": ink, "family": "monospace"}
+                ax.text(left + j + 0.5, -y, letter, fontsize=11, **style)
+            left += len(token)
+        ax.text(-0.6, -y, f"{len(tokens)} {name}", ha="right", va="center", fontsize=11)
+    ax.set(xlim=(0, left), ylim=(0.5 - len(rows), 0.5))
+    ax.set_axis_off()
+
+
+def show_edits(names: Sequence[str], Q: Sequence, start: int) -> Figure:
+    """Mark where one jump leads from a sequence of three tokens, and where Q is positive.
+
+    names: the S³ sequences as texts, in the order of Q's rows (the last token fastest); Q:
+    (S³, S³), entry (y, x) the rate of x → y; start: the sequence to look at.
+    """
+    Q, size = np.asarray(Q), round(len(names) ** (1 / 3))
+    fig = plt.figure(figsize=(11, 3.5))
+    left, right = fig.subfigures(1, 2, width_ratios=[2.1, 1])
+    axes = [*left.subplots(1, size), right.subplots()]
+    for k, ax in enumerate(axes[:size]):
+        for place in range(size**2):
+            state = k * size**2 + place
+            tint = BLUE if state == start else ORANGE if Q[state, start] > 0 else "#eef0f3"
+            box = plt.Rectangle((place % size, -(place // size)), 0.92, -0.92, color=tint, lw=0)
+            ax.add_patch(box)
+            ink = "#777777" if tint == "#eef0f3" else "white"
+            x, y = place % size + 0.46, -(place // size) - 0.46
+            ax.text(x, y, names[state], ha="center", va="center", color=ink, fontsize=12)
+        ax.set(xlim=(0, size), ylim=(-size, 0))
+        ax.set_aspect("equal")
+        ax.set_axis_off()
+        ax.set_title(f"first token {names[k * size**2][0]}", fontsize=11, loc="center")
+    axes[-1].imshow(Q > 0, cmap=INK, vmax=1.4, interpolation="nearest")
+    axes[-1].add_patch(plt.Rectangle((start - 0.5, -0.5), 1, len(Q), fill=False, ec=ORANGE, lw=1.6))
+    axes[-1].set(xlabel="from sequence", ylabel="to sequence", xticks=[], yticks=[])
+    axes[-1].set_title("dark: a jump is possible", fontsize=11, loc="center")
+    axes[-1].spines[:].set_visible(True)
+    axes[-1].grid(False)
+    return fig
+
+
+def show_packing(documents: Sequence[str], length: int) -> Figure:
+    """Draw documents, the stream that they form with ¶ between them, and its blocks.
+
+    A cell is a character; a colour is a document, grey is the end of text.
+    """
+    tints = ["#cfe0f0", "#f7d9c2", "#cfe9df"]
+    fig, ax = plt.subplots(figsize=(9.5, 3.5))
+
+    def draw(x: float, y: float, letter: str, document: int) -> None:
+        colour = "#c9ccd2" if document < 0 else tints[document % len(tints)]
+        ax.add_patch(plt.Rectangle((x, y), 0.94, 0.8, color=colour, lw=0))
+        style = {"ha": "center", "va": "center", "family": "monospace", "fontsize": 12}
+        ax.text(x + 0.47, y + 0.4, letter, color="#222222", **style)
+
+    stream, left = [], 0.0
+    for k, document in enumerate(documents):
+        stream += [("¶", -1)] * (k > 0) + [(letter, k) for letter in document]
+        for letter in document:
+            draw(left, 3, letter, k)
+            left += 1
+        left += 1.5
+    for i, (letter, k) in enumerate(stream):
+        draw(i, 1.5, letter, k)
+    whole = len(stream) // length * length
+    for i, (letter, k) in enumerate(stream[:whole]):
+        draw(i + 0.9 * (i // length), 0, letter, k)
+    for cut in range(length, whole + 1, length):
+        ax.plot([cut - 0.03] * 2, [1.35, 2.45], color="#222222", lw=1.6)
+    for y, name in ((3.4, "documents"), (1.9, "stream"), (0.4, "blocks")):
+        ax.text(-0.6, y, name, ha="right", va="center")
+    ax.set(xlim=(0, max(left, len(stream) + 2)), ylim=(-0.1, 3.9))
+    ax.set_axis_off()
+    return fig
+
+
+def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) -> Figure:
+    """Horizontal bars with their numbers: a row for each name, a panel for each of its values."""
+    fig, axes = plt.subplots(
+        1, len(titles), figsize=(10, 0.55 * len(rows) + 1.2), sharey=True, sharex=True
+    )
+    for k, ax in enumerate(np.atleast_1d(axes)):
+        bars = ax.barh(list(rows), [row[k] for row in rows.values()], height=0.62, color=colours)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
+        ax.bar_label(bars, fmt="%.2f", padding=5, bbox=white)
+        ax.set_title(titles[k], fontsize=11)
+        ax.margins(x=0.15)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(left=False)
+    ax.invert_yaxis()
+    return fig
