@@ -270,7 +270,7 @@ for kind, units in found["synthetic"].items():
     print(f"{NAMES[kind]:24} lr {units[0]['lr']:<7g} {values}")
 
 # %% [markdown]
-# (The order is that of the tuning, worst first. *Informed mean* is mean prediction that is told what the noise alone says about the original word, so that it does not have to learn it.) The other corpus is Python's documentation, in pieces of words from a vocabulary of 1024. Its truth is unknown, so these are plain bits a token:
+# (The order is that of the tuning, worst first. *Informed mean* is mean prediction that is told what the noise alone says about the original word, so that it does not have to learn it.) The other corpus is Python's documentation, in pieces of words from a vocabulary of 1024. Its truth is unknown, so its numbers are plain bits a token. This contest is not finished yet; `make results` goes on with it, and the cell shows what is there.
 
 # %%
 print("Python's documentation       bits a token, one number a seed")
@@ -282,8 +282,8 @@ for kind, units in found["docs"].items():
 # *Predict:* where does the contest get decided, at its beginning or at its end? Then look at the learning curves.
 
 # %% tags=["hide-input"]
-#| alt: Learning curves in two panels. On the synthetic language GPT-2 falls fastest and ends
-#| nearest to the truth, absorbing diffusion follows, uniform diffusion ends far above.
+#| alt: Learning curves, three seeds of each model. On the synthetic language GPT-2 is lowest at
+#| every point, the two models with MASK noise follow, those with uniform noise end far above.
 from sedd_mini.training.settings import preset
 
 corpus = preset("synthetic").make_corpus()
@@ -291,29 +291,32 @@ judged = corpus.valid[:256]  # the texts on which the curves were measured
 styles = dict(zip(NAMES, [("#222222", "-"), (plots.BLUE, "-"), (plots.GREEN, "-"),
                           (plots.ORANGE, "-"), (plots.PURPLE, "-"), (plots.PURPLE, ":")]))
 zero = {"synthetic": -language.log_prob(judged).mean().item() / 32, "docs": 0.0}
-fig, axes = plots.plt.subplots(1, 2, figsize=(11.5, 4.1))
-for ax, data, span in zip(axes, found, ((0, 1), (4.5, 10))):
+spans = {"synthetic": (0, 1), "docs": (4.5, 10)}
+whole = [data for data in found if len(found[data]) > 3]  # contests that can be compared
+fig, axes = plots.plt.subplots(1, len(whole), figsize=(1.5 + 5 * len(whole), 4.1), squeeze=False)
+for ax, data in zip(axes[0], whole):
     curves = {}
     for kind, units in found[data].items():
         lines = [(unit["curve"]["tokens"],
                   [(v - zero[data]) / math.log(2) for v in unit["curve"]["nats_per_token"]])
                  for unit in units]
         curves[NAMES[kind]] = lines, *styles[kind]
-    if curves:
-        plots.show_learning(ax, curves, top=span[1], bottom=span[0])
-axes[0].set(title="Synthetic language", ylabel="bits a word above the truth")
-axes[1].set(title="Python's documentation", ylabel="bits a token")
-fig.suptitle("GPT-2 leads all the way at this size and budget", x=0.01, ha="left", fontsize=12);
+    plots.show_learning(ax, curves, top=spans[data][1], bottom=spans[data][0])
+    if data == "docs":
+        ax.set(title="Python's documentation", ylabel="bits a token")
+    else:
+        ax.set(title="GPT-2 leads all the way", ylabel="bits a word above the truth")
 
 # %% [markdown]
-# *What to see.* On the synthetic language GPT-2 is ahead at every point of the curve. With MASK noise score entropy and mean prediction run side by side, as chapter 02 leads one to expect: there the ratio is the posterior times one number. Uniform noise is far behind in every form; there score entropy is ahead of plain mean prediction.
+# *What to see.* On the synthetic language GPT-2 is ahead at every point of the curve. With MASK noise score entropy and mean prediction run side by side, as chapter 02 leads one to expect: there the ratio is the posterior times one number. Uniform noise is far behind in every form, and its seeds scatter so widely that three of them do not tell the forms apart.
 #
 # Two things should be kept in mind. GPT-2's number is exact and the others are upper bounds, so a part of their distance may be the bound's. And the contest says who learns fastest from three million tokens, with networks of 0.64 million parameters. A second corpus and more seeds make it firmer, but it does not say who wins at a thousand times the size.
 #
 # %% tags=["hide-cell"]
 above = {kind: sum(unit["excess_bits"] for unit in units) / len(units)
          for kind, units in found["synthetic"].items()}
-assert above["gpt2"] < above["sedd-absorb"] < above["sedd-uniform"] < above["mean-uniform"]
+uniform_ = [above[kind] for kind in ("sedd-uniform", "mean-uniform", "informed-uniform")]
+assert above["gpt2"] < above["sedd-absorb"] < min(uniform_)
 assert abs(above["sedd-absorb"] - above["mean-absorb"]) < 0.02
 
 # %% [markdown]
@@ -427,7 +430,7 @@ fig, axes = plots.plt.subplots(1, 2, figsize=(11.5, 4.3), sharey=True)
 for ax, cost in zip(axes, ({way: way[2] for way in ways}, took)):
     lines = {}
     for kind, colour in (("sedd-absorb", plots.BLUE), ("sedd-uniform", plots.PURPLE)):
-        of_kind = sorted(way for way in ways if way[0] == kind)
+        of_kind = sorted(way for way in ways if way[0] == kind and way[2] >= 4)
         row = [cost[way] for way in of_kind], *zip(*(nats_of[way] for way in of_kind)), colour
         lines[NAMES[kind]] = row
     points = {f"GPT-2, {how}": (cost["gpt2", how, 32], *nats_of["gpt2", how, 32], plots.ORANGE)
@@ -695,7 +698,7 @@ assert 0 < error < 0.12 and abs(mean - exact[:64].mean() * bit) < 5 * error
 #
 # 1. A bound is a mean over noise: a single draw scatters by 0.06 bit a word here, several times the gap that we want to see. Give it an error bar.
 # 2. Compare models on the same texts, with the same noise, and report the difference with its error. Other seeds of the training are another source of chance.
-# 3. At equal size, budget and tuning GPT-2 is ahead of absorbing diffusion here; score entropy and mean prediction are level with MASK, and score entropy is ahead of plain mean prediction with uniform noise.
+# 3. At equal size, budget and tuning GPT-2 is ahead of absorbing diffusion here; score entropy and mean prediction are level with MASK noise, and uniform noise is far behind in both forms.
 # 4. Generative perplexity is entropy plus divergence. Temperature, nucleus and coarse random numbers lower it by lowering the entropy, so entropy, repetition and, where possible, divergence stand beside it.
 # 5. A zero-shot number is a number only together with its rules. The ledger gives a verdict on every claim, generated from the results.
 
