@@ -776,4 +776,67 @@ def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) 
         ax.grid(axis="y", visible=False)
         ax.tick_params(left=False)
     ax.invert_yaxis()
+
+
+def show_two_lamps(rates: tuple[float, float], seconds: float, evenings: Sequence, evidence):
+    """Two machines as diagrams, and the evidence for the first one while each evening passes.
+
+    rates: a second, of machines A and B; evenings: when A's lamp came on, (n,) seconds;
+    evidence(clock, lit): (m,) nats at each time of the clock (m,), for a lamp lit at `lit`.
+    """
+    layout = [["A", "evidence"], ["B", "evidence"]]
+    fig, axes = plt.subplot_mosaic(layout, figsize=(10, 3.8), width_ratios=[1, 2.4])
+    for name, rate in zip("AB", rates, strict=True):
+        label = {(0, 1): f"{rate:g} a second"}
+        places = [(0, 0), (1.9, 0)]
+        show_states(axes[name], ["dark", "lit"], [[0, 0], [rate, 0]], places, label, [GREY, ORANGE])
+        axes[name].set_title(f"Machine {name}")
+    ax, lit = axes["evidence"], np.asarray(evenings)
+    jumps = np.concatenate([np.nextafter(lit, 0), lit])  # just before, and at: they rise vertically
+    clock = np.sort(np.concatenate([[0, seconds], jumps[jumps < seconds]]))
+    curves = np.stack([evidence(clock, float(when)) for when in lit])  # (n, m)
+    against = curves[:, -1] < 0
+    for curve, low in zip(curves, against, strict=True):
+        ax.plot(clock, curve, color=PURPLE if low else "#b9c1cc", lw=1.3 if low else 0.9)
+    ax.axhline(0, color="#444444", lw=1)
+    ax.text(0.03, 1.5, "the lamp comes on: evidence rises by log 4", color="#555555")
+    ax.text(0.03, -1.9, "still dark: evidence falls", color="#555555")
+    ax.set(xlabel="seconds watched", ylabel="evidence for A (nats)", xlim=(0, seconds))
+    ax.set_ylim(-2.6, 1.9)
+    ax.set_title(f"{against.sum()} of {len(curves)} evenings with A end with evidence against it")
+    return fig
+
+
+def show_one_hidden_word(pi: Sequence[float], Z: float) -> Figure:
+    """Two laws of one word that reappears, as diagrams, and the densities of when it does.
+
+    pi: probabilities of cat, dog and owl; Z: how much faster than the truth the model moves.
+    """
+    layout = [["A", "when"], ["B", "when"]]
+    fig, axes = plt.subplot_mosaic(
+        layout, figsize=(10, 4.4), width_ratios=[1, 1.5], height_ratios=[1, 2.6]
+    )
+    words, places = ["cat", "dog", "owl"], [(0, 0), (2, 0.9), (2, 0), (2, -0.9)]
+    rates = {"A": ["1 / t"], "B": [f"{p:g} Z / t" for p in pi]}
+    for name, chosen in (("A", [0, 2]), ("B", [0, 1, 2, 3])):
+        law = rates[name]
+        Q = np.zeros((len(chosen), len(chosen)))
+        Q[1:, 0] = 1
+        colours = [GREY, ORANGE, BLUE, BLUE][: len(chosen)]
+        spots = [places[i] for i in chosen]
+        show_states(axes[name], ["MASK", *words[: len(law)]], Q, spots, False, colours, size=0.42)
+        for (x, y), rate in zip(spots[1:], law, strict=True):
+            axes[name].text(x + 0.52, y, f"rate {rate}", va="center")
+        axes[name].update_datalim([(4, 0)])
+    axes["A"].set_title("Law A, the truth: only cat")
+    axes["B"].set_title("Law B, the model: any word")
+    t, ax = np.linspace(0, 1, 200), axes["when"]
+    ax.plot(t, np.ones_like(t), color=ORANGE)
+    ax.plot(t, Z * t ** (Z - 1), color=BLUE)
+    ax.fill_between(t, 1, Z * t ** (Z - 1), color="#eeeeee")
+    ax.text(0.3, 1.06, "law A", color=ORANGE, ha="right")
+    ax.text(0.87, 1.82, f"law B with Z = {Z:g}", color=BLUE)
+    ax.set(xlabel="time t, from noise (1) to data (0)", ylabel="density", xlim=(1, 0))
+    ax.set(ylim=(0, None))
+    ax.set_title(f"With Z = {Z:g} the word tends to reappear too early")
     return fig

@@ -52,7 +52,7 @@ from sedd_mini.text.synthetic import SyntheticLanguage
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "chapters" / "checkpoints"
-CALLS = (1, 2, 4, 8, 16, 32, 64, 128)
+CALLS = (1, 2, 4, 8, 16, 32, 64)
 GUMBEL_CALLS = (32, 128)
 GPT2_WAYS = (
     {"un-annealed": {}}
