@@ -776,6 +776,7 @@ def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) 
         ax.grid(axis="y", visible=False)
         ax.tick_params(left=False)
     ax.invert_yaxis()
+    return fig
 
 
 def show_two_lamps(rates: tuple[float, float], seconds: float, evenings: Sequence, evidence):
