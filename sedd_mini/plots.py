@@ -836,8 +836,8 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
         for place, label in zip(places, labels, strict=True):
             ax.annotate(label, place, (6, -4), textcoords="offset points", color=colour,
                         fontsize=9.5, va="top")  # fmt: skip
-        ax.annotate(name, places[-1], (-8, 6), textcoords="offset points", color=colour, ha="right")
+        ax.annotate(name, places[-1], (-8, 8), textcoords="offset points", color=colour, ha="right")
     for name, (x, y, colour) in single.items():
         ax.plot(x, y, "s", color=colour, ms=7)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
-    ax.margins(x=0.14)
+    ax.margins(x=0.2)
