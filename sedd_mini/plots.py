@@ -710,7 +710,7 @@ def show_two_directions(truth: Sequence, models: dict[str, Sequence], bits: dict
     axes[0].set_ylabel("probability")
     axes[0].set_ylim(0, 0.82)
     axes[1].set_xlabel("sentence")
-    title = "Broad is better at real text, and Narrow has the better samples"
+    title = "Broad is better at real text, and Narrow's samples score better"
     fig.suptitle(title, x=0.01, ha="left", fontsize=12)
     return fig
 
