@@ -687,3 +687,157 @@ def show_one_hidden_word(pi: Sequence[float], Z: float) -> Figure:
     ax.set(ylim=(0, None))
     ax.set_title(f"With Z = {Z:g} the word tends to reappear too early")
     return fig
+
+
+def show_two_directions(truth: Sequence, models: dict[str, Sequence], bits: dict) -> Figure:
+    """Draw a law over sentences, the last of them nonsense, beside models of it.
+
+    truth and each model: probabilities. bits: name → (bits of real text under the model, bits of
+    the model's samples under the truth), written into its panel; for the truth they are equal.
+    """
+    laws = {"the language": truth, **models}
+    fig, axes = plt.subplots(1, len(laws), figsize=(3.4 * len(laws), 3), sharey=True)
+    for ax, (name, law) in zip(axes, laws.items(), strict=True):
+        law = [float(p) for p in law]
+        names = [*map(str, range(1, len(law))), "non-\nsense"]
+        ax.bar(names, law, color=[BLUE] * (len(law) - 1) + [ORANGE])
+        real, written = bits[name]
+        told = f"real text: {real:.2f} bits\nits samples: {written:.2f} bits"
+        ax.text(0.98, 0.97, told, transform=ax.transAxes, ha="right", va="top", color="#444444")
+        ax.set_title(name)
+        ax.grid(axis="x", visible=False)
+        ax.tick_params(axis="x", labelsize=10)
+    axes[0].set_ylabel("probability")
+    axes[0].set_ylim(0, 0.82)
+    axes[1].set_xlabel("sentence")
+    title = "Broad is better at real text, and Narrow's samples score better"
+    fig.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return fig
+
+
+def show_draws(rows: dict[str, tuple[Sequence, float, float]], truth: float, unit: str) -> Figure:
+    """A row of dots for each estimator, one a draw, above its mean with an error bar; the truth.
+
+    rows: name → (draws, mean, one standard error); the names stand at the left.
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.9 + 0.95 * len(rows)))
+    for i, (_, (draws, mean, error)) in enumerate(rows.items()):
+        ax.plot(draws, [i - 0.17] * len(draws), "o", color=COLOURS[i], alpha=0.55, ms=6, mew=0)
+        ax.errorbar(mean, i + 0.17, xerr=error, fmt="s", color=COLOURS[i], capsize=4, ms=6)
+        label = f"{mean:.3f} ± {error:.3f}"
+        ax.annotate(label, (mean + error, i + 0.17), (10, 0), textcoords="offset points",
+                    va="center", color=COLOURS[i])  # fmt: skip
+    ax.axvline(truth, color=GREY, ls="--", lw=1.2, zorder=0)
+    ax.annotate(f"truth {truth:.3f}", (truth, -0.62), (5, 0), textcoords="offset points",
+                color="#555555", va="center")  # fmt: skip
+    ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.85), xlabel=unit)
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
+def show_pairs(panels: dict[str, tuple[Sequence, Sequence]], names: Sequence[str]) -> Figure:
+    """Join the draws of two models by lines, a panel for each kind of noise.
+
+    panels: title → (draws of the first model, of the second), equally many; names: of the models.
+    """
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.3), sharey=True)
+    for ax, (title, (first, second)) in zip(axes, panels.items(), strict=True):
+        for a, b in zip(first, second, strict=True):
+            ax.plot([0, 1], [a, b], "o-", color=BLUE if a < b else ORANGE, lw=1.3, ms=5)
+        ax.set(xticks=[0, 1], xticklabels=names, xlim=(-0.35, 1.35))
+        ax.set_title(title)
+        ax.grid(axis="x", visible=False)
+    return fig
+
+
+def spread_labels(values: Sequence[float], least: float) -> list[float]:
+    """Heights for labels at these values, moved apart where closer than `least`, order kept."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    places = [float(value) for value in values]
+    for _ in range(200):
+        for i, j in itertools.pairwise(order):
+            if (lack := least - (places[j] - places[i])) > 1e-9:
+                places[i], places[j] = places[i] - lack / 2, places[j] + lack / 2
+    return places
+
+
+def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: float = 0.0) -> None:
+    """Draw learning curves against millions of tokens, each with its name at the right end.
+
+    curves: name → (list of (tokens, values) a seed, colour, line style). Shown from bottom to top.
+    """
+    ends, end = {}, 0
+    for name, (seeds, colour, style) in curves.items():
+        for tokens, values in seeds:
+            x = np.asarray(tokens) / 1e6
+            ax.plot(x, values, style, color=colour, lw=1.6, alpha=0.85)
+            end = max(end, x[-1])
+        ends[name] = min(np.mean([values[-1] for _, values in seeds]), top)
+    for (name, at), y in zip(ends.items(), spread_labels(list(ends.values()),
+                             (top - bottom) / 15), strict=True):  # fmt: skip
+        ax.annotate(name, (end, at), (end * 1.03, y), color=curves[name][1], va="center",
+                    fontsize=10, annotation_clip=False)  # fmt: skip
+    ax.set(xlim=(0, end * 1.005), ylim=(bottom, top), xlabel="million tokens seen")
+
+
+def show_frontier(ax: plt.Axes, lines: dict[str, tuple], points: dict[str, tuple],
+                  real: tuple[float, float]) -> None:  # fmt: skip
+    """Quality against a cost: lines (diffusion) and single points (a rival's ways of drawing).
+
+    lines: name → (costs, values, errors, colour); points: name → (cost, value, error, colour);
+    real: value and error of real text, below which a shade marks what looks better than real.
+    """
+    value, error = real
+    every = [v for _, values, _, _ in lines.values() for v in values]
+    low = min(value, *(v for _, v, _, _ in points.values()))
+    high = max(every)
+    room = 0.08 * (high - low)
+    right = max(cost for costs, *_ in lines.values() for cost in costs)
+    for name, (costs, values, errors, colour) in lines.items():
+        ax.errorbar(costs, values, errors, fmt="o-", color=colour, ms=5, capsize=2)
+        if values[0] == max(v[0] for _, v, _, _ in lines.values()):
+            i, place, how = 0, (9, 3), {"ha": "left"}
+        else:
+            i, place, how = 1, (-6, -6), {"ha": "right", "va": "top"}
+        ax.annotate(name, (costs[i], values[i]), place, textcoords="offset points", color=colour,
+                    **how)  # fmt: skip
+    heights = spread_labels([*(v for _, v, _, _ in points.values()), value], 0.8 * room)
+    for (name, (cost, at, off, colour)), y in zip(points.items(), heights, strict=False):
+        ax.errorbar(cost, at, off, fmt="D", color=colour, ms=5)
+        ax.annotate(name, (cost, at), (cost / 1.4, y), color=colour, va="center", ha="right",
+                    fontsize=9.5,
+                    arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7})  # fmt: skip
+    ax.axhline(value, color=GREY, ls="--", lw=1.2)
+    ax.axhspan(low - 2 * room, value - 3 * error, color=ORANGE, alpha=0.07, lw=0)
+    ax.set_xscale("log")
+    ax.minorticks_off()
+    left = min(cost for costs, *_ in lines.values() for cost in costs) / 2.2
+    ax.set(ylim=(low - 2 * room, high + 2 * room), xlim=(left, 1.3 * right))
+    ax.annotate("real text", (1.3 * right, value), (-4, -4), textcoords="offset points",
+                color="#555555", ha="right", va="top")  # fmt: skip
+
+
+def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
+               real: tuple[float, float]) -> None:  # fmt: skip
+    """Samplers over the entropy of their words and their generative perplexity.
+
+    paths: name → (list of (entropy, perplexity), a label for each, colour), joined in this order,
+    the name at the last;
+    single: name → (entropy, perplexity, colour); real: of real text, with a cross through it.
+    """
+    entropy, perplexity = real
+    ax.axhline(perplexity, color=GREY, ls="--", lw=1, zorder=0)
+    ax.axvline(entropy, color=GREY, ls="--", lw=1, zorder=0)
+    ax.plot(entropy, perplexity, "D", color="#222222", ms=8, zorder=3)
+    ax.annotate("real text", real, (-10, 9), textcoords="offset points", ha="right")
+    for name, (places, labels, colour) in paths.items():
+        x, y = zip(*places, strict=True)
+        ax.plot(x, y, "o-", color=colour, ms=5, lw=1.3)
+        for place, label in zip(places, labels, strict=True):
+            ax.annotate(label, place, (6, -4), textcoords="offset points", color=colour,
+                        fontsize=9.5, va="top")  # fmt: skip
+        ax.annotate(name, places[-1], (-8, 8), textcoords="offset points", color=colour, ha="right")
+    for name, (x, y, colour) in single.items():
+        ax.plot(x, y, "s", color=colour, ms=7)
+        ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
+    ax.margins(x=0.2)
