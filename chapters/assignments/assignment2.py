@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 2. Score entropy and its rivals
 #
-# You need chapters 02, 03 and 04. Plan 105 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 02, 03 and 04. Plan 110 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -78,7 +78,7 @@ hidden.bias(bias, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. Both kinds of noise at once (20 points, 22 minutes)
+# ## 2. Both kinds of noise at once (20 points, 25 minutes)
 #
 # MASK noise and uniform noise each have a closed form of the loss. What if a token suffers both? A word that is not hidden jumps to MASK at rate `a`. Independently, at rate `b`, it is replaced by a random one of the $N$ words (maybe
 # itself). MASK never leaves. So, with σ̄ the amount of noise,
@@ -90,6 +90,7 @@ hidden.bias(bias, points=9)
 # $$\sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + K(R_y) \big), \qquad R_y = \frac{p(y|x_0)}{p(x|x_0)} .$$
 #
 # `log_s` is $\log s$, (B, L, N + 1), with MASK as state number $N$. `x` (B, L) holds the noisy tokens, `x0` (B, L) the words, `sigma` (B, 1) is positive, and `a` and `b` are positive numbers.
+# The entries of `log_s` at $y = x$ and at MASK have no weight; they may hold any number.
 # First list the cases: for $x$ = MASK, for $x = x_0$ and for another word $x$, which $y$ have a weight $Q(x, y) > 0$, and what is $R_y$? Each of the three cases gives a third of the points.
 #
 # Some hidden tests have $N = 30\,000$ words. So do not build an $N \times N$ matrix.
@@ -173,7 +174,7 @@ hidden.rivals(from_guess, from_blank, points=6)
 #
 # $$\int_0^{\bar\sigma_{\max}} \sum_x p_{\bar\sigma}(x|x_0) \sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + K(R_y) \big)\, d\bar\sigma \;+\; \mathrm{KL}\big( p_{\bar\sigma_{\max}}(\cdot|x_0) \,\big\|\, p_{\text{base}} \big), \qquad R_y = \frac{p_{\bar\sigma}(y|x_0)}{p_{\bar\sigma}(x|x_0)} .$$
 #
-# `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m. `log_base` (S,) is
+# `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m; entries with y = x do not count. `log_base` (S,) is
 # $\log p_{\text{base}}$. The result has shape (S,) and must be right within 0.002. Use `torch.matrix_exp`, and `noise_levels` from the first cell for the integral. `torch.matrix_exp` takes a stack of matrices (M, S, S) too.
 #
 # Partial credit: the integral alone keeps the points of the tests in which the prior term is nearly 0.
@@ -240,7 +241,7 @@ hidden.leaps(law_of_leaps, points=6)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 6. This term's triples (12 points, 15 minutes)
+# ## 6. This term's triples (12 points, 17 minutes)
 #
 # Now three tokens, with two words 0 and 1 at each place. These numbers are your course's own. Your notebook has them in the dictionary `world`.
 #
@@ -255,6 +256,7 @@ hidden.leaps(law_of_leaps, points=6)
 # - `needed`: the smallest number of equal leaps with a total variation of at most `goal`, a whole number.
 #
 # Hint: each token appears in a leap of its own choice, uniformly among the $K$. So all that matters is which tokens share a leap, and in which order the groups appear.
+# Check yourself: with $K = 1$ your law is the product of the marginals; for two tokens your method must give problem 5.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
 ### BEGIN SOLUTION
@@ -309,12 +311,13 @@ hidden.term(law, tv, needed, points=9)
 # %% [markdown]
 # ## 8. A loss that does not go to zero (10 points, 7 minutes, in words)
 #
-# A classmate trains two networks on the same text and reads off their training losses, each an average of the denoising loss with its constants $K$, integrated over all noise levels. Network A, with score entropy on MASK noise, ends at 2.6 nats a token.
+# A classmate trains two networks on the same text and reads off their losses on fresh text, each an average of the denoising loss (A's with the constant $K$), integrated over all noise levels
+# (A's from σ̄ = 0 to infinity; B's from 0.001). Network A, with score entropy on MASK noise, ends at 2.6 nats a token.
 # Network B, with squared errors of the ratios (concrete score matching) on uniform noise, ends at 41. "Neither reached zero, so both learned badly, and B is sixteen times worse than A." What is wrong with each half of this conclusion? What is the lowest value that A's
 # loss can have, and how would you compare A and B fairly? Answer in four to six sentences.
 
 # %% [markdown] nbgrader={"grade_id": "not_zero", "grade": true, "solution": true, "points": 10}
 # The target of a denoising loss is the ratio given the original token, which a network that sees only the noisy text cannot know. So even with the exact ratios a positive rest remains, the spread of the targets, and a loss above zero is no sign of a bad network.
-# For A we know this rest: with exact ratios the likelihood bound is an equality, so the loss cannot fall below about the entropy of the text (up to the prior term and the ends of the integral). Whether 2.6 is good depends on that number.
-# B's loss is in squared ratios, not in nats; its rest is dominated by the rare large targets at small noise, so 41 and 2.6 cannot be divided by each other. To compare, put the ratios of both networks (B's only if they are positive) into the likelihood bound
+# For A we know this rest: with exact ratios the likelihood bound is an equality, so the average loss cannot fall below the entropy of the text per token (integrated to infinity, the bound has no prior term). Whether 2.6 is good depends on that number.
+# B's loss is in squared ratios, not in nats; its rest is dominated by the rare large targets at small noise and depends on where the integral begins, so 41 and 2.6 cannot be divided by each other. To compare, put the ratios of both networks (B's only if they are positive) into the likelihood bound
 # of their own noise, with the prior term and the whole integral, on the same held-out text, and compare nats a token with error bars.

@@ -1,5 +1,6 @@
 """Hidden tests of assignment 3: other worlds, sizes and seeds. Students do not get this file."""
 
+import itertools
 import math
 from functools import partial
 
@@ -31,6 +32,14 @@ def judge(marks, check, name: str, rights: tuple, wrongs: dict) -> None:
             assert not accepts(check, wrong), "it does not fail for this function"
 
 
+def fails(*arguments):
+    """Wrong in every row: an error of its own."""
+    raise IndexError("index out of range")
+
+
+FAILING = {"an IndexError": fails, "a forgotten return": lambda *arguments: None}
+
+
 def log_ratios_of(log_pi, sigma, x, moved_of=lambda s: -torch.expm1(-s), share=None):
     """In float64 and back; moved_of and share are where the broken versions differ."""
     N, moved = log_pi.shape[-1], moved_of(sigma)[..., None].double()
@@ -51,14 +60,15 @@ WRONG_RATIOS = {
     "c_x / c_y": lambda a, s, x: -log_ratios_of(a, s, x),
     "noise that is not divided by N": lambda a, s, x: log_ratios_of(a, s, x, share=1.0),
     "π_y / π_x, without noise": lambda a, s, x: a - a.gather(-1, x[..., None]),
+    **FAILING,
 }
 
 
 def ratios(fixed, bits_off, check, *, points):
-    """Levels from 1e-9 to 20, vocabularies up to 50 257, zeros; five broken functions."""
+    """Levels from 1e-9 to 20, vocabularies up to 1000, zeros; seven broken functions."""
     marks = Marks(points)
     generator = torch.Generator().manual_seed(5)
-    for N, levels in ((4, (20.0, 1.0, 0.03)), (9, (1e-9, 4e-8, 3e-7)), (50257, (1e-9, 1e-5, 3.0))):
+    for N, levels in ((4, (20.0, 1.0, 0.03)), (9, (1e-9, 4e-8, 3e-7)), (1000, (1e-9, 1e-5, 3.0))):
         log_pi = (4 * torch.randn(3, 2, N, generator=generator)).log_softmax(-1)
         log_pi[:, :, 0] = -math.inf
         x = torch.randint(N, (3, 2), generator=generator)
@@ -128,21 +138,25 @@ WRONG_BLOCKS = {
     "one order for all seeds": partial(block_of, same=True),
     "no shuffling": lambda step, rank, ranks, M, seed: (step * ranks + rank) % M,
     "all processes read the same": all_the_same,
+    **FAILING,
 }
 
 
 def order(block, never_read, check, *, points):
-    """One, two and five processes; two right functions and five broken ones."""
+    """One, two and five processes; two right functions and seven broken ones."""
     marks = Marks(points)
     with marks.part(3, "block: epochs are complete, for 1, 2 and 5 processes"):
         for ranks, M, seed in ((1, 17, 3), (2, 40, 8), (5, 35, 123)):
             for number in (0, 1, 4):
                 found = sorted(epoch(block, number, ranks, M, seed))
                 assert found == list(range(M)), f"epoch {number} of {ranks} processes is not"
-    with marks.part(2, "block: orders differ by epoch and seed, and none is sorted"):
-        orders = [epoch(block, number, 2, 40, seed) for number in (0, 1, 2) for seed in (8, 9)]
-        assert all(len(set(found)) == 40 for found in orders), "a block is read twice"
-        assert len({tuple(found) for found in [*orders, list(range(40))]}) == 7, "two are the same"
+    with marks.part(2, "block: another order in each epoch of a seed, and under each seed"):
+        keys = list(itertools.product((0, 1, 2), (8, 9)))  # epoch and seed
+        orders = {key: [int(b) for b in epoch(block, key[0], 2, 40, key[1])] for key in keys}
+        assert all(len(set(found)) == 40 for found in orders.values()), "a block is read twice"
+        for one, other in itertools.combinations(keys, 2):
+            if one[0] == other[0] or one[1] == other[1]:  # nothing is asked of the other pairs
+                assert orders[one] != orders[other], f"(epoch, seed) {one} and {other} are the same"
     with marks.part(1, "block: the arguments alone decide"):
         first = [block(step, 1, 2, 40, 8) for step in (5, 70, 3)]
         torch.manual_seed(99)
@@ -190,11 +204,12 @@ WRONG_PACKS = {
     "no end of text": partial(pack_of, between=False),
     "the last block filled up": partial(pack_of, pad=True),
     "an end of text after the last document": partial(pack_of, after=True),
+    **FAILING,
 }
 
 
 def packing(pack, blocks_lost, check, *, points):
-    """Long, short and single documents; two right functions and five broken ones."""
+    """Long, short and single documents; two right functions and seven broken ones."""
     marks = Marks(points)
     generator = torch.Generator().manual_seed(6)
 

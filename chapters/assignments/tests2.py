@@ -26,25 +26,25 @@ def bias(answer, *, points):
 
 
 def mixed(answer, *, points):
-    """Two words, a = b = 1, σ̄ = ln 2: p(· | x0) is 3/8 at x0, 1/8 at the other, 1/2 at MASK."""
+    """Two words, a = 1, σ̄ = ln 2: half are hidden, and a word is right with (1 + 2^-b) / 2."""
     marks = Marks(points)
     sigma, x0, zero = torch.tensor([[math.log(2)]]), torch.tensor([[0]]), torch.zeros(1, 1, 3)
     cases = (
-        ("a hidden token", 2, 1 + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)),
-        ("a word that has not moved", 0, (2 / 3 + math.log(1 / 3) / 3) / 2),
-        ("a word that has moved", 1, (3 * math.log(3) - 2) / 2),
+        ("a hidden token", 2, 1.0, 1 + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)),
+        ("a word that has not moved", 0, 1.0, (2 / 3 + math.log(1 / 3) / 3) / 2),
+        ("a word that has moved, b = 2", 1, 2.0, (5 * math.log(5 / 3) - 2) / 3),  # R = 5/3
     )
-    for title, x, want in cases:
+    for title, x, b, want in cases:
         with marks.part(1, f"{title}: its loss where every score is 1"):
-            found = answer(zero.clone(), sigma.clone(), 1.0, 1.0, torch.tensor([[x]]), x0.clone())
+            found = answer(zero.clone(), sigma.clone(), 1.0, b, torch.tensor([[x]]), x0.clone())
             close(found, [[want]], "the loss")
         with marks.part(1, f"{title}: the scores that hit their targets cost nothing"):
-            p = torch.tensor([3 / 8, 1 / 8, 1 / 2])
+            p = torch.tensor([(1 + 2**-b) / 4, (1 - 2**-b) / 4, 1 / 2])
             log_s = (p / p[x]).log().expand(1, 1, 3).clone()
-            found = answer(log_s, sigma.clone(), 1.0, 1.0, torch.tensor([[x]]), x0.clone())
+            found = answer(log_s, sigma.clone(), 1.0, b, torch.tensor([[x]]), x0.clone())
             close(found, [[0.0]], "the loss")
             log_s = log_s + 0.3
-            found = answer(log_s, sigma.clone(), 1.0, 1.0, torch.tensor([[x]]), x0.clone())
+            found = answer(log_s, sigma.clone(), 1.0, b, torch.tensor([[x]]), x0.clone())
             assert torch.as_tensor(found).item() > 1e-3, "scores that miss cost nothing"
     return marks.total()
 
