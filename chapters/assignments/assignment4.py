@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 4. The network and the loop
 #
-# You need chapters 05, 06 and 07. Plan 115 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 05, 06 and 07. Plan 120 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -117,7 +117,7 @@ hidden.block(add_branch, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 3. The loss in chunks (14 points, 20 minutes)
+# ## 3. The loss in chunks (14 points, 19 minutes)
 #
 # At GPT-2's vocabulary the rows of log-scores of one batch fill a GPU, and training wants only one number from each row. So compute the loss some rows at a time, and let nothing of a row survive, not even for the backward pass.
 #
@@ -126,8 +126,9 @@ hidden.block(add_branch, points=8)
 #
 # Write `loss_in_chunks(hidden, weight, bias, x0, sigma, rows)`: the score entropy $\sum_y s_y - r \log s_{x_0} + K(r)$ of each position, (M,), with $r = 1/(e^{\bar\sigma}-1)$ and $K(r) = r(\log r - 1)$.
 #
-# - No tensor on the way has more than `rows` · N elements. (Put the scores into the loss on paper first; much cancels.) The tests' matrices `hidden` and `weight` are smaller than that.
-# - The loss must be differentiable in `hidden`, `weight` and `bias`, and no tensor with N columns may be kept for the backward pass. `torch.utils.checkpoint.checkpoint(function, *tensors, use_reentrant=False)` computes `function(*tensors)`,
+# - No tensor that is made on the way, forward or backward, has more than `rows` · N elements. Views such as `weight.T` count, but the tests' matrices `hidden` and `weight` are smaller than that.
+#   (Put the scores into the loss on paper first; much cancels. At outputs of 0 everything but $r \log N$ cancels.)
+# - The loss must be differentiable in `hidden`, `weight` and `bias`, and no tensor with N columns may be kept for the backward pass (`bias`, with one axis, may be). `torch.utils.checkpoint.checkpoint(function, *tensors, use_reentrant=False)` computes `function(*tensors)`,
 #   keeps its inputs alone, and computes the rest once more when the backward pass needs it.
 # - σ̄ may be as small as $10^{-6}$, in float32.
 #
@@ -163,7 +164,7 @@ hidden.chunks(loss_in_chunks, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 4. Which blocks are mine? (8 points, 10 minutes)
+# ## 4. Which blocks are mine? (8 points, 8 minutes)
 #
 # Several processes train together, and each must know its blocks of every step without asking the others. If two of them take the same blocks, or an epoch begins in the middle of a batch and is cut off, nobody notices: the loss looks fine.
 #
@@ -198,15 +199,16 @@ hidden.mine(blocks_of, points=5)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 5. Is it the same run? (10 points, 15 minutes)
+# ## 5. Is it the same run? (10 points, 14 minutes)
 #
 # A run is saved, killed and resumed. Its loss goes on as if nothing had happened, and still it may be another run. You will write the test that finds this out, for any run and any way of saving it.
 #
-# - `make()` returns a new run, always the same. `run.step()` trains one step and returns its loss, a float. `run.model` and `run.average` are modules, with the weights and the averaged weights.
+# - `make()` returns a new run, always the same. `run.step()` trains one step and returns its loss, a float. `run.model` and `run.average` are modules, with the weights and the averaged weights. What a run does
+#   does not depend on the global random numbers, so several runs may train side by side.
 # - `save(run)` returns a state, which a real program would write to a file; `load(run, state)` puts it into a new run.
 #
 # Write `first_difference(make, save, load, at, steps)`. A run is saved after `at` steps and dies. (So whatever was not saved is lost.) It is resumed in a new run, up to step number `steps`. Compare it with a run that was never interrupted. Return
-# the number of the first step, counted from the beginning of the run, after which its loss, any weight or any averaged weight is not **exactly** equal; `None` if there is none. The first step that can differ is `at + 1`.
+# the number of the first step, counted from the beginning of the run, after which its loss, any parameter or any averaged parameter is not **exactly** equal; `None` if there is none. The first step that can differ is `at + 1`.
 
 # %% nbgrader={"grade_id": "find", "solution": true}
 def first_difference(make, save, load, at, steps):
@@ -293,7 +295,7 @@ hidden.repair(save, load, points=5)
 # ## 7. This term's network (12 points, 14 minutes)
 #
 # Before a run that takes weeks, one counts. These numbers are your course's own, and the network is not quite that of chapter 06. Your notebook has them in the dictionary `world`: absorbing graph, $N$ = {{tokens}} data tokens and MASK, texts of $L$ = {{length}}
-# tokens, width $D$ = {{width}}, {{blocks}} blocks, condition $C$ = {{cond}}, an MLP that is {{ratio}} · D wide inside, and `world["tied"]` = {{tied}}: whether the head's matrix *is* the matrix of the embedding, so that its numbers exist only once.
+# tokens, width $D$ = {{width}}, {{blocks}} blocks, condition $C$ = {{cond}}, an MLP that is {{ratio}} · D wide inside, and `world["tied"]` = {{tied}}: whether the head's matrix *is* the matrix of the embedding, so that its numbers exist only once (the head's bias of N + 1 numbers remains).
 #
 # Parts: the embedding, a row of D numbers for each of the N + 1 states; in each block one matrix for queries, keys and values and one for attention's output, both without bias, an MLP of two linear layers with bias, two norms of D weights, and one linear layer with bias that
 # makes six vectors of D numbers from the condition; after the blocks a norm, a linear layer with bias for two vectors, and the head, a linear layer with bias to N + 1 states; and for the noise two linear layers with bias, from 256 features to C and from C to C.
@@ -301,7 +303,7 @@ hidden.repair(save, load, points=5)
 # Compute four numbers:
 #
 # - `parameters`: all weights, exactly;
-# - `flops`: the floating-point operations of the matrix products for one text, forward, within 0.1 %: all linear layers of the blocks but the six-vector one, attention's products, and the head at all positions. What runs once a text is left out;
+# - `flops`: the floating-point operations of the matrix products for one text, forward, within 0.1 %: all linear layers of the blocks but the six-vector one, attention's products, and the head at all positions. The condition's layers (noise, six and two vectors) run once a text and are left out;
 # - `first_loss`: the expected first loss, in nats a **text**, within 0.01 %, of a network that before "scale by σ" answers 0 everywhere, for a schedule that goes from σ̄ = 0 to $\bar\sigma(1)$ = {{sigma_max}};
 # - `warm_up`: the averaged weights use $\mu_n = \min(\mu, \frac{1+n}{10+n})$ after step $n$, with $\mu$ = {{mu}}. The smallest whole number $n$ for which $\mu_n$ has reached its largest value.
 
@@ -332,10 +334,10 @@ hidden.term(parameters, flops, first_loss, warm_up, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 8. Zeros that learn (10 points, 6 minutes, in words)
+# ## 8. Zeros that learn (10 points, 10 minutes, in words)
 #
 # The layers that make shift, scale and gate start at zero, and so does the head's matrix. Elsewhere zero is a bad start: a network of zeros often cannot learn. What does the untrained network compute, and what is gained by that? Why can it learn all the same: which weights get a gradient in the
-# first, the second and the third step, and why? And what would happen if the *output* matrices of attention and MLP were set to zero **as well as** the gates? Answer in four to six sentences.
+# first, the second and the third step, and why? And what would happen if the *output* matrices of attention and MLP were set to zero **as well as** the gates? Answer in six to eight sentences.
 
 # %% [markdown] nbgrader={"grade_id": "zeros", "grade": true, "solution": true, "points": 10}
 # With the gates at 0 each block returns its input, so the untrained network is the embedding followed by the head, and with a head of zeros it answers the same for every token: with "scale by σ" the uniform guess, whose loss is known in advance, so that a wrong first loss shows a mistake. Signals and gradients pass
@@ -343,10 +345,10 @@ hidden.term(parameters, flops, first_loss, warm_up, points=9)
 # weights inside the branches are still multiplied by gates of 0. In the third step the gates are open and all weights learn. If the output matrix of a branch were zero too, gate times output would be a product of two zeros: the gradient of each is multiplied by the other, so both stay zero for ever and the branch never learns.
 
 # %% [markdown]
-# ## 9. The curve goes on (10 points, 6 minutes, in words)
+# ## 9. The curve goes on (10 points, 10 minutes, in words)
 #
 # A colleague resumed a run of three weeks and shows you the loss: "It goes on smoothly where it stopped, so the resume is right." Name two things that may have been forgotten although the curve looks like this, and say for each what goes wrong and when it would show, if ever. Which test would
-# convince you, and why must the resumed run start in a new process? Answer in four to six sentences.
+# convince you, and why must the resumed run start in a new process? (A process is one start of a program, with a memory of its own.) Answer in six to eight sentences.
 
 # %% [markdown] nbgrader={"grade_id": "curve", "grade": true, "solution": true, "points": 10}
 # The averaged weights never enter the training loss: if they were replaced by the current weights, or by fresh ones, the curve is the same to the last digit, and only the evaluation or the samples of the final model are worse. If the position in the data was forgotten, the epoch begins again: the loss is

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 5. Samplers and precision
 #
-# You need chapters 08 and 09. Plan 115 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 08 and 09. Plan 120 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -85,6 +85,7 @@ hidden.price(price, points=8)
 #
 # A schedule is given by two functions of a float: `total(t)` is $\bar\sigma(t)$ and `rate(t)` is its derivative. `times` is a falling list. At `times[0]` a token is masked. Write
 # `still_masked(total, rate, times, method)`: the probability that it is still masked at `times[-1]`, after the leaps from each time to the next one, by `method` = `"euler"` or `"tweedie"`. There is no last step.
+# In the tests σ̄ is below 20, and positive at every time before `times[-1]`.
 #
 # Remember that at MASK the exact ratios of all tokens sum to $1/(e^{\bar\sigma}-1)$. Where Euler's formula gives a masked token a probability above 1 to appear, it appears for certain.
 
@@ -121,9 +122,9 @@ hidden.pace(still_masked, points=6)
 # Chapter 08 derives what happens to rare moves that are drawn by Gumbel noise from random numbers of 24 bits. Hardware has other widths too, so you need the law for any number of bits $b$: the uniform numbers are
 # multiples of $2^{-b}$, and nothing else changes.
 #
-# - Write `kept(p, bits)`: the share of its probability that a rare move of probability `p` keeps. `p` is a float64 tensor of any shape with entries between 0 and 1, `bits` an int from 1 to 64. The result must be right
-#   within $10^{-9}$, and never NaN, both for moves that are nearly lost and for moves that keep nearly everything.
-# - Write `fewest_bits(moves, share)`: the smallest number of bits, from 1 to 64, with which all `moves` of one row **together** keep at least `share` of their total probability. `moves` is a float64 tensor (M,).
+# - Write `kept(p, bits)`: the share of its probability that a rare move of probability `p` keeps. `p` is a float64 tensor of any shape with entries between 0 and 1, `bits` an int from 1 to 64. Your result must agree
+#   with the chapter's law within $10^{-9}$ (for few bits the law itself is only approximate), and never be NaN, both for moves that are nearly lost and for moves that keep nearly everything.
+# - Write `fewest_bits(moves, share)`: the smallest number of bits, from 1 to 64, with which all `moves` of one row **together** keep at least `share` of their total probability. `moves` is a float64 tensor (M,). You may assume that 64 suffice.
 
 # %% nbgrader={"grade_id": "gumbel", "solution": true}
 def kept(p, bits):
@@ -148,7 +149,7 @@ import tests5 as tests
 tests.gumbel(kept, fewest_bits, points=6)
 
 # %% nbgrader={"grade_id": "gumbel-hidden", "grade": true}
-# Hidden tests: other probabilities, all pairs of random numbers tried (8 points).
+# Hidden tests: other probabilities and widths, rows of many moves (8 points).
 ### BEGIN HIDDEN TESTS
 import hidden5 as hidden
 
@@ -156,19 +157,19 @@ hidden.gumbel(kept, fewest_bits, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 4. Fillings with weights (16 points, 25 minutes)
+# ## 4. Fillings with weights (16 points, 24 minutes)
 #
 # With uniform noise, holding the given tokens fixed is not enough: chapter 09 repairs it with a weight for each filling, the probability that no given token would have jumped. You will write that sampler for small
 # worlds, and say how many fillings its weights leave you.
 #
 # `rows` is a list with one tensor for each leap, the last step included. For texts of $d$ tokens with S values a tensor has $d$ axes of length S, then one axis of length $d$ and one of length S: for two tokens,
-# `rows[k][a, b]` has shape (2, S), and its first line holds the probabilities of each value that the first token of the text (a, b) had one leap earlier. `given` (d,) holds a token where one is given and −1 at gaps.
+# `rows[k][a, b]` has shape (2, S). The row `[a, b, 0]` holds the probabilities of each value that the first token of the text (a, b) had one leap earlier, and `[a, b, 1]` is that of the second token. `given` (d,) holds a token where one is given and −1 at gaps.
 # For instance, `rows = tests5.leap_rows(p0, 24)` makes the 24 leaps of a world whose data are `p0`.
 #
 # Write `fill(rows, given, num)`. It draws `num` fillings at once, and returns three things:
 #
 # - `x` (num, d), int64: the gaps start from uniform random values; in every leap each gap is drawn from its row at the present text, independently; given tokens stay;
-# - `w` (num,): the weights of the fillings, which sum to 1. There may be hundreds of leaps, in which a product of probabilities is too small for a float64, so add logarithms;
+# - `w` (num,): the weights of the fillings, which sum to 1. The weight of a leap uses the rows of the text before the gaps are drawn. There may be hundreds of leaps, in which a product of probabilities is too small for a float64, so add logarithms;
 # - `worth`: the effective sample size, a float.
 #
 # Use torch's own random numbers, and no loop over fillings. (For an `x` of shape (num, d), `table[tuple(x.T)]` looks up all of them.) Partial credit: half of the points are for `x` as if without weights, and for weights and
@@ -213,7 +214,7 @@ hidden.fill(fill, points=10)
 # `error(graph, schedule, world)` is the error of a sampler: a positive number. `graph` is `"uniform"` or `"absorbing"`, `schedule` is `"geometric"` or `"log-linear"`. Errors act by factors, so we compare base-2
 # logarithms: one unit is one halving of the error. Write `effects(error, worlds)`, which calls `error` for each of the four combinations and each world of the list, and returns a dictionary of three numbers:
 #
-# - `"graph"`: the halvings gained by going from uniform to absorbing, the mean over both schedules and all worlds;
+# - `"graph"`: the halvings gained (negative if the error grows) by going from uniform to absorbing, the mean over both schedules and all worlds;
 # - `"schedule"`: the halvings gained by going from geometric to log-linear, the mean over both graphs and all worlds;
 # - `"interaction"`: the halvings gained by going from geometric to log-linear on the absorbing graph, **minus** the same on the uniform graph; the mean over all worlds.
 
@@ -248,7 +249,7 @@ hidden.effects(effects, points=5)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 6. This term's sixteen leaps (18 points, 25 minutes)
+# ## 6. This term's sixteen leaps (18 points, 24 minutes)
 #
 # Equal leaps waste most of their time where nothing is decided. You will compute what a list of times costs, exactly, and then look for the best list for a language of this term's own.
 #
@@ -260,11 +261,11 @@ hidden.effects(effects, points=5)
 # is needed). So each token appears in the leap from $t$ to $t'$ with probability $t-t'$, whatever the others do. In a leap that starts with $m$ visible tokens each token that appears costs `h[m]` bits,
 # since the new ones do not see each other. A perfect sampler pays `sum(h)` in all.
 #
-# - Write `cost(h, times)`: how many bits a text costs on average **more** than `sum(h)`. `h` is a list of any length, `times` a list of any length from 1 to 0; return a number. Hint: in the leap from $t$ to $t'$, one
+# - Write `cost(h, times)`: how many bits a text costs on average **more** than `sum(h)`. `h` is a list of any length. `times` falls from 1 to 0 and is a list or a float64 tensor of any length; return a number or a tensor without axes, so that an optimiser can use it. Hint: in the leap from $t$ to $t'$, one
 #   particular token appears with probability $t-t'$. How many of the $L-1$ others are visible at $t$?
 # - Name `even` the cost of sixteen equal leaps in this term's language, in bits a text, right within 1 %.
-# - Find 17 falling times from 1 to 0 that cost less, as the list `times`. Below {{good}} bits you have three points, below {{best}} bits three more. For the first, powers of an even grid suffice; for the second, let an
-#   optimiser change sixteen numbers whose softmax is the lengths of the leaps. `cost` should then work on tensors. The search should take a few seconds at most. Print what you reach: it is your place on the leaderboard.
+# - Find 17 falling times from 1 to 0 that cost less, as the list `times`. Below {{good}} bits you have three points, below {{best}} bits three more. For the first, powers (also below 1) of an even grid suffice; print `h` first, and ask where it changes fastest. For
+#   the second, let an optimiser change sixteen numbers whose softmax is the lengths of the leaps. The search should take a few seconds at most. Print what you reach: it is your place on the leaderboard.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
 def cost(h, times):
@@ -308,7 +309,7 @@ hidden.term(cost, even, times, points=11)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. The best leap that loses (10 points, 6 minutes, in words)
+# ## 7. The best leap that loses (10 points, 10 minutes, in words)
 #
 # Per leap, Tweedie's is proved to be the best of all leaps that move each token on its own. Yet on the uniform graph with the geometric schedule, chapter 08 finds Euler's run of 64 leaps *nearer* to the data. What
 # exactly does the theorem compare, and why does it not forbid this? Chapter 08 names a reason, and one experiment that supports it: what is varied there, what is held fixed, and what comes out? Answer in four to six
@@ -321,11 +322,11 @@ hidden.term(cost, even, times, points=11)
 # gives Euler the honest Δσ̄ and leaves graph, world, number of leaps and method as they are. Its advantage is then gone: it ends further from the data than Tweedie.
 
 # %% [markdown]
-# ## 8. What caused it? (10 points, 6 minutes, in words)
+# ## 8. What caused it? (10 points, 10 minutes, in words)
 #
 # Run `effects(tests5.error, [0, 1, 2])`. This `error` is the exact total variation of 16 leaps by Tweedie's method on three small worlds. (It takes about a second. If your `effects` is not finished, call `tests5.error` for the
 # four combinations on world 0.) A friend says: "Absorbing noise with the log-linear schedule has less than half of the error of uniform noise with the geometric one. So absorbing noise is better." Say with your numbers what
-# the graph does, what the schedule does, and what the interaction means. What may be concluded, and about which samplers? Answer in four to six sentences.
+# the graph does, what the schedule does (give its effect on each graph as well), and what the interaction means. What may be concluded, and about which samplers? Answer in four to six sentences.
 
 # %% [markdown] nbgrader={"grade_id": "what_caused_it", "grade": true, "solution": true, "points": 10}
 # The friend's two samplers differ by 1.1 halvings, but in graph and schedule at once. Averaged over schedules, the change of graph gains about −0.07 halvings, that is nothing. The log-linear schedule gains 1.2 halvings on average,
