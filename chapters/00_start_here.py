@@ -378,12 +378,11 @@ plots.show_map();
 # | 07 Training | What turns a loss into a model? | a training run before your eyes |
 # | 08 Sampling | How few steps are enough? | the error of a step, measured against the truth |
 # | 09 Infilling | Why may gaps simply be left hidden? | gaps filled with the exact conditional law |
+# | 10 Is it any good? | How would you tell whether a text model is good? | error bars, a rival, and a verdict on every claim |
 # | 11 The full-size run | What does the real network take? | its cost, counted before the run |
 #
-# (Chapter 10, on evaluation, is still to come.)
-#
 # Chapters 01 to 04 use worlds so small that everything can be counted. They build on each other, and ask for probability (Bayes' rule, expectations)
-# and a little PyTorch. If you want to *use* such a model, read 01 and the openings of 02 to 04, then 05 to 09. If you know diffusion for images,
+# and a little PyTorch. If you want to *use* such a model, read 01 and the openings of 02 to 04, then 05 to 10. If you know diffusion for images,
 # skim 01 and start in earnest with 02. In each chapter the numbered sections are the core; the laboratory at the end is for those who want to see every check.
 #
 # **What has changed on the page:** nothing yet. This is where each later chapter will show its few changed lines.
