@@ -342,6 +342,97 @@ def test_the_sample_folder_is_of_the_present_release():
         assert book.metadata.sedd_mini.release == release, "write it anew: course.py sample"
 
 
+# ---- the grader, without nbgrader's run of a notebook -------------------------------------------
+
+
+@pytest.fixture
+def released_course(books, tmp_path):
+    """(its folder, the folder of what was handed in): a course of two assignments, as released.
+
+    The second is the first under another number. Eve handed in the first; Max an empty folder.
+    """
+    root = (tmp_path / "course").resolve()
+    for number in (1, 2):
+        book = copy.deepcopy(books[0])
+        book.metadata.sedd_mini.assignment = number
+        for part in ("release", "source"):
+            place = root / part / f"assignment{number}"
+            place.mkdir(parents=True)
+            nbformat.write(book, place / f"assignment{number}.ipynb")
+    (root / "nbgrader_config.py").write_text(release.CONFIG)
+    for name in ("Eve", "Max"):
+        (tmp_path / "collected" / name).mkdir(parents=True)
+    nbformat.write(books[1], tmp_path / "collected" / "Eve" / "assignment1.ipynb")
+    return root, tmp_path / "collected"
+
+
+def test_a_build_that_was_moved_is_graded_where_it_is(released_course, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.move(released_course[0], moved)
+    config, found = release.nbgrader(moved)
+    assert Path(found.root) == moved
+    assert f"{moved}/gradebook.db" in config.CourseDirectory.db_url
+
+
+@pytest.mark.parametrize("elsewhere", ["/no/such/folder", None])
+def test_a_build_of_absolute_paths_is_refused_in_one_line(released_course, capsys, elsewhere):
+    """As an earlier version wrote it, or a hand: of a folder that is gone, or of another one."""
+    root, collected = released_course
+    file, here = root / "nbgrader_config.py", "Path(__file__).resolve().parent"
+    assert release.CONFIG.count(here) == 1
+    file.write_text(release.CONFIG.replace(here, f"Path({elsewhere or str(collected)!r})"))
+    assert course.main(["grade", str(collected), "--build", str(root)]) == 1
+    error = capsys.readouterr().err
+    assert "run `course.py assignments` again" in error
+    assert len(error.splitlines()) == 1
+    assert not (root / "submitted").exists()
+
+
+def test_a_failure_of_nbgrader_is_no_score(released_course, monkeypatch, capsys):
+    root, collected = released_course
+    reason = "CourseError: /a/path is not there"
+    monkeypatch.setattr(grades, "grade_all", lambda b, work, *_, **__: [(w, reason) for w in work])
+    assert course.main(["grade", str(collected), "--build", str(root)]) == 1
+    out, err = capsys.readouterr()
+    assert (out + err).count(reason) == 1
+    eve, max_ = table(root / "grades.csv")
+    assert (eve["code"], eve["by_hand"], eve["total"]) == ("", "", "")
+    assert (max_["code"], max_["total"], float(max_["of"])) == ("0.0", "0.0", 100)
+    assert "Eve" not in points_by_nbgrader(root)
+    page = (root / "feedback" / "Eve" / "assignment1" / "assignment1.html").read_text()
+    assert "Your notebook could not be graded; your instructor has been told." in page
+    for text in (page, eve["remarks"]):
+        assert text
+        assert "CourseError" not in text
+        assert "/a/path" not in text
+
+
+def test_only_what_was_handed_in_is_run(released_course, monkeypatch, capsys):
+    """Of 2 students and 2 assignments one notebook; nobody handed in the second assignment."""
+    root, collected = released_course
+    run = []
+
+    def fake(build, work, ids, workers):
+        run.extend((one.student, one.number) for one in work)
+        return []
+
+    monkeypatch.setattr(grades, "grade_all", fake)
+    assert course.main(["grade", str(collected), "--build", str(root)]) == 0
+    assert run == [("Eve", 1)]
+    rows = {(row["student"], row["assignment"]): row for row in table(root / "grades.csv")}
+    assert set(rows) == {("Eve", "1"), ("Max", "1")}
+    assert rows["Max", "1"]["total"] == "0.0"
+    assert "No notebook of assignment 1" in rows["Max", "1"]["remarks"]
+    points = points_by_nbgrader(root)["Max"]
+    assert len(points) == 16
+    assert set(points.values()) == {0.0}
+    page = (root / "feedback" / "Max" / "assignment1" / "assignment1.html").read_text()
+    assert "No notebook of assignment 1" in page
+    (collected / "Eve" / "assignment1.ipynb").unlink()
+    assert course.main(["grade", str(collected), "--build", str(root)]) == 1
+    assert "holds no folder of a student with" in capsys.readouterr().err
+
+
 # ---- all of it -----------------------------------------------------------------------------------
 
 

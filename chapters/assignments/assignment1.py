@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 1. Chains and time reversal
 #
-# You need chapters 00 and 01. Plan 90 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 00 and 01. Plan 93 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -69,6 +69,7 @@ hidden.rates(rate_matrix, points=6)
 # Noise may come in instalments: the kernel for σ̄ is the square of the kernel for σ̄/2. For a very small σ̄ the kernel is nearly $I + \bar\sigma Q$. Put the two together: write `kernel(Q, sigma)`, the forward
 # kernel $\exp(\bar\sigma Q)$ of any rate matrix, **without** `torch.matrix_exp` (the tests switch it off). `sigma` is a number, from 0 to 100.
 # Every entry must be right within $10^{-6}$. Half of the hidden points are for fast chains with rates up to 100, for which a few halvings are not enough.
+# An answer of chapter 01 has a fixed number of them, 8; how many are needed depends on σ̄ and $Q$. Too many halvings lose digits as well, since each squaring doubles the rounding error. About 25 do for all chains here.
 
 # %% nbgrader={"grade_id": "kernel", "solution": true}
 def kernel(Q, sigma):
@@ -143,7 +144,7 @@ hidden.jump_time(still_there, jump_time, points=7)
 # `step_back(x, ratios, Q, h)`: the probabilities of each state $y$ that it may have had at noise $\bar\sigma - h$, shape (S,).
 #
 # You are given the ratios at the noise σ̄, $\;$ `ratios[y]` $= p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$, $\;$ the rate matrix `Q` and `h`. Two facts help: $p_{\bar\sigma} = \exp(hQ)\, p_{\bar\sigma-h}$, and
-# the inverse of $\exp(hQ)$ is $\exp(-hQ)$. Here you may use `torch.matrix_exp`. Partial credit: a step that is right to first order in $h$ keeps the points of the tests with a tiny $h$.
+# the inverse of $\exp(hQ)$ is $\exp(-hQ)$. Here you may use `torch.matrix_exp`. In the tests $h$ times the rates is at most about 5, so float64 has digits enough. Partial credit: a step that is right to first order in $h$ keeps the points of the tests with a tiny $h$.
 
 # %% nbgrader={"grade_id": "step_back", "solution": true}
 def step_back(x, ratios, Q, h):
@@ -172,7 +173,7 @@ hidden.step_back(step_back, points=9)
 # Design noise that goes round in one direction. Write `one_way(mixture)`: given a distribution over S states, all positive, return a rate matrix $Q$ (S, S) for which
 #
 # - `mixture` is stationary: $Q\,p = 0$ for $p$ = `mixture`;
-# - a token jumps once per unit of σ̄ on average when it is distributed like `mixture`;
+# - a token jumps once per unit of σ̄ on average when it is distributed like `mixture` (that is, $\sum_x p(x)\,|Q(x, x)| = 1$);
 # - whenever the jump $x \to y$ is possible, the jump $y \to x$ is not;
 # - every state can be reached from every other one.
 #
@@ -245,6 +246,8 @@ hidden.page(bits_a_word, points=4)
 # - `stationary`: the stationary distribution of $Q$;
 # - `noisy`: the distribution $p_{\bar\sigma}$ after this noise;
 # - `back`: the reverse rates $\bar Q(y, x)$ out of state $x$ at this σ̄, one for each $y$; the entry at $y = x$ makes their sum 0.
+#
+# Make float64 tensors of the lists in `world`.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
 ### BEGIN SOLUTION
@@ -274,7 +277,7 @@ hidden.term(stationary, noisy, back, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 8. Why ratios? (10 points, 5 minutes, in words)
+# ## 8. Why ratios? (10 points, 8 minutes, in words)
 #
 # A network is to learn what the reverse process needs. Why is it enough to learn the ratios $p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$, for which sequences $y$ are they needed, and what is gained over learning
 # the probabilities themselves? What else does the reverse process need to start? Answer in four to six sentences.

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 6. Honest evaluation and planning
 #
-# You need chapters 10 and 11. Plan 105 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 10 and 11. Plan 119 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -82,7 +82,7 @@ hidden.split(split, points=7)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. A sampler that wins (10 points, 10 minutes)
+# ## 2. A sampler that wins (10 points, 20 minutes)
 #
 # A contest ranks samplers by generative perplexity. Its organisers have heard that one phrase said again and again would win, so they also demand that all texts together use their words as evenly as real text does. Show them that
 # this is not enough.
@@ -92,9 +92,9 @@ hidden.split(split, points=7)
 # Write `cheat(start, step, n, L)`, a sampler that returns `n` texts of `L` words, as integers of shape (n, L), such that
 #
 # - the mean of $-\log_2 p$ a word, where the judge $p$ is the language, is at most 60 % of that of real text;
-# - the *pooled* entropy (the entropy of how often each word occurs in all `n` texts together) is at most 0.1 bit below that of real text.
+# - the *pooled* entropy (the entropy of how often each word occurs in all `n` texts together) is at most 0.1 bit below that of real text (of the mean of the laws of the `L` places, computed exactly).
 #
-# It need not draw at random. `n` is at least 100 and at least ten times the number of words, `L` is at least 20. There is more than one answer. Partial credit: the first demand alone earns a third
+# It need not draw at random. `n` is at least 100 and at least ten times the number of words, `L` is at least 20. There is more than one answer. What does a text pay for a rare first word, and is there a cheaper way to reach that word? Partial credit: the first demand alone earns a third
 # of the points, the second alone a sixth, and half of them are for both at once.
 
 # %% nbgrader={"grade_id": "cheat", "solution": true}
@@ -164,7 +164,7 @@ hidden.numbers(numbers, points=6)
 # %% [markdown]
 # ## 4. Better on texts like these? (14 points, 15 minutes)
 #
-# Chapter 10 compares two models on the same texts with the same noise, and its error bar is that of the noise on *these* texts. To claim that a model is better on *other texts of this kind*, you need an error bar for the choice of texts.
+# Chapter 10 compares two models on the same texts with the same noise, and its error bar is that of the noise on *these* texts. To claim that a model is better on *other texts of this kind*, you need an error bar for the choice of texts. (Not the library's `compare`, which has the error of the noise.)
 #
 # Two models were bounded on the same $M$ texts, $R$ times each. In draw $r$ both saw the same noise, and the noise of different texts is independent. You get `a` and `b`, tensors (R, M) in nats **of the whole text**, and `tokens` (M,), the number of tokens of each text, a tensor of integers. Write
 # `compare(a, b, tokens)`. It returns three numbers:
@@ -175,7 +175,7 @@ hidden.numbers(numbers, points=6)
 # 3. `unpaired`, the standard error that the difference would have if each model had been measured on $M$ texts of its own: the errors of both models' nats a token, each computed as above, combined for independent numbers.
 #
 # Then write `texts_needed(difference, error, M, k)`: the smallest number of texts for which the difference would be at least `k` standard errors, if the difference stays as it is and the error falls with the square root of the number of texts. The error given was measured with `M`
-# texts. A difference may be negative, but it is not 0.
+# texts. A difference may be negative, but it is not 0. The tests avoid cases where the number comes out whole.
 #
 # Partial credit: a function `compare` that is right only where all texts have the same length keeps more than half of the points.
 
@@ -308,9 +308,9 @@ hidden.slower(slower, points=6)
 #
 # These numbers are your course's own. Your notebook has them in the dictionary `world`.
 #
-# - The network: width {{width}} (`world["width"]`), {{blocks}} blocks (`"blocks"`), {{heads}} heads (`"heads"`), a vocabulary of {{vocabulary}} tokens (`"vocabulary"`), all else as in the defaults of `DiTConfig`.
+# - The network: width {{width}} (`world["width"]`), {{blocks}} blocks (`"blocks"`), {{heads}} heads (`"heads"`), a vocabulary of {{vocabulary}} tokens without MASK (`"vocabulary"`; `DiTConfig` calls it `num_tokens`), the `length` of the texts, all else as in the defaults of `DiTConfig`.
 # - The texts have {{length}} tokens (`"length"`), a step has {{batch}} texts (`"batch"`), and the run has {{steps}} steps (`"steps"`).
-# - The GPU: {{kind}} (`"kind"`), a name in `planner.KINDS`, which gives its FLOPs a second and its bytes of memory. Products are in bfloat16. Assume that a share of {{utilisation}} (`"utilisation"`) of its speed is reached. An hour costs {{price}} (`"price"`).
+# - The GPU: {{kind}} (`"kind"`), a name in `planner.KINDS`, which gives two numbers: its FLOPs a second, then its bytes of memory. Products are in bfloat16. Assume that a share of {{utilisation}} (`"utilisation"`) of its speed is reached. An hour costs {{price}} (`"price"`).
 #
 # Chapter 11 shows the functions that you need, in the module `planner`. (The command `python -m sedd_mini plan --help` shows what can be planned from a terminal. Its networks have the sizes of presets, so it does not know yours, but it is good for practice.) Find these six numbers:
 #
@@ -384,28 +384,28 @@ hidden.term(size, as_is, recomputing, parts, hours, cost, points=8)
 # bars; or give both samplers the same entropy, for example by their temperatures, and compare the perplexities then.
 
 # %% [markdown]
-# ## 9. Three minutes too many (10 points, 8 minutes, in words)
+# ## 9. Three minutes too many (10 points, 12 minutes, in words)
 #
 # These are real numbers, from the log of a run like that of chapter 11: the full-size network on one CPU core, 300 steps. Every line of the log is for two steps, which always have the same number of tokens.
 #
-# | steps | seconds for two steps | what else the program did then |
-# |---|---|---|
-# | 1–2 | 26.9 | |
-# | 3–46 | 14 to 17 | |
-# | 47–50 | 27.8, 22.1 | |
-# | 51–150 | 14 to 17 | |
-# | 151–152 | 32.8 | a validation and a checkpoint |
-# | 153–158 | 19 to 22 | |
-# | 159–204 | 15 to 17 | |
-# | 205–216 | 16 to 24 | |
-# | 217–228 | 31.2, 30.1, 30.9, 31.6, 30.2, 24.7 | |
-# | 229–242 | 15 to 28 | |
-# | 243–300 | 14 to 18 | |
+# | steps | seconds for two steps | their mean | what else the program did then |
+# |---|---|---|---|
+# | 1–2 | 26.9 | 26.91 | |
+# | 3–46 | 14 to 17 | 15.44 | |
+# | 47–50 | 27.8, 22.1 | 24.92 | |
+# | 51–150 | 14 to 17 | 15.29 | |
+# | 151–152 | 32.8 | 32.76 | a validation and a checkpoint |
+# | 153–158 | 19 to 22 | 20.05 | |
+# | 159–204 | 15 to 17 | 15.66 | |
+# | 205–216 | 16 to 24 | 18.83 | |
+# | 217–228 | 31.2, 30.1, 30.9, 31.6, 30.2, 24.7 | 29.78 | |
+# | 229–242 | 15 to 28 | 19.36 | |
+# | 243–300 | 14 to 18 | 15.78 | |
 #
-# The usual pace, the median, is 15.6 seconds for two steps. At this pace 300 steps take 2340 seconds. The run took 2519, about three minutes more. The report at its end splits an average step into: data 0 %, trunk 23 %, head and loss 6 %, backward 64 %, optimiser 7 %.
+# The usual pace, the median, is 15.6 seconds for two steps. At this pace 300 steps take 2340 seconds. The run took 2519, that is 179 seconds more. The report at its end splits an average step into: data 0 %, trunk 23 %, head and loss 6 %, backward 64 %, optimiser 7 %.
 # A note beside the log says that two other trainings shared the machine.
 #
-# Explain the three minutes. Which parts of them does the program itself account for? Where is the largest part, about how many seconds is it, what is its likely cause, and which other causes do the numbers speak against? Why does the split not help here? Which measurement or run would decide? Answer in five to seven
+# Explain the three minutes. Which parts of them does the program itself account for? Where is the largest part, about how many seconds is it, what is its likely cause, and which other causes do the numbers speak against? Why does the split not help here? Which measurement or run would decide? Answer in six to nine
 # sentences.
 
 # %% [markdown] nbgrader={"grade_id": "minutes", "grade": true, "solution": true, "points": 10}

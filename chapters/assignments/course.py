@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "assignments":
             assignments(options.term, options.build.resolve(), options.only or numbers())
         elif options.command == "grade":
-            grade(options.submitted, options.build.resolve(), options.only, options.workers)
+            build = options.build.resolve()
+            if not grade(options.submitted, build, options.only, options.workers):
+                return 1
         elif options.command == "sample":
             sample(options.folder, options.build.resolve())
         elif options.command == "hand":

@@ -3,12 +3,14 @@
 Each submission is graded by itself, in a process of its own, so that none holds up the others.
 """
 
+import contextlib
 import csv
 import html
 import io
 import json
 import os
 import shutil
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -19,42 +21,64 @@ from release import convert, masters, nbgrader, write_text
 from sources import CourseError, is_, name_of
 from submissions import Submission, collect, other_files, safe_ids, with_remarks
 
+NOT_GRADED = "Your notebook could not be graded; your instructor has been told."  # on the page
+FAILED = "Could not be graded: `course.py grade` says why, and tries again."  # in grades.csv
 
-def grade(submitted: Path, build: Path, only: list[int] | None, workers: int) -> None:
+
+def grade(submitted: Path, build: Path, only: list[int] | None, workers: int) -> bool:
     """Grade FOLDER/student/assignmentN.ipynb: feedback pages, grades.csv, points.csv, by_hand.csv.
 
-    A submission that cannot be graded holds up no other one; its remark says why.
+    Returns whether all could be graded. A submission that could not holds up no other one, and has
+    no points; the reason is printed. A missing one has 0 points, and nothing is run.
     """
     if not submitted.is_dir():
         raise CourseError(f"{submitted} is not a folder of submissions")
     books = masters(build)
+    nbgrader(build)  # CourseError if it is another folder's
     if unknown := set(only or ()) - set(books):
         raise CourseError(f"there is no release of assignment {min(unknown)} in {build}")
     work = collect(submitted, books, only or sorted(books))
     if not work:
-        raise CourseError(f"{submitted} holds no folder of a student")
+        raise CourseError(f"{submitted} holds no folder of a student with an assignment's notebook")
     known = {one["student"]: one["id"] for one in graded(build)}
     start, ids = time.monotonic(), safe_ids([one.student for one in work], known)
-    print(f"Grading {len(work)} submissions, {workers} at a time", flush=True)
-    for one in work:
+    handed = [one for one in work if not one.missing]
+    print(f"Grading {len(handed)} submissions, {workers} at a time", flush=True)
+    for one in handed:
         put(one, ids[one.student], build)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    failed = grade_all(build, work, ids, workers)
-    for one in failed:  # once more, each by itself: a worker may have died of another one
-        if grade_all(build, [one], ids, workers=1):
-            page = build / "feedback" / ids[one.student] / f"assignment{one.number}"
-            page.mkdir(parents=True, exist_ok=True)
-            text = html.escape(" ".join(one.remarks))
-            write_text(page / f"assignment{one.number}.html", f"<!doctype html><p>{text}</p>")
+    for one, _ in grade_all(build, handed, ids, workers) if handed else ():
+        # Once more, by itself: a worker may have died of another one.
+        for _, reason in grade_all(build, [one], ids, workers=1):
+            one.failed = True
+            print(f"{one.student}: assignment {one.number} could not be graded: {reason}",
+                  file=sys.stderr)  # fmt: skip
+    for one in work:
+        if one.missing or one.failed:
+            write_page(build, ids[one.student], one)
+        one.remarks += [FAILED] * one.failed
     remember(build, work, ids)
     report(build)
-    print(f"{len(work)} submissions in {time.monotonic() - start:.0f} s")
+    missing = f", and {len(work) - len(handed)} missing" if len(work) > len(handed) else ""
+    print(f"{len(handed)} submissions{missing}, in {time.monotonic() - start:.0f} s")
+    return not any(one.failed for one in work)
+
+
+def write_page(build: Path, student: str, one: Submission) -> None:
+    """A feedback page of remarks alone, for a submission that was not run or not graded."""
+    name = f"assignment{one.number}"
+    page = build / "feedback" / student / name
+    page.mkdir(parents=True, exist_ok=True)
+    lines = [f"Assignment {one.number}", *one.remarks, NOT_GRADED if one.failed else "0 points."]
+    text = "\n".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    head = f'<!doctype html>\n<meta charset="utf-8">\n<title>{name}</title>\n'
+    write_text(page / f"{name}.html", head + text + "\n")
 
 
 def grade_all(
     build: Path, work: list[Submission], ids: dict[str, str], workers: int
-) -> list[Submission]:
-    """Grade in so many processes; returns the submissions that nbgrader could not grade."""
+) -> list[tuple[Submission, str]]:
+    """Grade in so many processes; returns what nbgrader could not grade, each with the reason."""
     failed = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = {
@@ -63,10 +87,9 @@ def grade_all(
         for future in as_completed(waiting):
             one = waiting[future]
             if error := future.exception():
-                one.remarks.append(f"Grading failed ({type(error).__name__}: {error}).")
-                failed.append(one)
-            else:
-                one.remarks += future.result()
+                failed.append((one, " ".join(f"{type(error).__name__}: {error}".split())))
+                continue
+            one.remarks += future.result()
             print(f"  {one.student}: assignment {one.number}", *one.remarks[-1:], flush=True)
     return failed
 
@@ -107,7 +130,8 @@ def remember(build: Path, work: list[Submission], ids: dict[str, str]) -> None:
     known = {(one["student"], one["assignment"]): one for one in graded(build)}
     for one in work:
         entry = {"student": one.student, "assignment": one.number, "id": ids[one.student]}
-        known[one.student, one.number] = entry | {"remarks": one.remarks}
+        entry |= {"remarks": one.remarks, "missing": one.missing, "failed": one.failed}
+        known[one.student, one.number] = entry
     content = [known[key] for key in sorted(known)]
     write_text(build / GRADED, json.dumps(content, ensure_ascii=False, indent=1))
 
@@ -126,10 +150,18 @@ def report(build: Path) -> None:
         for one in graded(build):
             name, row = f"assignment{one['assignment']}", dict.fromkeys(GRADES, 0.0)
             key = {"student": one["student"], "assignment": one["assignment"]}
-            try:
-                marks = book.find_submission_notebook(name, name, one["id"]).grades
-            except MissingEntry:
-                marks = []  # its remark says why
+            marks = None
+            if not not_run(one):
+                with contextlib.suppress(MissingEntry):
+                    marks = book.find_submission_notebook(name, name, one["id"]).grades
+            if marks is None:
+                shown = 0.0 if one.get("missing") else ""
+                of = {n: p for n, p in worth(build, one["assignment"]).items() if p}
+                points += [key | {"question": n, "points": shown, "of": p} for n, p in of.items()]
+                row |= key | dict.fromkeys(("code", "by_hand", "total"), shown)
+                row |= {"to_grade_by_hand": 0, "of": sum(of.values())}
+                grades.append(row | {"remarks": " ".join(one["remarks"])})
+                continue
             answers = words(build / "autograded" / one["id"] / name / f"{name}.ipynb")
             for mark in marks:
                 score = mark.manual_score if mark.manual_score is not None else mark.auto_score
@@ -156,6 +188,17 @@ def report(build: Path) -> None:
     if open_:
         print(f"{open_} answers in words wait for you: write points and comments into a copy of "
               f"{build / 'by_hand.csv'}, then run `course.py hand COPY`")  # fmt: skip
+
+
+def not_run(one: dict) -> bool:
+    """Is this entry of graded.json a submission without points of nbgrader's, if earlier ones?"""
+    return one.get("missing", False) or one.get("failed", False)
+
+
+def worth(build: Path, number: int) -> dict[str, float]:
+    """{question: points} of a released assignment."""
+    marks = [cell.metadata.get("nbgrader", {}) for cell in masters(build)[number].cells]
+    return {mark["grade_id"]: float(mark["points"]) for mark in marks if mark.get("grade")}
 
 
 def words(path: Path) -> dict[str, str]:
@@ -209,8 +252,8 @@ def hand(file: Path, build: Path) -> None:
 
 def feedback(build: Path, changed: set[tuple[int, str]] | None = None) -> None:
     """Write feedback pages of these (assignment, student id), or of all, and the tables anew."""
-    everything = {(one["assignment"], one["id"]) for one in graded(build)}
-    for number, student in sorted(everything if changed is None else changed):
+    everything = {(one["assignment"], one["id"]) for one in graded(build) if not not_run(one)}
+    for number, student in sorted(everything if changed is None else everything & changed):
         if (build / "autograded" / student / f"assignment{number}").is_dir():
             convert(build, "GenerateFeedback", number, student)
     report(build)

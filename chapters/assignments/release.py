@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 
 c = get_config()  # noqa: F821
-root = Path({root!r})
+root = Path(__file__).resolve().parent
 instructor = str(root / "instructor")  # hidden tests: imported when grading, never handed out
 if instructor not in sys.path:
     sys.path.insert(0, instructor)
@@ -39,23 +39,33 @@ from nbgrader.preprocessors import Execute  # noqa: E402
 
 c.CourseDirectory.root = str(root)
 c.CourseDirectory.course_id = "sedd-mini"
-c.CourseDirectory.db_url = f"sqlite:///{{root / 'gradebook.db'}}?timeout=60"
+c.CourseDirectory.db_url = f"sqlite:///{root / 'gradebook.db'}?timeout=60"
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", ".pytest_cache"]
 c.Autograde.autograde_preprocessors = [
     PatientExecute if one is Execute else one
     for one in Autograde.autograde_preprocessors.default()
 ]
-c.ClearSolutions.code_stub = {{"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}}
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}
 '''
 
 
 def nbgrader(build: Path):
-    """nbgrader's configuration and course folder, for its converters."""
-    from nbgrader.coursedir import CourseDirectory
-    from traitlets.config import PyFileConfigLoader
+    """nbgrader's configuration and course folder, for its converters.
 
-    config = PyFileConfigLoader("nbgrader_config.py", str(build)).load_config()
-    return config, CourseDirectory(config=config)
+    CourseError where the configuration is of another folder, which would be read and written.
+    """
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import ConfigFileNotFound, PyFileConfigLoader
+
+    again = "run `course.py assignments` again, with this --build"
+    try:
+        config = PyFileConfigLoader("nbgrader_config.py", str(build)).load_config()
+    except (ConfigFileNotFound, ImportError) as error:
+        raise CourseError(f"{build / 'nbgrader_config.py'} fails ({error}): {again}") from None
+    course = CourseDirectory(config=config)
+    if Path(course.root).resolve() != build.resolve():
+        raise CourseError(f"{build / 'nbgrader_config.py'} is of {course.root}: {again}")
+    return config, course
 
 
 def convert(build: Path, converter: str, number: int, student: str = "*") -> None:
@@ -100,7 +110,7 @@ def assignments(term_file: Path, build: Path, only: list[int]) -> None:
             check_world(number, term[number], term_file, *places)
             check_expected(number, notebook, term_file, *places)
     shutil.rmtree(build / "checked")
-    (build / "nbgrader_config.py").write_text(CONFIG.format(root=str(build)), encoding="utf-8")
+    (build / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     for number in only:
         shutil.rmtree(source / f"assignment{number}", ignore_errors=True)
         write_source(number, term[number], source / f"assignment{number}", instructor)

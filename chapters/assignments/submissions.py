@@ -29,6 +29,8 @@ class Submission:
     notebook: NotebookNode
     remarks: list[str] = field(default_factory=list)
     folder: Path | None = None  # where other files of the student may lie
+    missing: bool = False  # nothing was handed in that can be graded: 0 points, and nothing is run
+    failed: bool = False  # nbgrader could not grade it: it has no points, not even 0
 
 
 def safe_ids(names: list[str], known: dict[str, str] | None = None) -> dict[str, str]:
@@ -50,15 +52,17 @@ def safe_ids(names: list[str], known: dict[str, str] | None = None) -> dict[str,
 def collect(folder: Path, masters: dict[int, NotebookNode], only: list[int]) -> list[Submission]:
     """Every student's submissions in FOLDER/student/….ipynb: one for each assignment handed in.
 
-    An assignment counts as handed in if any student's folder holds it; whoever lacks it gets 0.
+    An assignment counts as handed in if any student's folder holds it, or if it alone is graded;
+    whoever lacks it gets 0.
     """
     students = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     found = {student.name: look(student, masters, only) for student in students}
     handed = {number for books, named, _ in found.values() for number in (*books, *named)}
+    due = sorted(handed & set(only)) or (only if len(only) == 1 else [])
     return [
         choose(student.name, number, *found[student.name], masters[number])
         for student in students
-        for number in sorted(handed & set(only)) or only
+        for number in due
     ]
 
 
@@ -89,7 +93,7 @@ def choose(
     mine = books.get(number, [])
     if not mine:
         text = f"No notebook of assignment {number} was found that can be graded."
-        return Submission(student, number, copy.deepcopy(master), [text, *remarks])
+        return Submission(student, number, copy.deepcopy(master), [text, *remarks], missing=True)
     right = [book for book in mine if book[0].name == f"assignment{number}.ipynb"]
     path, notebook = (right or mine)[-1]
     notebook, mended = restore(notebook, master)

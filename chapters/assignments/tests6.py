@@ -74,11 +74,17 @@ def check_cheat(marks, answer, title, start, step, real_bits, real_pooled, n, L)
 
 
 def cheat(answer, *, points):
-    """Four words in two couples; each is the other's favourite follower, with 60 %."""
+    """Four words in two couples; each is the other's favourite follower, with 60 %.
+
+    Then four words, each its own favourite, of which one begins 85 % of the texts.
+    """
     marks = Marks(points)
     start, step = doubles([0.25] * 4), torch.full((4, 4), 0.4 / 3).double()
     step[[0, 1, 2, 3], [1, 0, 3, 2]] = 0.6
     check_cheat(marks, answer, "", start, step, 1.6247, 2.0, 100, 20)
+    start, step = doubles([0.85, 0.05, 0.05, 0.05]), torch.full((4, 4), 0.4 / 3).double()
+    step[range(4), range(4)] = 0.6
+    check_cheat(marks, answer, "unequal start: ", start, step, 1.5671, 1.9884, 100, 20)
     return marks.total()
 
 

@@ -184,7 +184,7 @@ def bits_a_word(surprise, hidden, t):
 def bits_a_word(surprise, hidden, t):
     return (surprise * hidden).mean() / math.log(2)
 
-# %% breaks="page" visible="full"
+# %% breaks="page"
 # The mean over hidden words: the same where a share t is hidden exactly, and not otherwise.
 def bits_a_word(surprise, hidden, t):
     return (surprise * hidden).sum() / hidden.sum() / math.log(2)

@@ -119,7 +119,7 @@ def cheat(start, step, n, L):
         text.append(int(step[text[-1]].argmax()))
     return torch.tensor(text).expand(n, L)
 
-# %% breaks="cheat" visible="full"
+# %% breaks="cheat"
 # The first word from its own law, then favourites: few words where the first one is nearly always the same.
 def cheat(start, step, n, L):
     texts = [torch.multinomial(start, n, replacement=True)]
@@ -152,10 +152,11 @@ def cheat(start, step, n, L):
     return torch.stack(texts, 1).float()
 
 # %% breaks="cheat" visible="full"
-# The visible language's couples, hard-coded.
+# The followers of the two visible languages, hard-coded.
 def cheat(start, step, n, L):
     first = torch.arange(n)[:, None] % 4
-    return torch.where(torch.arange(L) % 2 == 0, first, first ^ 1)
+    couples = torch.where(torch.arange(L) % 2 == 0, first, first ^ 1)
+    return first.expand(n, L) if start[0] > 0.5 else couples
 
 # %% breaks="numbers" score="7.5"
 # Nats for what the next word adds: the other three numbers keep their points.

@@ -106,9 +106,9 @@ def memory(
 
 
 def smallest_accumulate(c: DiTConfig, length: int, batch: int, room: float, **options) -> int:
-    """Parts in which a process works through `batch` sequences so as to need less than `room`."""
+    """Parts in which a process works through `batch` sequences so as to need at most `room`."""
     for k in (k for k in range(1, batch + 1) if batch % k == 0):
-        if sum(memory(c, length, batch // k, accumulate=k, **options).values()) < room:
+        if sum(memory(c, length, batch // k, accumulate=k, **options).values()) <= room:
             return k
     raise ValueError("not even one sequence at a time fits: more GPUs and --parallel fsdp, or "
                      "--checkpoint-activations, or a GPU with more memory")  # fmt: skip
