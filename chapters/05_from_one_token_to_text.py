@@ -24,7 +24,7 @@
 # - turn text into tokens and blocks, and compare models that use different tokens;
 # - split text without leakage, and measure how much a leak flatters a model.
 #
-# *You need* chapters 01 and 03 (04 for exercise 5). *Running time:* about half a minute on two CPU cores.
+# *You need* chapters 00, 01 and 03 (04 for exercise 5). *Running time:* about half a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -161,10 +161,10 @@ one_edit = torch.zeros_like(Q).scatter_(0, places.reshape(27, -1).T, rates.resha
 assert torch.allclose(one_edit, naive, atol=1e-14)
 
 # %% [markdown]
-# The two reverse processes are *the same matrix*: nothing was approximated. The laboratory runs it from noise back to the data. (A sampler's finite steps do approximate: chapter 08.)
+# Both ways give *the same matrix*: nothing was approximated. The laboratory runs this reverse process from noise back to the data. (A sampler's finite steps do approximate: chapter 08.)
 #
 # This fixes the shape of a network's output. For $B$ sequences of $L$ tokens it returns **log-scores of shape (B, L, N)**, and entry $[b, i, y]$ estimates the log of the ratio for sequence $b$ with its token $i$ replaced by $y$. Where $y$ is the present token, nothing changes: the ratio is 1 and its log 0.
-# The page's logits have this shape too. With MASK noise the library's log-scores have $N + 1$ columns, and the last one belongs to MASK. It is never used, because the reverse process never jumps to MASK. Here are two exact log-scores of this shape, and one of their entries by hand:
+# The page's logits have this shape too. With MASK noise the library's log-scores have $N + 1$ columns, and the last one belongs to MASK. It is never used, because the reverse process never jumps to MASK. The next cell takes the exact log-scores of two sequences and computes one entry by hand:
 
 # %%
 x = chain.states[[5, 14]]  # (B, L) = (2, 3): abc and bbc
@@ -210,7 +210,7 @@ print(ids)
 print(chars.decode(ids), "| N =", chars.vocab_size)
 
 # %% [markdown]
-# What about "café" or "日本"? A fixed alphabet has to replace a character that it does not know, or fail. Computers store every text as **bytes**, numbers below 256 (in the encoding UTF-8), so 256 tokens are enough for all languages. But a character outside ASCII takes two to four bytes:
+# What about "café" or "日本"? A fixed alphabet has to replace a character that it does not know, or fail. Computers store text of any language as **bytes**, numbers below 256 (in the encoding UTF-8), so 256 tokens are enough. But a character outside ASCII takes two to four bytes:
 
 # %% tags=["nbval-check-output"]
 stranger = "naïve café 日本"
@@ -252,7 +252,7 @@ def learn_merges(texts, num):
     return merges
 
 # %% [markdown]
-# Our corpus is **Python's own documentation**: the language reference and the docstrings of the standard library, 480 documents with two million characters. It is frozen inside the package, so every machine has the same text. Fifty documents are enough for the first merges:
+# Our corpus is **Python's own documentation**: the language reference and the docstrings of the standard library, 480 documents with two million characters. It is frozen inside the package, so every machine has the same text. About fifty documents are enough for the first merges:
 
 # %%
 some = train_docs[::9]
@@ -260,7 +260,7 @@ merges = learn_merges(some, 8)
 print(merges)
 
 # %% [markdown]
-# Two spaces are the most frequent pair (documentation has many indented lines), and the eighth merge already makes the token " the". The library's `BPETokenizer.train` calls the package `tokenizers`, which does the same on bytes, and faster. Its first eight merges are ours.
+# Two spaces are the most frequent pair (documentation has many indented lines), and the eighth merge already makes the token " the". The library's `BPETokenizer.train` calls the package `tokenizers`, which does the same on bytes, and faster. Its first eight merges equal ours.
 
 # %% tags=["hide-cell"]
 library = BPETokenizer.train(some, vocab_size=300).as_json()["model"]["merges"]
@@ -285,7 +285,7 @@ ax.set_title("More merges make longer tokens and shorter rows");
 # %% [markdown]
 # *What to see.* The same sentence after more and more merges. The last row is `bpe`, the tokeniser of the first picture: 256 bytes, the end of text, and 767 merges make 1024 tokens. GPT-2's tokeniser has 50 000 merges, hence its 50 257 tokens.
 #
-# Every string survives the round trip. Even "日本" does: each character becomes three tokens of one byte, which cannot be printed one by one. The last kind of token is the whole word. It suits the page's language of 40 words, but English has too many words for a list.
+# Every string survives the round trip. Even "日本" does: each character becomes three tokens of one byte, which cannot be printed one by one. A token can also be a whole word. This suits the page's language of 40 words, but English has too many words for a list.
 
 # %% tags=["hide-cell"]
 assert bpe.vocab_size == 1024
@@ -309,7 +309,7 @@ for name, tokenizer in (("characters", chars), ("pieces", bpe)):
 assert 2.5 < per_token < 2.7 and 3.7 < bits / per_token < 4.0
 
 # %% [markdown]
-# The dullest model needs two fifths fewer bits with pieces, which already say which letters often stand together. So state the unit of every loss: per sequence, per token or per character, in nats or in bits. (This is fair only if both tokenisers lose nothing, as on these ASCII documents.)
+# The dullest model needs two fifths fewer bits with pieces, because frequent groups of letters are single tokens. So state the unit of every loss: per sequence, per token or per character, in nats or in bits. (This is fair only if both tokenisers lose nothing, as on these ASCII documents.)
 
 # %% [markdown]
 # ## 5. From documents to blocks
@@ -335,21 +335,21 @@ title = "Three documents become one stream and three full blocks"
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* Each colour is a document, and an empty cell is a space. A block may start inside a document and hold parts of several. Nothing is lost except an incomplete block at the very end (here there is none). The token ¶ tells the network that a new document starts.
+# *What to see.* Each colour is a document, and an empty cell is a space. A block may start inside a document and hold parts of several. Nothing is lost except an incomplete block at the very end. The token ¶ marks where a new document starts.
 #
-# The alternative is to give every document blocks of its own, and to fill up the last one. On our validation documents this would waste 11 % of all positions at $L = 256$ pieces (laboratory).
+# The alternative is to give every document blocks of its own, and to fill up the last one. On our validation documents this would waste 11 % of all positions at $L = 256$ (laboratory).
 
 # %% [markdown]
 # ## 6. Split first, then pack
 #
 # To know whether a model has learned the language or only its training text, we keep some text for testing, the *validation* documents (`valid_docs`). The rule is: *split documents, not blocks, and keep copies together*. `split_documents` did so at the top of this chapter. It first puts copies into one group (texts that differ at most in line ends and outer white space). Then it orders the groups by a hash, a number that depends on the text alone, and moves whole groups to the test side until that is full. Near-copies, in which some words differ, are not recognised; exercise 4 looks for those.
 #
-# What happens if we break the rule? To find out, we train a model that learns within a second, on a quarter of the documents. The control text and the new documents come from the other quarters. A **6-gram model** counts how often each character follows the five before it, and mixes in the counts for shorter contexts (`KneserNey` in `ngram.py`). We train it on four texts:
+# What happens if we break the rule? We train a model that learns within a second, on a quarter of the documents. The control text and the new documents come from the other quarters. A **6-gram model** counts how often each character follows the five before it, and mixes in the counts for shorter contexts (`KneserNey` in `ngram.py`). The held-out documents are packed, and every second block is a test block. The four training texts:
 #
 # - **clean**: no test document is in it;
 # - **clean, and more**: the clean text, and as much from other documents as the next row adds. This is the control: its gain comes from more text, not from a leak;
-# - **blocks split**: someone packs first and splits the blocks. Every second test block is added to the clean text, and we test on the others;
-# - **copies**: a third of the test blocks is added to the clean text. Text from the web holds such copies.
+# - **blocks split**: the blocks between the test blocks are added to the clean text, as if someone had packed first and then split the blocks;
+# - **copies**: a third of the test blocks themselves is added to the clean text. Text from the web holds such copies.
 
 # %%
 few = python_docs()[::4]
@@ -366,7 +366,7 @@ training = {
 }
 
 # %% [markdown]
-# *Predict:* the clean model needs 2.22 bits a character on the test text. By how many bits will each leak lower this number? And on new documents, which none of the four texts contains?
+# *Predict:* the clean model needs 2.22 bits a character on the test text. By how many bits will each leak lower this number? And by how many on new documents, which none of the four texts contains?
 
 # %%
 from sedd_mini.text.ngram import KneserNey
@@ -395,7 +395,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12)
 fig.supxlabel("bits a character (lower is better)", fontsize=10.5);
 
 # %% [markdown]
-# *What to see.* On the left both leaks seem to help: the clean model needs 2.22 bits, the leaky ones 1.95 and 1.85. On the right, on documents that are new to all four models, they gain 0.03 and 0.01. The control gains 0.02 on both sides. A leak improves the number far more than the model.
+# *What to see.* On the left both leaks seem to help: the clean model needs 2.22 bits, the leaky ones 1.95 and 1.85. On the right, on documents that are new to all four models, they gain 0.03 and 0.01 (before rounding). The control gains 0.02 on both sides.
 
 # %% [markdown]
 # ## 7. The page on real text
@@ -505,7 +505,7 @@ assert 8.3 < tables[0] < 8.8 and 5.5 < tables[1] < 6.2
 # %% [markdown]
 # ## What has changed on the page
 #
-# Only lines about data and text change. Section 7 trains for 80 steps instead of 1200 and leaves out `write`, which would work as it is; `truth`, which nobody knows; and the filled gap, whose line takes one token for each word.
+# Only lines about data and text change. Section 7 trains for 80 steps instead of 1200 and leaves out `write`, which would work as it is; `truth`, which nobody knows; and the filled gap, whose line assumes that each word is one token.
 #
 # ```diff
 # -language = SyntheticLanguage()
@@ -577,7 +577,7 @@ with exercise("1"):
 #
 # <details><summary>Hint</summary>
 #
-# All three numbers describe the same total: $-\log p$ of the whole text.
+# The perplexity per token, the perplexity per word and the bits per character all follow from one total: $-\log p$ of the whole text.
 #
 # </details>
 #
@@ -698,13 +698,13 @@ with exercise("4"):
 # %% [markdown]
 # ### Exercise 5. The first loss on the uniform graph (★★★, 30 minutes)
 #
-# Before training, the published network gives log-score 0 (its last layer starts at 0), so $s_y = 1$ for every $y$. Write `first_loss(sigma, N)`: the score entropy of one token at total noise $\bar\sigma$ for these $s_y$, as an expectation over the noisy token $x$,
+# Before training, the published network for uniform noise gives log-score 0 (its last layer starts at 0), so $s_y = 1$ for every $y$. Write `first_loss(sigma, N)`: the score entropy of one token at total noise $\bar\sigma$ for these $s_y$, as an expectation over the noisy token $x$,
 #
 # $$\mathbb E_{x|x_0} \sum_{y \ne x} \frac1N \Big(s_y - R_y \log s_y + K(R_y)\Big), \qquad K(a) = a (\log a - 1).$$
 #
 # Chapter 03 found the targets. Let $q = (1 - e^{-\bar\sigma}) / (1 - e^{-\bar\sigma} + N e^{-\bar\sigma})$. If the token has not moved, every $R_y$ is $q$. If it has moved, $R_y$ is $1/q$ for $y = x_0$ and 1 otherwise. Use only numbers, no table over the $N$ tokens. The check wants six digits at $N = 50\,257$, also at $\bar\sigma = 10^{-15}$.
 #
-# Then think: the integral of your function over all $\bar\sigma$ is $\log N$, exactly what a uniform guess costs. Why must it be so?
+# Then think: the integral of your function over all $\bar\sigma$ is $\log N$, exactly the cost of a uniform guess. Why must the two be equal?
 #
 # <details><summary>Hint 1</summary>
 #
@@ -765,7 +765,7 @@ with exercise("5"):
 # %% [markdown]
 # ### The way back: do ratios one edit away lead from noise to the data?
 #
-# `reverse_marginal` solves $dp/d\bar\sigma = -\bar Q p$ in small steps from $\bar\sigma = 8$ down to 0. Its first argument, the model, is only ever asked for tables of $L \times N$ log-ratios.
+# `reverse_marginal` solves $dp/d\bar\sigma = -\bar Q p$ in small steps from $\bar\sigma = 8$ down to 0, starting from the exact distribution at 8. Its first argument, the model, returns only tables of $L \times N$ log-ratios.
 
 # %%
 back = chain.reverse_marginal(chain.log_score, 8.0, chain.marginal(8.0), steps=200)
@@ -842,7 +842,7 @@ ours = BlockLoader(blocks, batch_size=4, seed=1)
 assert torch.equal(next(ours), blocks[[block_of(n, M, 1) for n in range(4)]])
 
 # %% [markdown]
-# So the position of a run in its data is one number. Save it, make a new loader, put it back, and the next batch is the one that would have come. (Chapter 07 saves the rest of a run: the weights and the state of the optimiser.) (A common mistake is to start again with the first batch of the order: the blocks early in the order are then seen most often.)
+# So, besides the seed, one number says where a run is in its data. Save both, load them into a new loader, and the next batch is the one that would have come. Chapter 07 saves the rest of a run: the weights and the state of the optimiser. (A common mistake is to start every time with the first batch of the order: the blocks early in the order are then seen most often.)
 
 # %%
 saved = ours.state_dict()
@@ -859,7 +859,7 @@ assert sorted(orders[0]) == sorted(orders[1]) == list(range(M)) and orders[0] !=
 # %% [markdown]
 # ### The split: does it depend on the order of the documents?
 #
-# It does not. And a copy lands on the side of its original, also if every second document is there twice. Both are checked here.
+# It does not. A copy lands on the side of its original, also when every second document occurs twice. The folded cell checks both.
 
 # %% tags=["hide-cell"]
 assert not set(train_docs) & set(valid_docs)
@@ -913,7 +913,7 @@ for subject, place in (("some cats", "a river"), ("every cat", "some rivers")):
 # %% [markdown]
 # The subject decides, not the nearer noun. (*sing* and *run* in the right form share nearly all of the rest.) The wrong form keeps a small probability, because 2 % of the words are slips, drawn from all words alike.
 #
-# We compare every model of this language with its **entropy rate**: the bits a word costs on average when the whole past is known. We estimate it from the second halves of sampled blocks, given their first halves. The library's `entropy_rate` encloses it more narrowly from both sides.
+# We compare every model of this language with its **entropy rate**: the bits that a word costs the exact model, on average, when the whole past is known. We estimate it from the second halves of sampled blocks, given their first halves. The library's `entropy_rate` encloses it more narrowly from both sides.
 
 # %%
 x = language.sample(4096, 64, torch.Generator().manual_seed(0))  # (4096, 64)
@@ -1066,7 +1066,7 @@ for level in (1.8e-4, 1e-3, 3.9e-3, 1e-2, 0.1):
     print(f"{level:<8} {exact:9.2e} {q:10.2e} {cost[0]:27,.0f} {cost[1]:10,.0f}")
 
 # %% [markdown]
-# The digits are lost in the denominator. Near 50 257 neighbouring float32 numbers are $2^{-8} \approx 0.004$ apart, so adding $e^{\bar\sigma} - 1 = 0.001$ changes nothing. PyTorch computes `N / tensor` as $N$ times the reciprocal of the tensor. At 50 257 this product rounds to just below 1, and $q$ is $2^{-24}$ for every $\bar\sigma$ up to 0.0058.
+# The digits are lost in the denominator. Near 50 257 neighbouring float32 numbers are $2^{-8} \approx 0.004$ apart, so adding $e^{\bar\sigma} - 1 = 0.001$ changes nothing. PyTorch computes `N / tensor` as $N$ times the reciprocal of the tensor. Up to $\bar\sigma = 0.0058$ the sum is 50 257 or the next float32 number. For both this product rounds to just below 1, and $q$ is $2^{-24}$.
 
 # %% tags=["hide-input"]
 #| alt: Two panels over the noise, log axes. Left, the exact q rises as a straight line, the public
@@ -1128,7 +1128,7 @@ assert all((reciprocal_q(level, every[:30]) > 0).all() for level in (1e-4, 1e-3,
 # %% [markdown]
 # Five of six vocabularies near ours fail, the next one (50 258) included; so does 50 257 itself if $N$ is a tensor, because PyTorch then divides directly, and the quotient rounds to 1. With up to 31 words nothing fails at $\bar\sigma \ge 10^{-4}$, so code can pass all tests on small worlds and fail at full size.
 #
-# **The gradient.** Take $N = 50\,258$, where $q = 0$, an unmoved token and a *perfect* network, whose scores are exactly $q$. The gradient of $N \ell$ in a log-score is $s - q$, and should be 0:
+# **The gradient.** Take $N = 50\,258$, where the public $q$ is 0, an unmoved token, and a *perfect* network, whose scores are the correct $q$. With the correct $q$ the gradient of $N \ell$ in a log-score, $s - q$, is 0. With the public one it is:
 
 # %%
 n, level = 50_258, torch.tensor([0.001])  # float32
@@ -1151,7 +1151,7 @@ for factor, finite in ((direct, True), (None, False)):  # as in public code, and
         assert (n * leaf.grad).abs().max() < 1e-5 * direct
 
 # %% [markdown]
-# The loss is NaN. The gradient is finite: the NaN is in a constant that does not depend on the network. The same holds for a moved token with the factor $N/(e^{\bar\sigma} - 1)$ of public code. (With $1/q - 1$, which is infinite at $q = 0$, its gradient would not be finite.) The gradient pushes the scores of unmoved tokens towards 0, while $2 \cdot 10^{-8}$ is right. The relative error of these scores is 100 %. Their absolute error is tiny: a network that had learned these targets exactly would make fewer than one wrong jump in a billion tokens at $\bar\sigma < 0.0058$, where the formula fails.
+# The loss is NaN. The gradient is finite: the NaN is in a constant that does not depend on the network. The same holds for a moved token with the factor $N/(e^{\bar\sigma} - 1)$ of public code. (With $1/q - 1$, which is infinite at $q = 0$, its gradient would not be finite.) The gradient pushes the scores of unmoved tokens towards 0, while $2 \cdot 10^{-8}$ is right. Relative to the right score this is an error of 100 %. In absolute terms it is tiny: a network that had learned the wrong targets exactly would make fewer than one wrong jump in a billion tokens over all $\bar\sigma < 0.0058$, where the formula fails.
 #
 # **The mean over all noise levels.** The uniform graph goes with geometric noise from $10^{-4}$ to 20. At $N = 50\,257$ we integrate the error of the constants over it:
 
@@ -1198,7 +1198,7 @@ assert torch.allclose(log_q_of(ends, 1000), wanted, atol=1e-4)
 # %% [markdown]
 # ### Cancellation: why can a loss that is never negative come out negative?
 #
-# This concerns both graphs, and it too harms the value much more than the gradient. Near the optimum $s = r$ the terms of $s - r \log s + K(r)$ are of the order of $r$, and their sum is nearly 0. With $\delta = \log s - \log r$,
+# Cancellation occurs on both graphs, and it too harms the value much more than the gradient. Near the optimum $s = r$ the terms of $s - r \log s + K(r)$ are of the order of $r$, and their sum is nearly 0. With $\delta = \log s - \log r$,
 #
 # $$s - r \log s + r \log r - r = r\,\big(e^\delta - \delta - 1\big) \approx \tfrac12\, r\, \delta^2 .$$
 #
@@ -1212,7 +1212,7 @@ terms = log_score.exp() - r.float() * log_score + K(r.float())
 print(f"negative: {(terms[delta < 2e-4] < 0).float().mean():.0%} of the terms with δ < 0.0002")
 
 # %% [markdown]
-# The equation shows the way out: compute $r\,(e^\delta - 1 - \delta)$ with `expm1`. The terms in the bracket are then as large as $\delta$ instead of 1. Two refinements keep the remaining digits: for $|\delta| < 1/16$ the series $\frac{\delta^2}2\big(1 + \frac\delta3(1 + \frac\delta4(\dots))\big)$, which cancels nothing, and a $\delta$ that is itself exact, with $\log r$ in float64.
+# The equation shows the way out: compute $r\,(e^\delta - 1 - \delta)$, and $e^\delta - 1$ in it with `expm1`. The two numbers that are subtracted are then as large as $\delta$ instead of 1. Two refinements keep the remaining digits: for $|\delta| < 1/16$ the series $\frac{\delta^2}2\big(1 + \frac\delta3(1 + \frac\delta4(\dots))\big)$, which cancels nothing, and a $\delta$ that is itself exact, with $\log r$ in float64.
 
 # %%
 def relative_excess(delta):
@@ -1253,7 +1253,7 @@ ax.set(ylabel="relative error in float32")
 ax.set_title("The series with an exact δ keeps its digits near the optimum");
 
 # %% [markdown]
-# *What to see.* The plain formula (blue) loses two digits each time $\delta$ shrinks by ten, and below $3 \cdot 10^{-4}$ none of its digits is right (the dots on the line came out as exactly 0). With `expm1` (orange) it loses one. The last form (green) has five correct digits or more everywhere; its step at $\delta = 1/16$ is where `expm1` takes over from the series. Errors below $10^{-9}$ are drawn at $10^{-9}$.
+# *What to see.* The plain formula (blue) loses two digits each time $\delta$ shrinks by ten, and below $2 \cdot 10^{-4}$ none of its digits is right (where the dots lie on the grey line, the result is exactly 0). With `expm1` (orange) it loses one. The last form (green) has five correct digits or more everywhere; its step at $\delta = 1/16$ is where `expm1` takes over from the series. Errors below $10^{-9}$ are drawn at $10^{-9}$.
 #
 # The library's `score_entropy` computes this last form, for both graphs. Here it is at full size: $N = 50\,257$, float32, an unmoved and a moved token, $\bar\sigma = 0.001$, and a network whose scores are off by about one part in a thousand.
 
@@ -1329,7 +1329,7 @@ for graph, loss in ((UniformGraph(7), stable_uniform), (AbsorbingGraph(7), stabl
 # %% [markdown]
 # ### The first number: what does an untrained network cost?
 #
-# This cost is what the first line of a training log should show. Take MASK noise. The published network subtracts $\log(e^{\bar\sigma} - 1) + \log N$ from its output, so an output of 0 means $s_y = r/N$ for every word, with $r = 1/(e^{\bar\sigma} - 1)$. The scores then sum to $r$, and a hidden word costs
+# The first line of a training log should show this cost. Take MASK noise. The published network subtracts $\log(e^{\bar\sigma} - 1) + \log N$ from its output, so an output of 0 means $s_y = r/N$ for every word, with $r = 1/(e^{\bar\sigma} - 1)$. The scores then sum to $r$, and a hidden word costs
 #
 # $$r - r(\log r - \log N) + r \log r - r = r \log N .$$
 #
