@@ -37,7 +37,7 @@
 # print(f"{bits:.2f} bits a word; guessing costs {math.log2(N):.2f}, the truth is {truth:.2f}")
 # ```
 #
-# `loss_of` draws noise, so each call gives another number. How far do the numbers scatter? Would another model have been better with the same effort? Does a low number mean that the model writes well? The page answers none of these.
+# `loss_of` draws noise, so each call gives another number. How far do the numbers scatter? Would another model have been better with the same effort? Does a low number mean that the model writes well?
 
 # %% [markdown]
 # ## A picture first
@@ -98,8 +98,7 @@ absorb = sedd_mini.load("checkpoints/synthetic-absorb", device="cpu")
 bit = 1 / (32 * math.log(2))  # nats a text → bits a word
 
 # %% [markdown]
-# Here is the bound of chapter 04 in its plainest form: for each text one random time, one random noise, one loss. The mean of this over all times and noise is an upper bound on $-\log p_\theta(x_0)$. (It leaves out
-# the two small parts that chapter 04 adds: times below 0.001, and the prior term.)
+# Here is the bound of chapter 04 in its plainest form: for each text one random time, one random noise, one loss. The mean of this over all times and noise, plus the two small parts that it leaves out (times below 0.001 and the prior term, chapter 04), is an upper bound on $-\log p_\theta(x_0)$. On average over texts, $-\log p_\theta$ in turn is at least the truth, $-\log p$.
 
 # %%
 from sedd_mini.losses import diffusion_weighted
@@ -126,10 +125,10 @@ print(*(f"{value:.2f}" for value in each))
 print(f"their mean: {mean:.3f} ± {error:.3f}, the truth: {exact.mean() * bit:.3f} bits a word")
 
 # %% [markdown]
-# Some draws lie below the truth, which no *bound* can do: the bound is the mean of all draws, and a single draw is not one. The **standard error** $s/\sqrt{n}$, with $s$ the standard deviation of $n$ independent draws, says
+# Some draws lie below the truth: the bound is the mean of all draws, and a single draw is no bound. The **standard error** $s/\sqrt{n}$, with $s$ the standard deviation of $n$ independent draws, says
 # how far their mean may be off: by less than one standard error in two cases of three, and by less than two in about 19 of 20. (With 16 draws $s$ itself is uncertain by 18 %.)
 #
-# The library's `bounds` estimates the whole bound, with both small parts, in as many network calls. It spreads the noise levels evenly, it puts them where the loss varies, and it subtracts a guess whose mean is known (laboratory).
+# The library's `bounds` estimates the whole bound, with both small parts, in as many network calls. It draws more of the noise levels where the loss varies most, spreads them in equal strata, and corrects by a guess whose mean is known (laboratory).
 
 # %%
 from sedd_mini.evaluation.bounds import bounds, compare, total
@@ -144,6 +143,8 @@ careful = bounds_of(absorb.network)  # a list of 256 bounds
 whole = total(careful)  # of all texts together
 scale = bit / len(text)  # nats of all texts → bits a word
 print(f"{whole.nats * scale:.3f} ± {whole.error * scale:.3f} bits a word")
+apart = exact.std() * bit  # from text to text
+print(f"the truth of single texts scatters by {apart:.2f}, that of 256 by {apart / 16:.3f}")
 
 # %% tags=["hide-cell"]
 assert abs(whole.nats * scale - mean) < 4 * math.hypot(error, whole.error * scale)
@@ -151,8 +152,8 @@ assert whole.error * scale < 0.5 * error
 assert whole.nats * scale > exact.mean() * bit - 3 * whole.error * scale
 
 # %% tags=["hide-input"]
-#| alt: Two rows of 16 dots. One draw each scatters from 2.3 to 2.55 bits around the truth at
-#| 2.41. The dots of the careful estimator lie close together, just above the truth.
+#| alt: Two rows of 16 dots. One draw each scatters from 2.31 to 2.54 bits around the truth at
+#| 2.41. Those of the careful estimator scatter a third as much; their mean lies just above it.
 rows = {
     "one draw a text": (each.tolist(), mean, error),
     "library, same\nnumber of calls": (
@@ -164,9 +165,9 @@ title = "A single draw scatters by several times the gap that we want to see"
 fig.axes[0].set_title(title);
 
 # %% [markdown]
-# *What to see.* Each dot is one draw over all 256 texts, and each square is the mean of 16 with its standard error. With the plain estimator the gap between network and truth disappears in the scatter.
+# *What to see.* Each dot is one draw over all 256 texts, and each square is the mean of 16 with its standard error. With the plain estimator the error bar is wider than the gap between network and truth.
 #
-# These error bars tell of the noise alone. Other texts would move the result as well: the exact values scatter from text to text with a standard deviation of 0.27 bit a word, so 256 texts leave an uncertainty of 0.017. But bound and truth are taken on the same texts, so most of this part cancels in their difference. We can say: **on these texts the network's bound is 0.012 ± 0.005 bit above the truth** (laboratory). The next section makes a method of this.
+# These error bars cover the noise only. Other texts would move the result as well: the exact values scatter from text to text with a standard deviation of 0.27 bit a word, so 256 texts leave an uncertainty of 0.017. But bound and truth are taken on the same texts, so most of this part cancels in their difference. We can say: **on these texts the network's bound is 0.012 ± 0.005 bit above the truth** (laboratory).
 #
 # ## 2. Compare with the same noise
 #
@@ -212,13 +213,13 @@ fig = plots.show_pairs(panels, ["float32", "6 bits"])
 fig.axes[0].set_ylabel("bits a word");
 
 # %% [markdown]
-# *What to see.* Each line joins one draw of both networks; it is blue if the rounded one is worse. With the same noise, a draw that is hard for one network is hard for the other as well. Six bits cost 0.006 bit a word, half of the network's whole distance to the truth.
+# *What to see.* Each line joins one draw of both networks; it is blue if the rounded one is worse. With the same noise, a draw that is hard for one network is hard for the other as well. Six bits cost 0.006 bit a word, about half of the network's measured distance to the truth.
 #
 # This is a **paired comparison**. For two estimates $a$ and $b$
 #
 # $$\operatorname{Var}(a - b) = \operatorname{Var} a + \operatorname{Var} b - 2 \operatorname{Cov}(a, b) ,$$
 #
-# and the last term is large if the same noise moves both. Here it makes the error bar of the difference about 16 times smaller. Without it, the same precision would take 250 times as many network calls. So compare two models on
+# and the last term is large if the same noise moves both. Here the error bar of the difference is about 16 times smaller. With separate noise the same precision would take some $16^2 \approx 250$ times as many network calls. So compare two models on
 # the same texts, with the same noise where both use the same graph, and report *the difference and its error*.
 
 # %% tags=["hide-cell"]
@@ -230,7 +231,7 @@ assert unpaired > 5 * error
 #
 # ## 3. A rival of the same size
 #
-# "0.012 bit above the truth" is a good result for 47 minutes of training, or a bad one. Only a rival can tell. Ours are GPT-2 and mean prediction (chapter 02), the language diffusion that came before score entropy. A contest is fair if everything is equal that is not the thing we compare:
+# Is "0.012 bit above the truth" a good result for 47 minutes of training? We need a rival to tell. Ours are GPT-2 and mean prediction (chapter 02), the language diffusion that came before score entropy. A contest is fair if everything is equal that is not the thing we compare:
 #
 # | made equal | how |
 # |---|---|
@@ -271,7 +272,7 @@ for kind, units in found["synthetic"].items():
     print(f"{NAMES[kind]:24} lr {units[0]['lr']:<7g} {values}")
 
 # %% [markdown]
-# (*Informed mean* is mean prediction that is told what the noise alone says about the original word, so that it does not have to learn it.) The other corpus is Python's documentation, in pieces of words from a vocabulary of 1024. Its truth is unknown, so its numbers are plain bits a token. This contest is not finished yet; `make results` goes on with it, and the cell shows what is there.
+# (*Informed mean* is mean prediction whose guess is weighted by $p(x_t \mid x_0)$, which the noise alone fixes, so that the network need not learn it.) The other corpus is Python's documentation, in pieces of words from a vocabulary of 1024. Its truth is unknown, so its numbers are plain bits a token. This contest is not finished yet; `make results` goes on with it, and the cell shows what is there.
 
 # %%
 print("Python's documentation       bits a token, one number a seed")
@@ -280,7 +281,7 @@ for kind, units in found["docs"].items():
     print(f"{NAMES[kind]:24} lr {units[0]['lr']:<7g} {values}")
 
 # %% [markdown]
-# *Predict:* where does the contest get decided, at its beginning or at its end? Then look at the learning curves.
+# *Predict:* does the order of the three groups (GPT-2, MASK noise, uniform noise) change during training? Then look at the learning curves.
 
 # %% tags=["hide-input"]
 #| alt: Learning curves, three seeds of each model. On the synthetic language GPT-2 is lowest at
@@ -301,7 +302,8 @@ for ax, data in zip(axes[0], whole):
         lines = [(unit["curve"]["tokens"],
                   [(v - zero[data]) / math.log(2) for v in unit["curve"]["nats_per_token"]])
                  for unit in units]
-        curves[NAMES[kind]] = lines, *styles[kind]
+        dotted = " (dotted)" * (styles[kind][1] == ":")
+        curves[NAMES[kind] + dotted] = lines, *styles[kind]
     plots.show_learning(ax, curves, top=spans[data][1], bottom=spans[data][0])
     if data == "docs":
         ax.set(title="Python's documentation", ylabel="bits a token")
@@ -309,9 +311,9 @@ for ax, data in zip(axes[0], whole):
         ax.set(title="GPT-2 leads all the way", ylabel="bits a word above the truth")
 
 # %% [markdown]
-# *What to see.* On the synthetic language GPT-2 is ahead at every point of the curve. The order is settled at the first point already. With MASK noise score entropy and mean prediction run side by side, as one expects when the ratio is the posterior times one number (chapter 02). Uniform noise is far behind in every form. Its seeds scatter so much that three do not order its forms, and seed 0, which chose the rate, may flatter each. (The curves come from 256 texts with few draws, so they end at other heights than the table.)
+# *What to see.* GPT-2 is lowest at every point of the curve, MASK noise is second, and uniform noise is far behind (solid orange is informed mean, dotted is mean prediction). With MASK noise score entropy and mean prediction run side by side, as one expects when the ratio is the posterior times one number (chapter 02). With uniform noise three seeds scatter too much to order the forms, and seed 0, which chose the rate, may be a little too good. (The curves use 256 texts and few draws, so they end at other heights than the table.)
 #
-# Two things should be kept in mind. GPT-2's number is exact and the others are upper bounds, so a part of their distance may be the bound's. And the contest says who learns fastest from three million tokens, with networks of 0.64 million parameters. A second corpus and more seeds make it firmer, but it does not say who wins at a thousand times the size.
+# Two limits: GPT-2's number is exact and the others are upper bounds, so diffusion's true distance may be smaller. And this contest shows who learns most from three million tokens with 0.64 million parameters, not who wins at a thousand times the size.
 #
 # %% tags=["hide-cell"]
 above = {kind: sum(unit["excess_bits"] for unit in units) / len(units)
@@ -394,7 +396,7 @@ assert abs(score["GPT-2, 32 calls"] - score["real text"]) < 0.1
 # %% [markdown]
 # The yardstick is real text, 5.2: that is what a perfect sampler gets on average. (This network has seen 12 times as many tokens as the GPT-2 beside it. The fair contest follows.)
 #
-# A number of calls is a price, and so are seconds. `tests/benchmarks/frontier.py` has drawn about a thousand samples a seed from the models of the contest, of equal size and budget, in all these ways:
+# A number of calls is a price, and so are seconds. `tests/benchmarks/frontier.py` has drawn about a thousand samples a seed from the models of the contest, diffusion with 1 to 128 calls and GPT-2 at several settings:
 
 # %%
 def way_of(row):
@@ -443,16 +445,16 @@ axes[1].set(xlabel="seconds a sample, one at a time, one core")
 fig.suptitle("Diffusion buys quality with calls, and does not reach GPT-2 here", x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* Left: diffusion improves with every doubling of its calls, and may use as many as it likes; GPT-2 needs one call a word. At 32 calls GPT-2's samples are the better ones, and even 128 calls do not bring diffusion level. Right: the same in seconds. GPT-2's 32 calls take as long as 16 of diffusion. A call of diffusion computes all 32 words anew, while GPT-2 keeps what it knows of earlier words (its *KV cache*) and computes one.
-# In the tinted region samples look better than real text.
+# *What to see.* Left: diffusion improves with every doubling of its calls; GPT-2 needs one call a word. At 32 calls GPT-2's un-annealed samples are better, and even 128 calls do not bring diffusion level. Right: the same in seconds. GPT-2's 32 calls take as long as 16 of diffusion. A call of diffusion computes all 32 words anew, while GPT-2 keeps what it knows of earlier words (its *KV cache*) and computes one.
+# In the tinted region samples score better than real text.
 #
 # ## 5. A sampler that wins and is bad
 #
-# Two of GPT-2's ways (annealed, see below) look *better than real text*, which is what we want to match. To see why, we split the number. For samples from $q$ and a judge $p$
+# Two of GPT-2's settings (explained below) score *better than real text*, which is the target. To see why, we split the number. For texts drawn from $q$, and a judge $p$ that is the true language,
 #
 # $$\underbrace{\mathbb E_{x \sim q}[-\log p(x)]}_{\text{log of gen. perplexity, times } L} = \underbrace{H(q)}_{\text{entropy of the samples}} + \underbrace{\mathrm{KL}(q \,\|\, p)}_{\text{how wrong they are}} .$$
 #
-# A sampler can lower the left side by being more right, or **by saying less**: a smaller entropy. Generative perplexity alone does not tell these apart. *Predict:* what would you let a sampler say, to win? Here are two attempts beside honest samples.
+# A sampler can lower the left side by being less wrong, or **by saying less**: a smaller entropy. Generative perplexity alone does not tell these apart. *Predict:* which texts would you write to get the lowest score? Here are two attempts beside un-annealed samples.
 
 # %%
 words = language.tokenizer()
@@ -465,10 +467,10 @@ for name in ("GPT-2, 32 calls", "GPT-2, temperature 0.3", "one phrase"):
     print(f"{name}:\n  {words.decode(samples[name][1].tolist())}")
 
 # %% [markdown]
-# The temperature $T$ takes each next-word law to the power $1/T$ before a word is drawn: for $T < 1$ common words become more common. A *nucleus* of 0.9 keeps only the most probable next words that together have probability 0.9. Both **anneal** (chapter 08); *un-annealed* samples are plain draws.
+# The temperature $T$ takes each next-word law to the power $1/T$ before a word is drawn: for $T < 1$ common words become more common. A *nucleus* of 0.9 keeps only the most probable next words, as few as together have a probability of at least 0.9. Both **anneal** (chapter 08); *un-annealed* samples are plain draws.
 #
-# The same has happened without anybody's intention. Chapter 08 derived that Gumbel noise made of $b$ random bits leaves a rare move only the share $\frac{1/c}{e^{1/c} - 1}$ of its probability $p$, where $c = p\, 2^b$. Float32 has $b = 24$. With 50 257 tokens
-# and a thousand steps this was enough to make published samples of masked diffusion look much better than they were, until Zheng and others (2024) found the cause. For forty words and 32 steps float32 is fine enough (laboratory). So we take 8 bits, as many as bfloat16 has digits; nothing else changes.
+# The same has happened by accident. Chapter 08 derived that Gumbel noise made of $b$ random bits leaves a rare move only the share $\frac{1/c}{e^{1/c} - 1}$ of its probability $p$, where $c = p\, 2^b$. Float32 has $b = 24$. With 50 257 tokens
+# and a thousand steps this was enough to make published samples of masked diffusion look much better than they were, until Zheng and others (2024) found the cause. For forty words and 32 steps float32 is fine enough (laboratory). So we take 8 bits, the precision of bfloat16, and change nothing else.
 
 # %%
 from sedd_mini.samplers import movable, move_weights
@@ -493,8 +495,8 @@ def coarse(model, graph, noise, x, free, t, t_next, generator, size=2**8):
 samples["diffusion, coarse noise"] = diffuse(64, 32, coarse)
 
 # %% [markdown]
-# So we print beside it what changes when a sampler says less. The **entropy** of a text's words falls, and so does the share of different pairs among all pairs of words (*distinct-2*). The share of a text's four-word sequences that it has said before (*repetition*) rises.
-# All of these depend on the amount of text, so every row has 64 samples.
+# The entropy $H(q)$ of whole texts cannot be read off samples. We print three substitutes that change when a sampler says less. The **entropy** of the words within a text falls, and so does the share of different pairs among all pairs of words (*distinct-2*). The share of a text's four-word sequences that occurred in it before (*repetition*) rises.
+# They depend on the amount of text, so every row has 64 samples (real text's perplexity: ± 0.1).
 
 # %%
 from sedd_mini.evaluation.generated import statistics
@@ -517,7 +519,7 @@ assert perplexity["diffusion, coarse noise"] < 0.9 * perplexity["diffusion, 32 s
 assert entropy["diffusion, coarse noise"] < entropy["diffusion, 32 steps"] - 0.03
 
 # %% [markdown]
-# GPT-2 at temperature 0.3 and one single phrase win clearly. Coarse random numbers take a fifth off the generative perplexity of the *same network with the same number of steps*, down to that of real text; the entropy falls with it.
+# GPT-2 at temperature 0.3 and the single phrase score far better than real text. Coarse random numbers take a fifth off the generative perplexity of the *same network with the same number of steps*, down to that of real text; the entropy falls from 4.08 to 3.91 bits.
 #
 # Where the source is known, the divergence itself can be estimated, if there are many samples. `divergence` compares the law of three successive words with the true one, and gives a lower bound: 0 for a perfect sampler, but also for one whose errors reach further than three words. Here it is for the samples of the contest, three seeds of a thousand:
 
@@ -539,24 +541,24 @@ plain, settings_of = at("gpt2", "un-annealed", 32), {
     "temperature": (0.9, 0.8, 0.7, 0.5, 0.3), "nucleus": (0.95, 0.9, 0.8),
 }  # fmt: skip
 paths = {
-    how: ([plain, *(at("gpt2", f"{how} {value}", 32) for value in values)], ["", *values], colour)
+    how: ([plain, *(at("gpt2", f"{how} {value}", 32) for value in values)], ["", *("" if value == 0.95 else value for value in values)], colour)
     for (how, values), colour in zip(settings_of.items(), (plots.ORANGE, plots.GREEN))
 }
 calls = sorted((way[2] for way in ways if way[0] == "sedd-absorb" and way[2] > 8), reverse=True)
 steps = [at("sedd-absorb", "tweedie", K) for K in calls]
-paths["diffusion, calls"] = steps, ["", *(f"{K:.0f}" for K in calls[1:])], plots.BLUE
+paths["diffusion, calls"] = steps, ["128", "", "32", "16"], plots.BLUE
 fig, ax = plots.plt.subplots(figsize=(8.5, 4.4))
 plots.show_gamed(ax, paths, {"GPT-2": (*plain, "#222222")}, at("source", "source", 0))
 ax.set(xlabel="entropy of a text's words, bits", ylabel="generative perplexity")
 ax.set_title("Annealing goes past real text, and says less");
 
 # %% [markdown]
-# *What to see.* The dashed lines cross at real text, where a perfect sampler lies. Each path joins one sampler's settings; that of diffusion begins at 128 calls, the lowest dot. A dot *below and to the left* of the crossing has bought its low perplexity with entropy. A temperature of 0.9 costs little that these instruments see; one of 0.3 goes with a divergence of more than a bit. Diffusion in 128 calls has a divergence of 0.0003 ± 0.0003, yet a generative perplexity 1.2 above that of real text: this column does not see its errors. So no column can be left out.
+# *What to see.* The dashed lines cross at real text (the diamond), where a perfect sampler lies; the square is un-annealed GPT-2. Each path joins one sampler's settings. The lowest dot of diffusion is 128 calls; the label 64 belongs to the dot above it. Dots *below and to the left* of the crossing have less perplexity and less entropy than real text. The divergence is only 0.001 bit at temperature 0.9, and 1.4 bits at 0.3. Diffusion in 128 calls has a divergence of 0.0003 ± 0.0003, yet a generative perplexity 1.2 above that of real text. So it has errors that the other two columns do not show: print all three.
 #
 # ## 6. Text from elsewhere
 #
 # **Zero-shot** evaluation asks for the bound on text that the model was not trained on. The paper does this on five data sets. Such a number hangs on choices that its table does not show: which rows, how they become ordinary text again, where windows begin, and what
-# counts as a unit. Here is our library's table of the five sets, with what the paper's public loader does:
+# counts as a unit. Here is our library's table of the five sets, with the split that we score (the paper's loader reads validation splits, except for LAMBADA) and what that loader does:
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown
@@ -567,7 +569,7 @@ lines += [f"| {d.title} | {d.split} | {d.paper} |" for d in map(DATA_SETS.get, F
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# We judge a small file in the form of WikiText, where punctuation stands apart and numbers are cut up. Our model is `docs-absorb`, which has read nothing but Python's documentation.
+# We judge a small file in the form of WikiText, where punctuation stands apart and numbers are cut up. Our model is `docs-absorb`, which has read only Python's documentation (its vocabulary has 8192 pieces, not 1024).
 
 # %%
 import tempfile
@@ -626,19 +628,18 @@ assert a["tokens"] < b["tokens"] and 1.5 < b["perplexity"] / a["perplexity"] < 3
 assert 1.1 < b["tokens"] * b["bits_per_token"] / (a["tokens"] * a["bits_per_token"]) < 1.3
 
 # %% [markdown]
-# The model is hopeless on such text, as it should be: it has never read about mills. But the *rules* move the number far, for one model and one text: with the rows as they stand, the perplexity a token is twice that of our table's rules, and the whole text costs 18 % more bits. A number without its rules cannot be compared with another one. And a perplexity a token means little where tokenisers differ; bits a character can be compared (exercise 1).
+# The model is poor on such text: it has never read about mills (and guessing gives 8192). But the *rules* move the number far, for one model and one text: with the rows as they stand, the perplexity a token is twice that of our table's rules, and the whole text costs 18 % more bits. So a number needs its rules beside it. And where tokenisers differ, compare bits a character of the same text, not perplexity a token (exercise 1).
 # The command is `python -m sedd_mini evaluate zero-shot`, with data from the hub or from local files.
 #
 # ## 7. The ledger
 #
-# Here is every claim that is made for the method, in the order of the summary that this book began with. Each row names the place where it was tested, our number with its error bar, the published number, and a verdict. A program made the table from the files in
-# `results/`; nobody typed a number or a verdict into it.
+# Here is every claim that is made for the method. A program computes our numbers and the verdicts from the files in `results/`; the published figures and the tests are written by hand.
 
 # %% tags=["hide-input"]
 Markdown(Path("results/ledger.md").read_text())
 
 # %% [markdown]
-# "Holds here" means that our measurement, with its error bar, says the same as the claim. "Does not show at this scale" is not "false": the published models are a thousand times larger. "Open" names the chapter or the run that will settle it.
+# "Holds here" means that all statements below the table for this claim are true. Some are narrower than the claim: infilling is compared with exact probabilities, not with nucleus sampling. "Does not show at this scale" is not "false": the published small model has over 100 times as many parameters as any network of our contest. "Open" names the chapter or the run that will settle it.
 #
 # ## 8. What a day and a laptop can tell
 #
@@ -754,7 +755,7 @@ with exercise("1"):
 # ### Exercise 2. The error of a difference (★★☆, 15 minutes)
 #
 # Two models were bounded on the same $M$ texts, $R$ times each, with the same noise in draw $r$ for both. Write `paired(a, b)`: from the draws `a` and `b`, each (R, M) nats, the mean difference $a - b$ a text, and its standard error. The error
-# is that of the noise on these texts, so the $R$ draws are the sample. The draws of different texts within one `r` share their strata of noise levels: do not treat them as independent.
+# is that of the noise on these texts, so the $R$ draws are the sample (with $R - 1$ in their variance). The draws of different texts within one `r` share their strata of noise levels: do not treat them as independent.
 #
 # <details><summary>Hint</summary>
 #
@@ -935,7 +936,7 @@ assert spread < 3.2 * max(errors)
 # %% [markdown]
 # ### Estimators: how many network calls does the careful one save?
 #
-# An error falls with the square root of the number of calls. So the square of the ratio of two error bars, at equal calls, is the factor that one would need in calls. We take 32 repeats for both, to know the error bars to 13 %.
+# An error falls with the square root of the number of calls. So the square of the ratio of two error bars, at equal calls, is the factor that one would need in calls. We take 32 repeats for each, to know each error bar to 13 %; the factors below are then uncertain by about a third.
 
 # %%
 from sedd_mini import likelihood_bound
@@ -1006,7 +1007,7 @@ for name, error in (("exact ratios", 0), ("30 % wrong", 1)):
     print(f"{name:14}", *(f"{kl:6.4f}" for kl, _ in row), f"{row[0][1]:8.4f}")
 
 # %% [markdown]
-# The rows show $\mathrm{KL}(\text{data} \,\|\, \text{samples of } K \text{ steps})$ in nats a text, and beside it how far the bound lies above the entropy of the data. With exact ratios the bound is perfect, and few steps are still wrong. With wrong ratios the samples of 4 steps or more are better than the bound says: the bound counts every difference on the way to a text, the samples only what arrives (chapter 08 has a model that shows it at its sharpest).
+# The rows show $\mathrm{KL}(\text{data} \,\|\, \text{samples of } K \text{ steps})$ in nats a text, and beside it how far the bound lies above the entropy of the data. With exact ratios the bound is perfect, and few steps are still wrong. With wrong ratios the samples of 4 steps or more are better than the bound says: the bound compares whole paths from noise to text, the divergence of samples only their end points (chapter 08 has an extreme example).
 #
 # ### Entropy: why must the texts have equal size?
 #

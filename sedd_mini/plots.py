@@ -838,6 +838,6 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
                         fontsize=9.5, va="top")  # fmt: skip
         ax.annotate(name, places[-1], (-8, 8), textcoords="offset points", color=colour, ha="right")
     for name, (x, y, colour) in single.items():
-        ax.plot(x, y, "s", color=colour, ms=7)
+        ax.plot(x, y, "s", color=colour, ms=9, mfc="none", mew=1.6)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
-    ax.margins(x=0.2)
+    ax.margins(x=0.2, y=0.12)
