@@ -442,7 +442,8 @@ for ax, cost in zip(axes, ({way: way[2] for way in ways}, took)):
 axes[0].set(xlabel="network calls a sample", ylabel="nats a word, judged by the language",
             xticks=[4, 8, 16, 32, 64, 128], xticklabels=[4, 8, 16, 32, 64, 128])
 axes[1].set(xlabel="seconds a sample, one at a time, one core")
-fig.suptitle("Diffusion buys quality with calls, and does not reach GPT-2 here", x=0.01, ha="left", fontsize=12);
+title = "Diffusion buys quality with calls, and does not reach GPT-2 here"
+fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
 # *What to see.* Left: diffusion improves with every doubling of its calls; GPT-2 needs one call a word. At 32 calls GPT-2's un-annealed samples are better, and even 128 calls do not bring diffusion level. Right: the same in seconds. GPT-2's 32 calls take as long as 16 of diffusion. A call of diffusion computes all 32 words anew, while GPT-2 keeps what it knows of earlier words (its *KV cache*) and computes one.
