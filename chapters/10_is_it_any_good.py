@@ -542,7 +542,8 @@ plain, settings_of = at("gpt2", "un-annealed", 32), {
     "temperature": (0.9, 0.8, 0.7, 0.5, 0.3), "nucleus": (0.95, 0.9, 0.8),
 }  # fmt: skip
 paths = {
-    how: ([plain, *(at("gpt2", f"{how} {value}", 32) for value in values)], ["", *("" if value == 0.95 else value for value in values)], colour)
+    how: ([plain, *(at("gpt2", f"{how} {value}", 32) for value in values)],
+          ["", *("" if value == 0.95 else value for value in values)], colour)
     for (how, values), colour in zip(settings_of.items(), (plots.ORANGE, plots.GREEN))
 }
 calls = sorted((way[2] for way in ways if way[0] == "sedd-absorb" and way[2] > 8), reverse=True)
