@@ -1,6 +1,7 @@
 """What every test runs under, the kernels that nbval starts included."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if workers > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+# Started in the background a shell has them ignore Ctrl-C, and so would the commands under test.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No time limit for an example: machines differ. On a CI machine always the same examples.
 settings.register_profile("sedd-mini", deadline=None, derandomize="CI" in os.environ)
