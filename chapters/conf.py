@@ -15,6 +15,7 @@ copyright = "2026, SEDD-mini authors"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 exclude_patterns = ["_build", "_static", "assignments", "results", "**.ipynb_checkpoints"]
+exclude_patterns += ["**-Copy*", "**my_*"]  # a reader's own copies
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
