@@ -14,7 +14,8 @@ COURSE := chapters/assignments/course.py
 # Those that have a source: not a reader's own copies.
 NOTEBOOKS = $(patsubst %.py,%.ipynb,$(sort $(wildcard chapters/[0-9][0-9]_*.py chapters/solutions/[0-9][0-9]_*.py)))
 # What JupyterLab's list of files leaves out: sources, what builds the book, what was built.
-HIDDEN := [0-9][0-9]_*.py build.py conf.py matplotlibrc index.md _* __pycache__ logs results *.egg-info
+HIDDEN := [0-9][0-9]_*.py build.py conf.py works.py matplotlibrc \
+	index.md notation.md glossary.md library.md bibliography.md _* __pycache__ logs results *.egg-info
 
 .DEFAULT_GOAL := help
 .PHONY: help lab update figures book html test results lock assignments submitted grade test-course

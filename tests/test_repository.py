@@ -577,8 +577,8 @@ def test_unknown_chapter_is_an_error(chapter):
 
 def test_html_book_needs_no_network(chapter):
     folder = chapter.parent
-    for name in ("conf.py", "index.md"):
-        shutil.copy(CHAPTERS / name, folder / name)
+    for path in (CHAPTERS / "conf.py", CHAPTERS / "works.py", *CHAPTERS.glob("*.md")):
+        shutil.copy(path, folder / path.name)
     shutil.copytree(CHAPTERS / "_static", folder / "_static")
     (folder / "results").mkdir()
     (folder / "results" / "ledger.md").write_text("not a page of the book")
