@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 2. Score entropy and its rivals
 #
-# You need chapters 02, 03 and 04. Plan 118 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 02, 03 and 04. Plan 119 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -49,7 +49,7 @@ def entropy_terms(log_s, R):
     return log_s.exp() - R * log_s + torch.xlogy(R, R) - R
 
 # %% [markdown]
-# ## 1. Find the bias of a loss (14 points, 14 minutes)
+# ## 1. Find the bias of a loss (14 points, 13 minutes)
 #
 # A denoising loss compares the estimate $s$ with a noisy target $R$, whose **mean** is the true ratio. A loss is safe only if it is smallest on average at $s = \mathbb E R$, and public code
 # has contained variants that are not. The surest check is to search for the minimum.
@@ -134,7 +134,7 @@ hidden.mixed(mixed_loss, points=12)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 3. What the rivals' networks say about ratios (10 points, 10 minutes)
+# ## 3. What the rivals' networks say about ratios (10 points, 8 minutes)
 #
 # Mean prediction and ratio matching train a classifier by cross-entropy. To compare them with score entropy, turn their outputs into ratios. Chapter 02 does this for noise that treats all
 # words alike; here the noise may prefer some words, so mind which index is which.
@@ -181,7 +181,7 @@ hidden.rivals(from_guess, from_blank, points=6)
 #
 # $$\int_0^{\bar\sigma_{\max}} \sum_x p_{\bar\sigma}(x|x_0) \sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + K(R_y) \big)\, d\bar\sigma \;+\; \mathrm{KL}\big( p_{\bar\sigma_{\max}}(\cdot|x_0) \,\big\|\, p_{\text{base}} \big), \qquad R_y = \frac{p_{\bar\sigma}(y|x_0)}{p_{\bar\sigma}(x|x_0)} .$$
 #
-# `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m; entries with y = x do not count and are finite. `log_base` (S,) is
+# `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m (`matrix_exp` of the chain gives `[m, y, x0]`; with it all four indices are `[m, x, y, x0]`); entries with y = x do not count and are finite. `log_base` (S,) is
 # $\log p_{\text{base}}$. The result has shape (S,) and must be right within 0.002. Use `torch.matrix_exp`, and from the first cell `noise_levels` for the integral and `entropy_terms` for the terms. `torch.matrix_exp` takes a stack of matrices (M, S, S) too.
 #
 # Partial credit: the integral alone keeps the points of the tests in which the prior term is nearly 0.
@@ -304,9 +304,9 @@ hidden.term(law, tv, needed, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. Prove the 1/K law (10 points, 11 minutes, in words)
+# ## 7. Prove the 1/K law (10 points, 15 minutes, in words)
 #
-# Take two tokens, MASK noise, exact conditionals and $K$ equal leaps, as in problem 5. Prove that the total variation between the written pairs and the data is exactly $c/K$, and say what $c$ is in terms of $p$.
+# Take two tokens, MASK noise, exact conditionals and $K$ equal leaps, as in problem 5. Prove that the total variation between the written pairs and the data is exactly $c/K$, and say what $c$ is in terms of $p$. Show also with which probability the two tokens share a leap, and why.
 # Then say in one or two sentences why the likelihood bound of the same ratios does not depend on $K$.
 
 # %% [markdown] nbgrader={"grade_id": "one_over_k", "grade": true, "solution": true, "points": 10}
@@ -318,8 +318,8 @@ hidden.term(law, tv, needed, points=9)
 # %% [markdown]
 # ## 8. A loss that does not go to zero (10 points, 13 minutes, in words)
 #
-# A classmate trains two networks on the same text and reads off their losses on fresh text, each an average of the denoising loss (A's with the constant $K$), integrated over all noise levels
-# (A's from σ̄ = 0 to infinity; B's from 0.001). Network A, with score entropy on MASK noise, ends at 2.6 nats a token.
+# A classmate trains two networks on the same text and reads off their losses on fresh text, each an average of the denoising loss (A's with the constant $K$), integrated over the noise levels
+# (A's over all of them, from σ̄ = 0 to infinity; B's from 0.001 upwards). Network A, with score entropy on MASK noise, ends at 2.6 nats a token.
 # Network B, with squared errors of the ratios (concrete score matching) on uniform noise, ends at 41. "Neither reached zero, so both learned badly, and B is sixteen times worse than A." What is wrong with each half of this conclusion? What is the lowest value that A's
 # loss can have on average over texts, and how would you compare A and B fairly? Answer in four to six sentences.
 

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 3. The bug museum
 #
-# You need chapters 03 to 07, with three sections of chapter 05's laboratory: "Epochs" (problem 2), "Float32" (problems 1 and 7) and "The first number" (problem 8). Plan 115 minutes.
+# You need chapters 03 to 07, with three sections of chapter 05's laboratory: "Epochs" (problem 2), "Float32" (problems 1 and 7) and "The first number" (problem 8). Plan 116 minutes.
 # There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # Every exhibit of this museum is a mistake that public implementations have made, cut down to a few lines. Each one runs without an error and looks right on small examples. Show what is wrong, measure it, and repair it.
@@ -50,7 +50,7 @@ def call(f, *arguments):
         raise AssertionError(f"f fails: {error!r}") from error
 
 # %% [markdown]
-# ## 1. Lost digits (18 points, 24 minutes)
+# ## 1. Lost digits (18 points, 21 minutes)
 #
 # On the uniform graph a network may output $\pi_y$, the probability that the original word is $y$. Noise mixes it with a uniform word, and the ratio is
 #
@@ -212,7 +212,7 @@ def museum_pack(documents, L, eot, batch=2):
 # %% [markdown]
 # - Write `pack(documents, L, eot)`, repaired. `documents` holds at least one list, and no list is empty. If there is not enough text for one block, the result has shape (0, L).
 # - Write `blocks_lost(lengths, L, batch)`: how many blocks fewer the exhibit returns than `pack`, for documents of these lengths. It is a whole number, and it may be negative.
-# - Write `check_pack(f)`, a check as described at the top; `f` has the arguments of `pack`. A few documents of which you know the blocks are enough; `grading.close(call(f, …), want, "the blocks")` raises
+# - Write `check_pack(f)`, a check as described at the top; `f` has the arguments of `pack`. A few documents of which you know the blocks are enough (those of the visible test do not show the mistake); `grading.close(call(f, …), want, "the blocks")` raises
 #   `AssertionError` unless shape and values are those of `want`, a list or a tensor. Besides the exhibit's mistake, think of the first and the last token of the stream and of its incomplete last block.
 
 # %% nbgrader={"grade_id": "packing", "solution": true}
@@ -282,7 +282,7 @@ def museum_log_scores(logits, sigma):
     return (logits - known.to(logits.dtype)[:, None, None]).float()
 
 # %% [markdown]
-# - Write `make_product(weight)` and `log_scores(logits, sigma)`, both repaired. `make_product` must leave autocast off outside of its product. `log_scores` must use the exact value of each bfloat16 logit (no further
+# - Write `make_product(weight)` and `log_scores(logits, sigma)`, both repaired. Calling `make_product` or its product must not change autocast outside of the product. `log_scores` must use the exact value of each bfloat16 logit (no further
 #   rounding), with an error of at most $10^{-5} \cdot (1 + |\text{result}|)$, for σ̄ from $10^{-6}$ to 200.
 # - Write `ratio_error(size)`. Log-scores whose absolute value lies between `size` and 2 · `size`, where `size` is a power of two, are rounded to the nearest bfloat16, which keeps 8 significant bits. By which share can a *ratio* be too large, at most?
 #   (For sizes from 8 to 16 it is about 3 per cent, 0.03.)
@@ -418,7 +418,7 @@ hidden.term(true, learned, excess, points=10)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. A repair that hides (10 points, 12 minutes, in words)
+# ## 7. A repair that hides (10 points, 14 minutes, in words)
 #
 # A run on the uniform graph with $N$ = 50 000 computes the smallest ratio as $q = 1 - N/((e^{\bar\sigma} - 1) + N)$ in float32. Its loss at the tokens that noise has not moved is
 #
@@ -438,7 +438,7 @@ hidden.term(true, learned, excess, points=10)
 # scores have a gradient of 0.
 
 # %% [markdown]
-# ## 8. The first number of three logs (10 points, 10 minutes, in words)
+# ## 8. The first number of three logs (10 points, 12 minutes, in words)
 #
 # Three people start to train the same untrained network on the absorbing graph: $N$ = 4096 words, $L$ = 256 tokens, log-linear noise, "scale by σ", last layer zero. By chapter 05 such a network costs nearly $\ln N$ nats a token, whatever the text.
 # The means of their first hundred losses, before any learning, are 2129, 12.0 and 4.2. Which of the three runs may be right, and in which units are they? Which one would you stop, and which mistake could have caused its number?

@@ -19,7 +19,7 @@ def accepts(check, f) -> bool:
 
 def tells_apart(check, right, wrong) -> None:
     """Assert that the check passes the right function and fails for the wrong one."""
-    assert accepts(check, right), "it fails for a function that is right"
+    assert accepts(check, right), "it fails for your own repair: one of the two is wrong"
     assert not accepts(check, wrong), "it does not fail for a function that is wrong"
 
 
