@@ -940,28 +940,35 @@ def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], r
     ax.grid(axis="x", visible=False)
 
 
-def show_three_runs(runs: dict[str, tuple], levels: dict[str, float], lost: tuple) -> Figure:
-    """Left, runs that go on, against levels; right, one that does not, on an axis of its own.
+def show_three_runs(runs: dict[str, Sequence[float]], levels: dict[str, float]) -> Figure:
+    """The losses of three runs: near the levels on a linear axis, and whole on a log axis.
 
-    runs: name → (losses, colour, the name's place); levels: name → nats a token; lost: (name,
-    losses).
+    runs: name → losses, the third one lost; levels: name → nats a token.
     """
-    fig, (ax, right) = plt.subplots(1, 2, figsize=(10, 3.7), width_ratios=[2.1, 1])
-    longest = max(len(losses) for losses, *_ in runs.values())
-    for name, (losses, colour, place) in runs.items():
-        ax.plot(range(1, len(losses) + 1), losses, color=colour, lw=1.6)
-        ax.text(*place, name, color=colour)
+    fig, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[1.4, 1])
+    low, high = min(levels.values()), max(levels.values())
+    end, room = max(map(len, runs.values())), high - low
+    near.set(xlim=(0, end + 1), ylim=(low - 0.7 * room, high + 1.6 * room))
+    for (name, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
+        steps = range(1, len(losses) + 1)
+        for ax in (near, whole):
+            ax.plot(steps, losses, color=colour, lw=1.6)
+        top = int(np.argmax(losses)) + 1, max(losses)
+        whole.plot(*top, "o", color=colour, ms=5)
+        if top[1] > 2 * high:
+            whole.annotate(f"{name}\n(up to {top[1]:,.0f})", top, (8, -2), color=colour,
+                           textcoords="offset points", va="center")  # fmt: skip
+    first, second = list(runs)[:2]
+    near.text(0.98, 0.05, first, color=BLUE, ha="right", transform=near.transAxes)
+    near.text(0.98, 0.9, second, color=GREEN, ha="right", transform=near.transAxes)
     for name, level in levels.items():
-        ax.axhline(level, color=ORANGE, ls="--", lw=1.2)
-        ax.text(longest, level + 0.06, name, color=ORANGE, ha="right", va="bottom")
-    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, longest + 1))
-    name, losses = lost
-    right.semilogy(range(1, len(losses) + 1), losses, "o-", color=PURPLE)
-    for step, loss in enumerate(losses, 1):
-        right.annotate(f"{loss:,.0f}", (step, loss), (8, -3), textcoords="offset points",
-                       color=PURPLE)  # fmt: skip
-    right.set(xlabel="step", xlim=(0.6, len(losses) + 1.2), xticks=range(1, len(losses) + 1))
-    right.set_ylabel("loss (nats a token), log axis")
-    right.minorticks_off()
-    right.set_title(name)
+        near.axhline(level, color=ORANGE, ls="--", lw=1.2)
+        near.text(end, level + 0.05 * room, name, color=ORANGE, ha="right", va="bottom", zorder=4)
+    whole.set_yscale("log")
+    whole.set(xlim=(0, end + 1), ylim=(4, 6 * max(max(v) for v in runs.values())))
+    whole.text(end, 0.55 * low + 2, first, color=BLUE, ha="right", va="top")
+    for ax in (near, whole):
+        ax.set_xlabel("step")
+    near.set_ylabel("loss (nats a token)")
+    whole.minorticks_off()
     return fig
