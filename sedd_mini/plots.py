@@ -948,25 +948,25 @@ def show_three_runs(runs: dict[str, Sequence[float]], levels: dict[str, float]) 
     fig, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[1.4, 1])
     low, high = min(levels.values()), max(levels.values())
     end, room = max(map(len, runs.values())), high - low
-    near.set(xlim=(0, end + 1), ylim=(low - 0.7 * room, high + 1.6 * room))
+    near.set(xlim=(0, end + 1), ylim=(low - 1.1 * room, high + 1.5 * room))
     for (name, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
         steps = range(1, len(losses) + 1)
         for ax in (near, whole):
             ax.plot(steps, losses, color=colour, lw=1.6)
         top = int(np.argmax(losses)) + 1, max(losses)
-        whole.plot(*top, "o", color=colour, ms=5)
         if top[1] > 2 * high:
+            whole.plot(*top, "o", color=colour, ms=5)
             whole.annotate(f"{name}\n(up to {top[1]:,.0f})", top, (8, -2), color=colour,
                            textcoords="offset points", va="center")  # fmt: skip
     first, second = list(runs)[:2]
-    near.text(0.98, 0.05, first, color=BLUE, ha="right", transform=near.transAxes)
-    near.text(0.98, 0.9, second, color=GREEN, ha="right", transform=near.transAxes)
+    near.text(0.98, 0.04, first, color=BLUE, ha="right", transform=near.transAxes)
+    near.text(0.98, 0.88, second, color=GREEN, ha="right", transform=near.transAxes)
     for name, level in levels.items():
         near.axhline(level, color=ORANGE, ls="--", lw=1.2)
-        near.text(end, level + 0.05 * room, name, color=ORANGE, ha="right", va="bottom", zorder=4)
+        near.text(end + 1.5, level, name, color=ORANGE, va="center")
     whole.set_yscale("log")
-    whole.set(xlim=(0, end + 1), ylim=(4, 6 * max(max(v) for v in runs.values())))
-    whole.text(end, 0.55 * low + 2, first, color=BLUE, ha="right", va="top")
+    whole.set(xlim=(0, end + 1), ylim=(1.5, 6 * max(max(v) for v in runs.values())))
+    whole.text(end, 0.7 * low, first, color=BLUE, ha="right", va="top")
     for ax in (near, whole):
         ax.set_xlabel("step")
     near.set_ylabel("loss (nats a token)")
