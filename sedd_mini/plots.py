@@ -892,7 +892,7 @@ def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]
 
 
 def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) -> Figure:
-    """Stacked bars from 0 to 1, one a row, each share of 3 % and more with its number.
+    """Stacked bars from 0 to 1, one a row, each share of 2.5 % and more with its number.
 
     colours: part → (its colour, that of its number).
     """
@@ -902,7 +902,7 @@ def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) ->
         for part, (colour, ink) in colours.items():
             share = shares[part]
             ax.barh(y, share, left=left, color=colour, height=0.66)
-            if share >= 0.03:
+            if share >= 0.025:
                 ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center")
             left += share
     left = 0.0
@@ -936,7 +936,8 @@ def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], r
         ax.axhline(room / 1e9, color="#777777", ls="--", lw=1.2)
         ax.text(-0.42, room / 1e9 + 1, name, color="#555555", fontsize=10.5)
     ax.set_xticks(range(len(batches)), batches)
-    ax.set(xlabel="texts at a time", ylabel="GB", xlim=(-0.5, last + 2.0))
+    top = 1.12 * max(bottom.max(), max(rooms.values()) / 1e9)
+    ax.set(xlabel="texts at a time", ylabel="GB", xlim=(-0.5, last + 2.0), ylim=(0, top))
     ax.grid(axis="x", visible=False)
 
 
