@@ -859,8 +859,8 @@ def show_run_log(ax: plt.Axes, losses: dict, checks: Sequence[tuple], levels: di
     for name, level in levels.items():
         ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
         lowest = level == min(levels.values())
-        ax.text(3, level + (-0.08 if lowest else 0.08), name, color=ORANGE, zorder=4,
-                va="top" if lowest else "bottom")  # fmt: skip
+        ax.text(3 if lowest else steps[-1], level + (-0.08 if lowest else 0.08), name, color=ORANGE,
+                ha="left" if lowest else "right", va="top" if lowest else "bottom")  # fmt: skip
     at, bound, error = zip(*checks, strict=True)
     for step in at:
         ax.plot([step - 7, step + 7], [of_checks] * 2, color=ORANGE, lw=2)
