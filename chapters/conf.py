@@ -41,10 +41,12 @@ html_theme_options = {
     "show_toc_level": 2,
     "navbar_persistent": [],  # one search field is enough: the sidebar has it
 }
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system has it
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_show_sphinx = False
 html_copy_source = True
+html_domain_indices = False  # library.md is the list of modules
 
 # A tag that makes the browser fetch something: <script src>, <img src>, <link href>; not <a href>.
 FETCH = re.compile(

@@ -165,11 +165,15 @@ FAINT = r"""() => {
 }"""
 
 
-def opened(browser, book, name, window, mode):
-    """(page, complaints): the page of the book, when its formulas are set"""
+def opened(browser, book, name, window, mode, remembered=True):
+    """(page, complaints): the page of the book, when its formulas are set
+
+    remembered: the reader has chosen the mode before.
+    """
     page = browser.new_page(viewport=window, color_scheme=mode)
-    page.add_init_script(f"localStorage.setItem('mode', '{mode}');"
-                         f"localStorage.setItem('theme', '{mode}')")  # fmt: skip
+    if remembered:
+        page.add_init_script(f"localStorage.setItem('mode', '{mode}');"
+                             f"localStorage.setItem('theme', '{mode}')")  # fmt: skip
     complaints = []
     page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -218,9 +222,19 @@ def test_the_checks_see_what_they_look_for(browser, tmp_path):
 def test_code_can_be_copied_and_the_mode_changes(browser, book):
     page, _ = opened(browser, book, "03_score_entropy", DESK, "light")
     assert page.locator("button.copybtn").count() > 20
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.locator("button.theme-switch-button").first.click()
-    page.locator("button.theme-switch-button").first.click()
-    seen = {before, page.evaluate("getComputedStyle(document.body).backgroundColor")}
+    seen = []
+    for mode in ("Light", "Dark"):
+        page.locator("button.theme-switch-button").first.click()
+        page.get_by_text(mode, exact=True).first.click()
+        seen.append(page.evaluate("document.documentElement.dataset.theme"))
     page.close()
-    assert len(seen) == 2
+    assert seen == ["light", "dark"]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_first_visit_takes_the_mode_of_the_system(browser, book, mode):
+    page, complaints = opened(browser, book, "index", DESK, mode, remembered=False)
+    seen = page.evaluate("document.documentElement.dataset.theme")
+    page.close()
+    assert not complaints
+    assert seen == mode
