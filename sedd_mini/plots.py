@@ -761,11 +761,14 @@ def spread_labels(values: Sequence[float], least: float) -> list[float]:
     return places
 
 
-def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: float = 0.0) -> None:
+def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: float = 0.0,
+                  log: bool = False) -> None:  # fmt: skip
     """Draw learning curves against millions of tokens, each with its name at the right end.
 
-    curves: name → (list of (tokens, values) a seed, colour, line style). Shown from bottom to top.
+    curves: name → (list of (tokens, values) a seed, colour, line style). Shown from bottom to top,
+    on a logarithmic axis if `log`.
     """
+    to, back = (math.log, math.exp) if log else (float, float)
     ends, end = {}, 0
     for name, (seeds, colour, style) in curves.items():
         for tokens, values in seeds:
@@ -773,10 +776,11 @@ def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: fl
             ax.plot(x, values, style, color=colour, lw=1.6, alpha=0.85)
             end = max(end, x[-1])
         ends[name] = min(np.mean([values[-1] for _, values in seeds]), top)
-    for (name, at), y in zip(ends.items(), spread_labels(list(ends.values()),
-                             (top - bottom) / 15), strict=True):  # fmt: skip
-        ax.annotate(name, (end, at), (end * 1.03, y), color=curves[name][1], va="center",
+    places = spread_labels([to(at) for at in ends.values()], (to(top) - to(bottom)) / 15)
+    for (name, at), y in zip(ends.items(), places, strict=True):
+        ax.annotate(name, (end, at), (end * 1.03, back(y)), color=curves[name][1], va="center",
                     fontsize=10, annotation_clip=False)  # fmt: skip
+    ax.set_yscale("log" if log else "linear")
     ax.set(xlim=(0, end * 1.005), ylim=(bottom, top), xlabel="million tokens seen")
 
 
@@ -821,22 +825,24 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
                real: tuple[float, float]) -> None:  # fmt: skip
     """Samplers over the entropy of their words and their generative perplexity.
 
-    paths: name → (list of (entropy, perplexity), a label for each, colour), joined in this order,
-    the name at the last;
+    paths: name → (list of (entropy, perplexity), a label for each, colour, side of the labels,
+    "left" or "right"), joined in this order, the name at the last;
     single: name → (entropy, perplexity, colour); real: of real text, with a cross through it.
     """
     entropy, perplexity = real
     ax.axhline(perplexity, color=GREY, ls="--", lw=1, zorder=0)
     ax.axvline(entropy, color=GREY, ls="--", lw=1, zorder=0)
     ax.plot(entropy, perplexity, "D", color="#222222", ms=8, zorder=3)
-    ax.annotate("real text", real, (-10, 9), textcoords="offset points", ha="right")
-    for name, (places, labels, colour) in paths.items():
+    ax.annotate("real text", real, (10, -16), textcoords="offset points")
+    for name, (places, labels, colour, side) in paths.items():
+        how = {"left": ((-7, 2), "right", "bottom"), "right": ((7, -3), "left", "top")}[side]
         x, y = zip(*places, strict=True)
         ax.plot(x, y, "o-", color=colour, ms=5, lw=1.3)
         for place, label in zip(places, labels, strict=True):
-            ax.annotate(label, place, (6, -4), textcoords="offset points", color=colour,
-                        fontsize=9.5, va="top")  # fmt: skip
-        ax.annotate(name, places[-1], (-8, 8), textcoords="offset points", color=colour, ha="right")
+            ax.annotate(label, place, how[0], textcoords="offset points", color=colour,
+                        fontsize=9.5, ha=how[1], va=how[2])  # fmt: skip
+        away = (0, 14) if side == "left" else (0, -20)
+        ax.annotate(name, places[-1], away, textcoords="offset points", color=colour, ha="center")
     for name, (x, y, colour) in single.items():
         ax.plot(x, y, "s", color=colour, ms=9, mfc="none", mew=1.6)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)

@@ -169,6 +169,9 @@ def test_mean_prediction_and_lower_perplexity(made):
     assert verdict("lower", made) == PART
     train(made, "synthetic", dict.fromkeys(mean_of, 2.0 - math.log(0.74)), spread=0.05)
     assert verdict("lower", made) == NOT  # the seeds differ too much to tell
+    told = verdicts.lower(Results(made)).statements
+    assert told["lower by at least 25 %, synthetic, absorb"] is None
+    assert told["lower by at least 25 %, docs, absorb"] is False
 
 
 def test_level_with_gpt2(made):
