@@ -161,10 +161,8 @@ assert torch.allclose(euler_probs(rings.graph, x, s, 0.1), naive.view(64, 2, 8))
 schedule, t = GeometricNoise(), torch.tensor(0.75).double()
 for K in (100, 20, 8):
     d, s = schedule.rate(t) / K, rings.scores(schedule.total(t).item())
-    probs = euler_probs(rings.graph, x, s, d)
-    negative = (probs < 0).any(-1).double().mean()
-    print(f"K = {K:3}: lowest probability {probs.min():5.2f}, "
-          f"{100 * negative:2.0f} % of tokens have one below 0")  # fmt: skip
+    stays = euler_probs(rings.graph, x, s, d).gather(-1, x[..., None])  # (64, 2, 1)
+    print(f"K = {K:3}: d = {d:.2f}, P(stay) from {stays.min():5.2f} to {stays.max():.2f}")
 
 # %% [markdown]
 # The usual remedy: count negative entries as 0, and divide the row by its sum. A network's inexact ratios make this necessary for every sampler.
@@ -239,9 +237,9 @@ def errors_of_leap(chain, sigma, dsigma, probs):
 # %%
 lengths, losses = torch.logspace(-2, math.log10(0.5), 12).tolist(), {}
 for dsigma in lengths:
-    tweedie = rings.graph.tweedie_probs(x, s, dsigma)
-    euler = valid(euler_probs(rings.graph, x, s, dsigma))
-    losses[dsigma] = [errors_of_leap(rings, sigma, dsigma, rows) for rows in (tweedie, euler)]
+    best = rings.graph.tweedie_probs(x, s, dsigma)
+    other = valid(euler_probs(rings.graph, x, s, dsigma))
+    losses[dsigma] = [errors_of_leap(rings, sigma, dsigma, rows) for rows in (best, other)]
 
 # %% tags=["hide-input"]
 #| alt: Two straight lines on logarithmic axes, loss in nats against length of the leap from 0.01 to
@@ -305,7 +303,7 @@ def euler(g, x, s, t, t_next, schedule):
 # %% tags=["nbval-check-output"]
 for K in (1, 2, 8, 32):
     law = run_law(pair, LogLinearNoise(), K, tweedie)
-    print(f"two words, K = {K:2}: TV {total_variation(law, agreeing):.4f}")
+    print(f"two words, K = {K:2}: TV {total_variation(law, pair.p0):.4f}")
 
 # %% [markdown]
 # That is $0.4/K$. Now the spiral of chapter 01: two tokens with 32 values each. The paper pairs the uniform graph with the geometric schedule, $\bar\sigma = \sigma_{\min}^{1-t}\sigma_{\max}^t$, and the absorbing graph (MASK) with the log-linear one. Two things differ between these samplers.
@@ -324,26 +322,26 @@ for graph_name, chain in chains.items():
         print(f"{graph_name:9} {name:10}  TV at K = 8: {tv[3]:.3f}, at K = 64: {tv[6]:.4f}")
 
 # %% tags=["hide-input"]
-#| alt: Four falling curves of TV against the number of leaps K on logarithmic axes. From K = 8 on
+#| alt: Four falling curves of TV against the number of leaps K on logarithmic axes. From K = 4 on
 #| both log-linear curves lie below both geometric ones, and all run parallel to a line 1/K.
 fig, ax = plots.plt.subplots(figsize=(8.4, 4.2))
 plots.show_error_curves(ax, Ks, curves, {"uniform": plots.BLUE, "absorbing": plots.ORANGE},
                         {"geometric": "--", "log-linear": "-"})  # fmt: skip
 ax.set(xlabel="leaps K", ylabel="TV from the data")
-ax.set_title("From 8 leaps on, both log-linear samplers beat both geometric ones");
+ax.set_title("From 4 leaps on, both log-linear samplers beat both geometric ones");
 
 # %% [markdown]
-# *What to see.* Colour is the graph, dashes the schedule. At $K = 64$ the log-linear schedule divides the error by 1.6 on the uniform graph and by 3.1 on the absorbing one. The graph's effect has no fixed sign: going to MASK divides the error by 1.2 with the log-linear schedule and multiplies it by 1.6 with the geometric one. So a comparison of the paper's two pairs is mostly a comparison of schedules.
+# *What to see.* Colour is the graph, dashes the schedule. At $K = 64$ the log-linear schedule divides the error by 1.6 on the uniform graph and by 3.0 on the absorbing one. The graph's effect has no fixed sign: going to MASK divides the error by 1.2 with the log-linear schedule and multiplies it by 1.6 with the geometric one. So a comparison of the paper's two pairs is mostly a comparison of schedules.
 #
 # All four errors roughly halve when $K$ doubles. There is **a bound for $K$ leaps**. A wrong leap changes the law by its own TV at most, and later leaps never enlarge a difference of two laws. So the TV of the run is at most the sum of the TVs of its leaps, each from the true noisy law, plus that of the start. A leap's TV falls like its length squared, so $K$ leaps give $K \cdot K^{-2} = 1/K$. (Campbell and others, 2022, prove a bound of this kind for networks, with a term for wrong ratios.) The laboratory computes ours. It is loose: four to five times the true error on the rings.
 
 # %% tags=["hide-cell"]
 at_64 = {key: tv[6] for key, tv in curves.items()}
 gain = [at_64[g, "geometric"] / at_64[g, "log-linear"] for g in chains]
-assert abs(gain[0] - 1.6) < 0.05 and abs(gain[1] - 3.1) < 0.05
+assert abs(gain[0] - 1.6) < 0.05 and abs(gain[1] - 3.05) < 0.05
 by_graph = [at_64["uniform", n] / at_64["absorbing", n] for n in schedules]
 assert abs(1 / by_graph[0] - 1.6) < 0.05 and abs(by_graph[1] - 1.2) < 0.05
-for k in range(3, 7):
+for k in range(2, 7):
     assert max(curves[g, "log-linear"][k] for g in chains) < min(
         curves[g, "geometric"][k] for g in chains
     )
@@ -364,7 +362,7 @@ for name, schedule in schedules.items():
 # %% [markdown]
 # With log-linear noise Euler ends farther away. With geometric noise it ends **nearer**. The theorem does not forbid this: it is about single leaps from the true noisy law, in KL, and not about where $K$ leaps end.
 #
-# On the geometric schedule Euler's $d = \Delta t\,\sigma(t)$ is more than $\Delta\bar\sigma$, since $\sigma(t)$ is highest at the start of the leap: 1.098 times as much at $K = 64$. Is it the formula or this distance that helps? We give **both** methods the distance $f \cdot \Delta\bar\sigma$, and vary $f$.
+# On the geometric schedule Euler's $d = \Delta t\,\sigma(t)$ is more than $\Delta\bar\sigma$, since $\sigma(t)$ is highest at the start of the leap: 1.098 times as much in each leap at $K = 64$. Is it the formula or this distance that helps? We give **both** methods the distance $f \cdot \Delta\bar\sigma$, and vary $f$.
 
 # %%
 def stretched(method, f):
@@ -376,9 +374,10 @@ def stretched(method, f):
     return leap
 
 
-t, factors = torch.tensor([1, 1 - (1 - 1e-5) / 64]).double(), [0.95, 1, 1.05, 1.098, 1.15, 1.2]
-geometric = schedules["geometric"]
-f_euler = ((t[0] - t[1]) * geometric.rate(t[0]) / (geometric.total(t[0]) - geometric.total(t[1])))
+geometric, dt = schedules["geometric"], (1 - 1e-5) / 64
+sigma, earlier = geometric.total(torch.tensor([1, 1 - dt]).double())
+f_euler = (dt * geometric.rate(1.0) / (sigma - earlier)).item()  # the same in every leap
+factors = [0.95, 1, 1.05, f_euler, 1.15, 1.2]
 swept = {
     name: [total_variation(run_law(chains["uniform"], geometric, 64, stretched(name, f)), spiral)
            for f in factors]
@@ -389,12 +388,12 @@ swept = {
 #| alt: Two U-shaped curves of TV against the factor f from 0.95 to 1.2. Tweedie is lowest at 1.05,
 #| Euler near 1.1. Circles mark Tweedie as defined at 1 and Euler as defined at 1.098.
 fig, ax = plots.plt.subplots(figsize=(8, 3.8))
-plots.show_stretch(ax, factors, swept, {"Tweedie": 1.0, "Euler": 1.098})
+plots.show_stretch(ax, factors, swept, {"Tweedie": 1.0, "Euler": f_euler})
 ax.set(xlabel="distance of each leap, as a multiple f of Δσ̄", ylabel="TV from the data, K = 64")
 ax.set_title("Both methods end nearer to the data if each leap goes a little too far");
 
 # %% [markdown]
-# *What to see.* Circles: the methods as they are defined. At equal distance $f = 1$ Euler is the worse one (0.0155 against 0.0133). Given Euler's distance, Tweedie does not improve (0.0133), though it would at $f = 1.05$ (0.0118). Euler's own 1.098 happens to lie near the best that Euler can do, 0.0105.
+# *What to see.* Circles: the methods as they are defined. At equal distance $f = 1$ Euler is the worse one (0.0155 against 0.0133). Given Euler's distance, Tweedie does not improve (0.0133), though it would at $f = 1.05$ (0.0118). Euler's own 1.098 happens to lie near the best that Euler can do, 0.0104.
 #
 # So Euler's lead needs both the formula and the distance, and the extra distance alone is no second chance to repair wrong pairs. We have no explanation why leaps that go a little too far end nearer, and claim none.
 
@@ -402,8 +401,8 @@ ax.set_title("Both methods end nearer to the data if each leap goes a little too
 assert abs(f_euler - 1.098) < 0.001
 tw, eu = (dict(zip(factors, swept[name])) for name in ("Tweedie", "Euler"))
 assert abs(tw[1] - 0.0133) < 1e-4 and abs(eu[1] - 0.0155) < 1e-4
-assert abs(tw[1.098] - 0.0133) < 1e-4 and abs(tw[1.05] - 0.0118) < 1e-4
-assert abs(eu[1.098] - 0.0105) < 1e-4 and min(eu, key=eu.get) == 1.098
+assert abs(tw[f_euler] - 0.0133) < 1e-4 and abs(tw[1.05] - 0.0118) < 1e-4
+assert abs(eu[f_euler] - 0.0104) < 1e-4 and min(eu, key=eu.get) == f_euler
 assert min(tw, key=tw.get) == 1.05
 
 # %% [markdown]
@@ -442,11 +441,11 @@ def exact_guess(x):
 torch.manual_seed(0)
 for K in (8, 32, 256):
     calls.clear()
-    for _ in range(20):  # texts
+    for _ in range(8):  # texts
         write(torch.full((1, 32), V), exact_guess, torch.linspace(1, 0, K + 1).double(), mask=V)
     expected = K * (1 - (1 - 1 / K) ** 32)
-    print(f"K = {K:3}: {len(calls) / 20:4.1f} calls a text; expected {expected:.1f}")
-    assert abs(len(calls) / 20 - expected) < 1.5
+    print(f"K = {K:3}: {len(calls) / 8:4.1f} calls a text; expected {expected:.1f}")
+    assert abs(len(calls) / 8 - expected) < 2.5
 
 # %% [markdown]
 # Of 256 leaps only 30 need the network, and never can more than 32. This suggests **one word a call**: reveal the places one after the other in random order. With exact guesses it needs $L = 32$ calls, and its law is exactly the data's. Chapter 12 builds on this.
@@ -485,13 +484,13 @@ def one_by_one(model, graph, shape, level=1.0, seed=0):
 # %%
 true_bits, true_error = bits(language.sample(8192, 32, torch.Generator().manual_seed(0)))
 many, blocks = [1, 2, 4, 8, 16, 32, 64], {}
-for name, model, num in (("exact ratios", exact_model, 192), ("network", network, 96)):
+for name, model, num in (("exact ratios", exact_model, 128), ("network", network, 64)):
     for K in many:
         seed = torch.Generator().manual_seed(K)
         x = sample(model, graph, noise, (num, 32), K, generator=seed)
         blocks[name, K] = bits(x)
 single = {
-    "exact ratios": bits(one_by_one(exact_model, graph, (384, 32))),
+    "exact ratios": bits(one_by_one(exact_model, graph, (192, 32))),
     "network": bits(one_by_one(network, graph, (384, 32))),
 }
 
@@ -529,8 +528,8 @@ docs[128] = report("one token a call", one_by_one(docs_network, docs_graph, (16,
 
 # %% tags=["hide-input"]
 #| alt: Two panels against the number of calls. Left, excess bits a word on a log axis: exact ratios
-#| fall in half with each doubling; the network levels off near 0.1. Right, the judge's bits a token
-#| fall from about 9 to 5 and stay above validation text.
+#| fall in half with each doubling, the network falls a little above. Right, the judge's bits a token
+#| fall from 11.2 to 8.6 and stay above validation text, 7.2.
 excess = {
     name: [(blocks[name, K][0] - true_bits, blocks[name, K][1]) for K in many]
     for name in single
@@ -539,7 +538,7 @@ stars = {name: (bits_[0] - true_bits, bits_[1]) for name, bits_ in single.items(
 fig = plots.show_quality_against_calls(many, excess, stars["network"], docs, real[0])
 
 # %% [markdown]
-# *What to see.* Left, both axes logarithmic: what samples cost beyond true text. With exact ratios the excess about halves when $K$ doubles. The network adds a part of its own that more leaps do not remove; the star, one word a call, shows it without leaping. Right: a steep fall, then little. The star, with twice the calls, is no better than 64 leaps. What lies between it and validation text is not due to leaping.
+# *What to see.* Left, both axes logarithmic: what samples cost beyond true text. With exact ratios the excess about halves when $K$ doubles from 4 on. The star is the network with one word a call: its excess is not due to leaping, so more leaps would not remove it. Right: the first few leaps bring most. The star, with twice the calls, is no better than 64 leaps, so most of what lies between 64 leaps and validation text is not due to leaping.
 
 # %% tags=["hide-cell"]
 ideal = {K: blocks["exact ratios", K][0] - true_bits for K in many}
@@ -616,7 +615,7 @@ def gumbel_run(pi, K, bits=24):
 # %% tags=["nbval-check-output"]
 pi = 1 / torch.arange(1, 50_258).double()
 pi /= pi.sum()
-zipf_Ks = [4**i for i in range(1, 7)]
+zipf_Ks = [4, 16, 64, 256, 1024]
 false_laws = [gumbel_run(pi, K) for K in zipf_Ks]
 judged = [torch.exp(-(law @ pi.log())).item() for law in false_laws]  # generative perplexity
 correct = torch.exp(-(pi @ pi.log())).item()
@@ -625,8 +624,8 @@ for K, law, perplexity in zip(zipf_Ks, false_laws, judged):
           f"TV {total_variation(law, pi):.2f}")  # fmt: skip
 
 # %% tags=["hide-input"]
-#| alt: Against K from 4 to 4096, a level blue line at about 1900 and two orange curves that
-#| start on it and fall: generative perplexity to about 250 and the exponential of the entropy.
+#| alt: Against K from 4 to 1024, a level blue line at about 1900 and two orange curves that
+#| start on it and fall: generative perplexity to about 640 and the exponential of the entropy.
 variety = [torch.exp(-torch.xlogy(law, law).sum()).item() for law in false_laws]
 fig, ax = plots.plt.subplots(figsize=(8, 3.6))
 plots.show_false_improvement(ax, zipf_Ks, judged, variety, correct)
@@ -735,31 +734,24 @@ from sedd_mini.worlds.toys import small_chains
 
 with exercise("2"):
     for name, (chain, _) in small_chains().items():
-        Q, d, generator = chain.token_rates(), 0.3, torch.Generator().manual_seed(0)
-        x = chain.states[:, 0]
-        exact = chain.scores(0.7)[:, 0]  # (n, S)
-        rough = exact * torch.randn(exact.shape, generator=generator).mul(1.5).exp()
-        rough[torch.arange(len(x)), x] = 1
-        for kind, s in (("exact", exact), ("inexact", rough)):
-            wanted = chain.graph.tweedie_probs(x, s, torch.tensor(d).double())
-            found = leap_probs(Q, x, s.clone(), d)
-            case = f"{name} noise, {kind} ratios"
+        Q, x, last = chain.token_rates(), chain.states[:, 0], len(chain.token_rates()) - 1
+        exact, every = chain.scores(0.7)[:, 0], torch.arange(len(chain.states))
+        noisy = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0)).mul(1.5)
+        rough = (exact * noisy.exp()).index_put((every, x), torch.tensor(1.0).double())
+        odd = rough.index_put((every, x), torch.tensor(1.4).double())
+        for kind, s in (("exact", exact), ("inexact", rough), ("s_x = 1.4 in the", odd)):
+            wanted = chain.graph.tweedie_probs(x, exact if kind == "exact" else rough, 0.3)
+            found, case = leap_probs(Q, x, s.clone(), 0.3), f"{name} noise, {kind} ratios"
             assert found.shape == s.shape, f"shape {tuple(found.shape)}, not {tuple(s.shape)}"
             assert found.min() >= 0, f"{case}: a probability is negative"
-            ones = torch.ones(len(x)).double()
-            assert torch.allclose(found.sum(-1), ones), f"{case}: a row does not sum to 1"
-            assert torch.allclose(found, wanted), f"{case}: look at signs, and at rows and columns"
-        odd = rough.clone()
-        odd[torch.arange(len(x)), x] = 1.4
-        again = leap_probs(Q, x, odd, d)
-        assert torch.allclose(again, wanted), f"{name} noise: the ratio of x to itself is not 1.4"
-        state = len(Q) - 1
-        ends = leap_probs(Q, x, rough.clone(), d, last=state)
-        movable = wanted[:, :state].sum(-1) > 1e-9  # it can be elsewhere
-        assert (ends[movable, state] == 0).all(), f"{name} noise: a token ends where it must not"
-        rest = wanted[:, :state] / wanted[:, :state].sum(-1, keepdim=True)
-        same = torch.allclose(ends[movable, :state], rest[movable])
-        assert same, f"{name} noise, last step: the others must keep their proportions and sum to 1"
+            assert (found.sum(-1) - 1).abs().max() < 1e-9, f"{case}: a row does not sum to 1"
+            assert torch.allclose(found, wanted), f"{case}: not the wanted probabilities"
+        ends = leap_probs(Q, x, rough.clone(), 0.3, last=last)
+        can = wanted[:, :last].sum(-1) > 1e-9  # these tokens can be elsewhere
+        assert (ends[can, last] == 0).all(), f"{name} noise: a token ends where it must not"
+        rest = wanted[can, :last] / wanted[can, :last].sum(-1, keepdim=True)
+        line = f"{name} noise, last step: the others keep their proportions, and sum to 1"
+        assert torch.allclose(ends[can, :last], rest), line
 
 # %% [markdown]
 # ### Exercise 3. The other way to be wrong (★★☆, 15 minutes)
@@ -831,32 +823,439 @@ from sedd_mini.worlds.toys import small_chains
 with exercise("4"):
     for name, (chain, _) in small_chains().items():
         Q, x, s, p = chain.token_rates(), chain.states, chain.scores(0.7), chain.marginal(0.7)
-        n, S = len(x), len(Q)
+        tokens, away = x.flatten(), torch.arange(len(Q)) != x.flatten()[:, None]
+        noise = corrector_probs(Q, tokens, torch.zeros(len(tokens), len(Q)).double(), 0.01)
+        wanted = 0.01 * chain.graph.rates(tokens)
+        line = f"{name} noise: if all ratios are 0, only the forward noise moves tokens, at its rates"
+        assert torch.allclose(noise[away], wanted[away], atol=1e-9), line
 
         def chances(h):
             """Of each pair to each pair in one step, (n, n)."""
-            rows = corrector_probs(Q, x.flatten(), s.flatten(0, 1).clone(), h).view(n, 2, S)
+            rows = corrector_probs(Q, tokens, s.flatten(0, 1).clone(), h).view(*x.shape, -1)
             assert (rows >= 0).all(), f"{name} noise: a probability is negative"
-            assert torch.allclose(rows.sum(-1), torch.ones(n, 2).double()), "a row must sum to 1"
+            assert torch.allclose(rows.sum(-1), torch.ones(x.shape).double()), "rows sum to 1"
             return (rows[:, 0, :, None] * rows[:, 1, None, :]).flatten(1)
 
         drift = [total_variation(p.flatten() @ chances(h), p.flatten()) for h in (0.01, 0.005)]
         line = f"{name} noise: the law p drifts away by {drift[0]:.1e} in a step of 0.01"
         assert drift[0] < 1e-3 and drift[1] < 0.35 * drift[0] + 1e-9, line
         law = p.sum(1)[:, None] * p.sum(0)  # the tokens ignore each other
-        start = total_variation(law, p)
-        law = law.flatten() @ torch.linalg.matrix_power(chances(0.005), 1500)
-        end = total_variation(law, p.flatten())
-        assert end < 0.1 * start, f"{name} noise: TV from p goes from {start:.3f} only to {end:.3f}"
-        if name == "MASK":
-            row = corrector_probs(Q, torch.tensor([0]), s[:1, 0].clone(), 0.01)[0]
-            assert abs(row[-1] / 0.01 - 1) < 1e-6, (
-                f"MASK noise: a word becomes MASK at rate {row[-1] / 0.01:.3f}, not at the noise's 1"
-            )
-    even, h = torch.ones(1, 3).double(), 0.01
-    Q = torch.full((3, 3), 1 / 3).double() - torch.eye(3)
-    moves = 1 - corrector_probs(Q, torch.tensor([0]), even, h)[0, 0]
-    assert abs(moves / h - 4 / 3) < 1e-6, (
-        f"uniform noise, all ratios 1: a token should leave at rate 4/3, twice that of the noise, "
-        f"not {moves / h:.3f}"
+        end = law.flatten() @ torch.linalg.matrix_power(chances(0.005), 1500)
+        found, start = total_variation(end, p.flatten()), total_variation(law, p)
+        assert found < 0.1 * start, f"{name} noise: TV only falls from {start:.3f} to {found:.3f}"
+
+# %% [markdown]
+# ## Laboratory
+#
+# Optional reading: checks of the core, and what it leaves out.
+
+# %% [markdown]
+# ### Exact jumps: does the second word fit if it sees the first?
+#
+# The oracle runs the exact reverse process from ■ ■, jump by jump. Twenty thousand runs give the data, up to the noise of counting.
+
+# %% tags=["nbval-check-output"]
+masked = torch.full((20_000, 2), pair.graph.mask_id)
+exact, _ = pair.reverse_gillespie(masked, 7.0, generator=torch.Generator().manual_seed(0))
+print(f"jump by jump: TV from the data {total_variation(pair.histogram(exact), pair.p0):.2f}")
+
+# %% [markdown]
+# ### Library: does `sample` draw from the laws of section 5?
+#
+# Three leaps on the rings, for both graphs, each with the paper's schedule, and both methods. For the uniform graph and Euler the leaps are so long that every row of the first one has a negative entry, so the remedy of section 2 is tested as well. Each of 64 or 81 frequencies may be off by five standard errors; a right sampler fails with a probability below $10^{-3}$ in all.
+
+# %% tags=["hide-cell"]
+paper = {"absorbing": LogLinearNoise(), "uniform": GeometricNoise(1e-4, 1.0)}
+generator, made = torch.Generator().manual_seed(1), {"tweedie": tweedie, "euler": euler}
+for name, make_graph in (("absorbing", AbsorbingGraph), ("uniform", UniformGraph)):
+    chain = Chain(make_graph(8), two_token_world("rings", 8))
+    for method, leap in made.items():
+        law = run_law(chain, paper[name], 3, leap)
+        drawn = sample(chain.log_score, chain.graph, paper[name], (40_000, 2), 3, method,
+                       generator=generator)  # fmt: skip
+        error = (law * (1 - law) / len(drawn)).sqrt().clamp(min=1e-12)
+        assert ((chain.histogram(drawn) - law).abs() < 5 * error).all()
+s, d = rings.scores(1.0), paper["uniform"].rate(torch.tensor(1.0).double()) / 3
+assert (euler_probs(rings.graph, rings.states, s, d) < 0).any(-1).all()
+same = [run_law(chains["absorbing"], LogLinearNoise(), 8, leap) for leap in (euler, tweedie)]
+assert torch.allclose(*same, atol=1e-9)  # MASK, log-linear: one line for both
+
+# %% [markdown]
+# ### Rivals: is no token-wise leap better than Tweedie's, at any noise level?
+#
+# Section 4 looked at one noise level. Here are three, on both graphs. Tweedie's KL must equal the total correlation, and 20 random token-wise leaps, near Tweedie's and far from it, and Euler's must all lose more.
+
+# %% tags=["nbval-check-output"]
+generator = torch.Generator().manual_seed(0)
+for make_graph in (UniformGraph, AbsorbingGraph):
+    chain, won = Chain(make_graph(8), two_token_world("rings", 8)), []
+    for sigma in (0.2, 1.0, 3.0):
+        s = chain.scores(sigma)
+        rows = chain.graph.tweedie_probs(chain.states, s, torch.tensor(0.1).double())
+        best, _ = errors_of_leap(chain, sigma, 0.1, rows)
+        truth = joint_posterior(chain, sigma, 0.1)
+        product = truth.sum(2)[..., None] * truth.sum(1)[:, None]
+        terms = torch.where(truth > 0, truth * (truth / product).log(), 0).sum((1, 2))
+        assert abs(best - terms @ chain.marginal(sigma).flatten()) < 1e-9
+        rivals = [valid(euler_probs(chain.graph, chain.states, s, 0.1))]
+        for size in 20 * [0.01, 1.0]:
+            shift = size * torch.randn(rows.shape, generator=generator).double()
+            rivals.append(valid(rows * shift.exp()))
+        won += [errors_of_leap(chain, sigma, 0.1, rival)[0] > best for rival in rivals]
+    print(f"{make_graph.__name__:14}: Tweedie's leap is better than {sum(won)} of {len(won)} rivals")
+
+# %% tags=["hide-cell"]
+assert all(won)
+for make_graph in (UniformGraph, AbsorbingGraph):
+    chain, found = Chain(make_graph(8), two_token_world("rings", 8)), []
+    for sigma in (0.2, 1.0, 3.0):
+        s = chain.scores(sigma)
+        for d in (0.001, 0.002):
+            rows = chain.graph.tweedie_probs(chain.states, s, torch.tensor(d).double())
+            kl, tv = errors_of_leap(chain, sigma, d, rows)
+            other = valid(euler_probs(chain.graph, chain.states, s, d))
+            found.append((kl, tv, errors_of_leap(chain, sigma, d, other)[0] - kl))
+        powers = [math.log2(b / a) for a, b in zip(*found[-2:])]
+        assert all(abs(power - whole) < 0.1 for power, whole in zip(powers, (2, 2, 3)))
+
+# %% [markdown]
+# The powers of section 4 (losses grow with the square and the cube of the length, and the TV of a leap with its square) hold at all three levels, for leaps of 0.001. The leaps of a real run are not always short, though. Here is the first leap of 64:
+
+# %% tags=["nbval-check-output"]
+for name, schedule in schedules.items():
+    t = torch.tensor([1, 1 - (1 - 1e-5) / 64]).double()
+    print(f"{name:10} first leap of 64: Δσ̄ = {schedule.total(t[0]) - schedule.total(t[1]):.1f}")
+
+# %% [markdown]
+# Both are far beyond the range of the figure in section 4. At such noise levels little is decided, so a long leap need not cost much; the next section adds up what all leaps cost.
+
+# %% [markdown]
+# ### A bound for $K$ leaps: how loose is the sum?
+#
+# Let $p_k$ be the true noisy law at the $k$-th time and $M_k$ the sampler's leap. If $q_k$ is the sampler's law, the triangle inequality gives
+#
+# $$\mathrm{TV}(q_{k+1}, p_{k+1}) \le \mathrm{TV}(M_k q_k, M_k p_k) + \mathrm{TV}(M_k p_k, p_{k+1}) \le \mathrm{TV}(q_k, p_k) + \mathbb E_{x \sim p_k} \mathrm{TV}\big(M_k(\cdot|x),\, P(\cdot|x)\big),$$
+#
+# with $P$ the joint posterior: no map of laws enlarges their TV. So the end is off by at most the start plus the sum of the leaps' own TVs, which `errors_of_leap` gives. The last step is one leap more.
+
+# %%
+def sum_of_leaps(chain, schedule, K):
+    times = torch.linspace(1, 1e-5, K + 1).double()
+    sigmas = [*schedule.total(times).tolist(), 0.0]
+    start = chain.graph.limit_log_prob(torch.arange(chain.num_states)).exp()
+    total = total_variation(start[:, None] * start, chain.marginal(sigmas[0]))
+    for high, low in pairwise(sigmas):
+        rows = chain.graph.tweedie_probs(
+            chain.states, chain.scores(high), torch.tensor(high - low).double()
+        )
+        total += errors_of_leap(chain, high, high - low, rows)[1]
+    return total
+
+
+for name, schedule in schedules.items():
+    for K in (8, 64):
+        end = total_variation(run_law(rings, schedule, K, tweedie), rings.p0)
+        print(f"{name:10} K = {K:2}: TV {end:.4f}, bound {sum_of_leaps(rings, schedule, K):.4f}")
+
+# %% tags=["hide-cell"]
+for name, schedule in schedules.items():
+    ends = [total_variation(run_law(rings, schedule, K, tweedie), rings.p0) for K in (32, 64)]
+    sums = [sum_of_leaps(rings, schedule, K) for K in (32, 64)]
+    assert all(end < total for end, total in zip(ends, sums))
+    assert 1.6 < sums[0] / sums[1] < 2.4  # the bound halves as well
+
+# %% [markdown]
+# ### Blurs: what do few leaps look like?
+
+# %% tags=["hide-input"]
+#| alt: Two rows of six pictures of the spiral, for K = 1, 2, 4, 8, 32 leaps and the data. With one
+#| leap there is a tartan of rows and columns; it fades as K grows.
+few, pictures = (1, 2, 4, 8, 32), []
+for name, chain in chains.items():
+    laws = [run_law(chain, schedules["log-linear"], K, tweedie)[:32, :32] for K in few]
+    pictures.append([*laws, spiral])
+titles = [*(f"K = {K}" for K in few), "data"]
+fig = plots.show_worlds(pictures, titles, list(chains), vmax=spiral.max())
+fig.suptitle("One leap draws both tokens alone; the tartan fades as K grows", fontsize=12);
+
+# %% [markdown]
+# *What to see.* Both graphs with the log-linear schedule. With one leap each token has its own right law, and all structure between them is lost. From 8 leaps on the spiral is there; at 32 one has to look closely.
+
+# %% [markdown]
+# ### The last step: what would be left without it?
+#
+# A run stops at $t = 10^{-5}$, since at $t = 0$ the factor $1/(e^{\bar\sigma} - 1)$ is infinite. The noise left in one token looks negligible until it is multiplied by the length of a page:
+
+# %% tags=["nbval-check-output"]
+for name, schedule in schedules.items():
+    noisy = -torch.expm1(-schedule.total(torch.tensor(1e-5).double())).item()
+    print(f"{name:10}: noise left in a token {noisy:.0e}, "
+          f"pages of 1024 tokens with some: {100 * (1 - (1 - noisy) ** 1024):.0f} %")  # fmt: skip
+
+# %% [markdown]
+# Here are the rings with that much uniform noise, before the last step and after it:
+
+# %% tags=["nbval-check-output"]
+left = GeometricNoise().total(torch.tensor(1e-5).double())
+p_left, s = rings.marginal(left.item()), rings.scores(left.item())
+cleaned = push(p_left, rings.graph.tweedie_probs(rings.states, s, left))
+print(f"TV before the last step {total_variation(p_left, rings.p0):.0e}, "
+      f"after it {total_variation(cleaned, rings.p0):.0e}")  # fmt: skip
+
+# %% [markdown]
+# On the absorbing graph the last step must never answer MASK. With exact ratios it cannot: the words' weights $(e^{\bar\sigma} - 1)\, s_y$ are probabilities and sum to 1. A network's weights need not. We stop a run at $t = 0.3$ and look at the sums for the words still hidden:
+
+# %%
+stopped = sample(network, graph, noise, (64, 32), times=[1.0, 0.3], denoise=False,
+                 generator=torch.Generator().manual_seed(0))  # fmt: skip
+at, sigma = stopped == V, noise.total(torch.tensor(0.3)).expand(64)
+with torch.no_grad():
+    weights = network(stopped, sigma, at=at)[:, :V].exp().double()  # (M, V)
+total = weights.sum(-1) * sigma[0].expm1()
+missing = (1 - total).clamp(min=0).mean().item()
+print(f"the weights sum to {total.mean():.3f} on average, from {total.min():.2f} to "
+      f"{total.max():.2f}; {100 * missing:.0f} % would be left for MASK")  # fmt: skip
+finished = sample(network, graph, noise, (64, 32), times=[1.0, 0.3],
+                  generator=torch.Generator().manual_seed(0))  # fmt: skip
+
+# %% [markdown]
+# A sampler that took the formula literally would leave that share of these words hidden. In the library's last step MASK has weight 0 and the words' weights are divided by their sum, so no word stays hidden.
+
+# %% tags=["hide-cell"]
+assert abs(total.mean() - 1) < 0.1 and missing > 0.01
+assert at.any() and not (finished == V).any()
+
+# %% [markdown]
+# ### Two bounds: does a better likelihood bound mean better samples?
+#
+# The likelihood bound of chapter 04 is about the chain in continuous time, not about $K$ leaps. Take two models of the two words. **Exact** has the true ratios, so its bound is the entropy, and none is better. **Shy** has them too, but while the noun is hidden it multiplies the verb's ratios by $\frac1{100}$: the verb waits for its noun.
+
+# %%
+def shy(x, sigma):
+    log_score = pair.log_score(x, sigma)  # (B, 2, 3)
+    waiting = (x == pair.graph.mask_id).all(-1)
+    log_score[waiting, 1, :2] += math.log(0.01)
+    return log_score
+
+
+def of_model(model):
+    """A leap for `run_law` that takes its ratios from a model instead of the oracle."""
+    return lambda g, x, s, t, t_next, schedule: g.tweedie_probs(
+        x, model(x, schedule.total(t)).exp(), schedule.total(t) - schedule.total(t_next)
     )
+
+# %% tags=["nbval-check-output"]
+entropy, loglinear = -(agreeing * agreeing.log()).sum().item(), LogLinearNoise()
+sigma_max = loglinear.total(torch.tensor(1.0).double()).item()
+for name, model in (("exact", pair.log_score), ("shy", shy)):
+    bound = (agreeing * pair.bound(model, sigma_max)).sum().item()
+    drawn = sample(lambda x, sigma, at: model(x, sigma)[at], pair.graph, loglinear, (40_000, 2), 2,
+                   generator=torch.Generator().manual_seed(0))  # fmt: skip
+    tv = total_variation(pair.histogram(drawn), pair.p0)
+    print(f"{name:5}  bound: {bound - entropy:.2f} nats above entropy   TV with K = 2: {tv:.1f}")
+
+# %% [markdown]
+# The model with the perfect bound is off by 0.2, and the one whose bound is 1.8 nats too high by less than 0.01. The likelihood bound compares *paths*: half of the time the data reveals the verb first, and Shy, which hardly ever does, pays $\frac12 (0.01 - 1 - \log 0.01) \approx 1.8$ nats. The TV compares *ends*, where a verb that waits does not move together with its noun. (Shy gets a third look at the ratios in the last step; exact ratios with three leaps are off by 0.13.)
+#
+# So measure a sampler of $K$ steps as such, or bound it as the section before last does.
+
+# %% tags=["hide-cell"]
+assert abs(bound - entropy - 0.5 * (0.01 - 1 - math.log(0.01))) < 0.01 and tv < 0.01
+drawn = sample(lambda x, sigma, at: shy(x, sigma)[at], pair.graph, loglinear, (10_000, 2), 2,
+               denoise=False, generator=torch.Generator().manual_seed(0))  # fmt: skip
+waiting = (drawn == pair.graph.mask_id).double().mean(0)  # the share of nouns, of verbs
+assert waiting[0] < 0.001 and abs(waiting[1] - 0.5) < 0.03
+three = run_law(pair, loglinear, 3, of_model(pair.log_score))
+assert abs(total_variation(three, pair.p0) - 0.1333) < 1e-4
+
+# %% [markdown]
+# ### Bits: is the formula right where it is drawn, and in late leaps?
+#
+# Section 9 counted all pairs of 24-bit numbers. Here we draw, in an experiment that can afford it: random numbers of 12 bits, where the same formula must hold with $c = p \cdot 2^{12}$.
+
+# %%
+def gumbel_draw(p, rows, bits, generator):
+    """Indices (rows,) drawn from the row p (S,) by Gumbel noise made of so many bits."""
+    u = torch.randint(2**bits, (rows, len(p)), generator=generator) / 2**bits
+    return (p.log() - torch.log(-torch.log(u + 1e-10))).argmax(-1)
+
+
+generator = torch.Generator().manual_seed(0)
+for p in (1e-4, 2e-4, 4e-4, 1e-3):
+    row = torch.cat([torch.full((50,), p), torch.tensor([1 - 50 * p])])  # 50 rare moves, a stay
+    moves = (gumbel_draw(row, 50_000, 12, generator) < 50).sum().item()
+    expected = 50_000 * 50 * p * kept(torch.tensor(p * 2**12)).item()
+    assert abs(moves - expected) < 5 * math.sqrt(expected)
+    print(f"p = {p:.0e}: {moves} moves, by the formula {expected:.0f}; right: {50_000 * 50 * p:.0f}")
+
+# %% [markdown]
+# The formula assumes a stay of nearly 1. In the last leaps of a run the stay is small: it is $1 - 1/(K - k)$, below 0.9 in the last nine leaps. How much depends on them? We compute `gumbel_run` with these leaps drawn exactly instead. The truth lies near one of the two numbers or between them.
+
+# %% tags=["nbval-check-output"]
+def mostly_gumbel_run(pi, K, bits=24):
+    law, hidden = torch.zeros_like(pi), 1.0
+    for k in range(K):
+        weights = pi / (K - k)
+        if 1 - 1 / (K - k) > 0.9:
+            weights = weights * kept((weights * 2**bits).clamp(min=2e-3))
+        law += hidden * weights
+        hidden *= 1 - weights.sum().item()
+    return law / law.sum()
+
+
+for K in (64, 1024):
+    both = [torch.exp(-(run(pi, K) @ pi.log())) for run in (gumbel_run, mostly_gumbel_run)]
+    print(f"K = {K:4}: generative perplexity {both[0]:.0f}; late leaps exact: {both[1]:.0f}")
+
+# %% [markdown]
+# And the run itself, drawn leap by leap with 12 bits and 64 tokens. Its mean surprise must agree with `gumbel_run`, late leaps included.
+
+# %%
+def gumbel_run_drawn(pi, K, bits, num, generator):
+    x = torch.full((num,), len(pi))  # MASK
+    for k in range(K):
+        row = torch.cat([pi / (K - k), torch.tensor([1 - 1 / (K - k)])]).float()
+        at = x == len(pi)
+        x[at] = gumbel_draw(row, int(at.sum()), bits, generator)
+    return x[x < len(pi)]
+
+
+small_pi = 1 / torch.arange(1, 65).double()
+small_pi /= small_pi.sum()
+drawn = gumbel_run_drawn(small_pi, 64, 12, 4000, torch.Generator().manual_seed(0))
+predicted, surprise = gumbel_run(small_pi, 64, 12), -small_pi.log()
+error = surprise[drawn].std().item() / math.sqrt(len(drawn))
+print(f"mean surprise: drawn {surprise[drawn].mean():.3f} ± {error:.3f} nats, "
+      f"predicted {predicted @ surprise:.3f}, correct {small_pi @ surprise:.3f}")  # fmt: skip
+
+# %% tags=["hide-cell"]
+assert abs(surprise[drawn].mean() - predicted @ surprise) < 4 * error
+assert (small_pi @ surprise) - surprise[drawn].mean() > 8 * error
+
+# %% [markdown]
+# The library decides first whether and then where. Its total probability of a move, from float32 log-scores of a thousand rare moves, is right to five digits in each case (folded).
+
+# %% tags=["hide-cell"]
+from sedd_mini.samplers import move_weights
+
+for p in rare:
+    log_score = torch.full((1, 1001), math.log(p))  # factor 1: each weight is p
+    _, p_move = move_weights(AbsorbingGraph(1000), torch.tensor([1000]), log_score, 1.0, "euler")
+    assert p_move.dtype == torch.float64 and abs(p_move.item() / (1000 * p) - 1) < 1e-5
+
+# %% [markdown]
+# ### The star: which noise level should the network be told?
+#
+# With one word a call the exact ratios depend on $\bar\sigma$ only through a factor that cancels, so `one_by_one` told the network $\bar\sigma = 1$ throughout. A trained network may do better at one level than at another:
+
+# %%
+for level in (0.05, 0.3, 1.0, 3.0, 6.0):
+    value, error = bits(one_by_one(network, graph, (128, 32), level))
+    print(f"σ̄ = {level:4}: {value - true_bits:.2f} ± {error:.2f} bits a word above true text")
+
+# %% [markdown]
+# ### Uneven steps: are equal leaps the best for text?
+#
+# The same exact ratios, the same number of leaps, and other times. Let $t_k = 1 - (k/K)^a$: with $a > 1$ the leaps are short at first and long at the end.
+
+# %%
+for a in (0.7, 1.0, 1.5):
+    times = (1 - torch.linspace(0, 1, 9).double() ** a).clamp(min=1e-5)
+    x = sample(exact_model, graph, noise, (768, 32), times=times,
+               generator=torch.Generator().manual_seed(0))  # fmt: skip
+    value, error = bits(x)
+    print(f"a = {a}: {value - true_bits:.2f} ± {error:.2f} bits a word above true text")
+
+# %% [markdown]
+# ### Claims: what does the paper say, and what can be bought by annealing?
+#
+# The paper states, for networks of GPT-2's size judged by GPT-2 large: generative perplexity "6–8×" better than un-annealed GPT-2, and equal quality with 32 times fewer evaluations. Chapter 10 has the verdicts at our size. Two remarks belong here.
+#
+# - *Evaluations differ in cost.* One of ours works on all $L$ positions; one of a left-to-right model with a cache works on a single position.
+# - *A factor of generative perplexity proves little alone.* Section 9 got a factor of three from rounding. **Annealing**, which takes each guess to the power $1/T$ with $T < 1$, does it as well:
+
+# %%
+import re
+
+from sedd_mini.text.blocks import split_documents
+from sedd_mini.text.python_docs import python_docs
+
+known = set(re.findall("[A-Za-z]+", " ".join(split_documents(python_docs())[0])))
+
+
+def annealed(x, sigma, at, T=0.7):
+    """The documentation's network with its guesses sharpened to the power 1/T."""
+    log_score = docs_network(x, sigma, at=at)[:, :-1]  # (M, N)
+    scale = sigma.expm1().log()[:, None].expand(x.shape)[at][:, None]  # (M, 1)
+    log_guess = ((log_score + scale) / T).log_softmax(-1)
+    return torch.nn.functional.pad(log_guess - scale, (0, 1))
+
+
+samples = {"K = 16": docs_samples(16), "K = 16, T = 0.7": docs_samples(16, annealed)}
+cold = {}
+for name, x in samples.items():
+    cold[name] = report(name, x)
+    found = re.findall("[A-Za-z]+", "\n".join(bpe.decode(row) for row in x.tolist()))
+    print(f"{'':20} {100 * sum(word in known for word in found) / len(found):.0f} % known words")
+
+# %% [markdown]
+# The judge prefers the annealed samples to real text. Their entropy is lower: fewer and more common tokens. This is why comparisons name *un-annealed* models, and why entropy stands beside the judge.
+
+# %% tags=["hide-cell"]
+assert cold["K = 16, T = 0.7"][0] < min(docs[64][0], real[0]) - 0.5
+assert cold["K = 16, T = 0.7"][2] < cold["K = 16"][2] - 0.3
+factor_32 = 2 ** (docs[4][0] - docs[128][0])  # 4 leaps for 128 calls
+assert 1.5 < factor_32 < 3
+
+# %% [markdown]
+# ### Euler or Tweedie: what about a trained network?
+#
+# On the absorbing graph with the log-linear schedule the two are the same. For uniform noise there is a second network, trained with the geometric schedule. Beside its bits stands the share of faultless blocks, which the grammar can say without a single slip.
+
+# %%
+uniform_network, uniform_graph, its_noise = load_pretrained("checkpoints/synthetic-uniform")
+strict, by_method = SyntheticLanguage(smoothing=0), {}
+for K in (2, 4, 16):
+    for method in ("euler", "tweedie"):
+        x = sample(uniform_network, uniform_graph, its_noise, (96, 32), K, method,
+                   generator=torch.Generator().manual_seed(0))  # fmt: skip
+        by_method[K, method], _ = bits(x)
+        faultless = 100 * strict.log_prob(x).isfinite().double().mean()
+        print(f"K = {K:2} {method:7}: {by_method[K, method]:.2f} bits a word, "
+              f"{faultless:2.0f} % faultless")  # fmt: skip
+
+# %% tags=["hide-cell"]
+assert by_method[2, "tweedie"] < by_method[2, "euler"] - 0.2
+assert by_method[4, "euler"] < by_method[4, "tweedie"] - 0.2
+assert by_method[16, "euler"] < by_method[16, "tweedie"] - 0.05
+
+# %% [markdown]
+# With two leaps Tweedie is far better, and from four leaps on Euler is. The paper prefers Tweedie's leap for its optimality. Section 6 shows, with exact ratios, that such an order can come from the schedule; here we have not varied the schedule, as that takes another trained network.
+
+# %% [markdown]
+# ### Film: how does a text appear?
+#
+# A block of 32 words from the trained network, in 32 leaps. (Where only still pictures can be shown, it is the finished text.) Blue words have just appeared; grey blocks are still hidden.
+
+# %% tags=["hide-input"]
+#| alt: A short moving picture. Grey blocks turn into words, in no order, until two lines of the
+#| artificial language stand there.
+stages = []
+sample(network, graph, noise, (1, 32), steps=32, generator=torch.Generator().manual_seed(3),
+       callback=lambda step, t, x: stages.append(x[0]));  # fmt: skip
+stages = torch.stack(stages)  # (34, 32)
+births = (stages == graph.mask_id).sum(0).tolist()  # in which frame each word appears
+pieces = [(" " if i else "") + words.decode([w]) for i, w in enumerate(stages[-1].tolist())]
+moments = [33, *range(0, 34, 2), 33, 33]
+plots.film(pieces, births, moments, (9, 1.2), new=2, columns=84)
+
+# %% [markdown]
+# ## Further reading
+#
+# - A. Lou, C. Meng, S. Ermon, [*Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution*](https://arxiv.org/abs/2310.16834), 2023. Section 4: Tweedie τ-leaping and its optimality.
+# - D. T. Gillespie, *Approximate accelerated stochastic simulation of chemically reacting systems*, Journal of Chemical Physics 115, 2001. Where τ-leaping comes from.
+# - A. Campbell and others, [*A Continuous Time Framework for Discrete Denoising Models*](https://arxiv.org/abs/2205.14987), 2022. τ-leaping for generative models, with a bound on its error, and the corrector of exercise 4.
+# - K. Zheng and others, [*Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling*](https://arxiv.org/abs/2409.02908), 2024. The float32 effect of section 9, and the first-hitting sampler of chapter 12.
+# - S. Sahoo and others, [*Simple and Effective Masked Diffusion Language Models*](https://arxiv.org/abs/2406.07524), 2024. A network without $\bar\sigma$, so that a leap in which nothing moved needs no new call.
+# - Y. Park and others, [*Jump Your Steps: Optimizing Sampling Schedule of Discrete Diffusion Models*](https://arxiv.org/abs/2410.07761), 2024. Chooses the times of the leaps by a bound on their error; chapter 12 has such a schedule.
+# - Y. Ren and others, [*Fast Solvers for Discrete Diffusion Models*](https://arxiv.org/abs/2502.00234), 2025. Higher-order leaps with two calls each.
