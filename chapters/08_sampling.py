@@ -333,7 +333,7 @@ ax.set_title("From 4 leaps on, both log-linear samplers beat both geometric ones
 # %% [markdown]
 # *What to see.* Colour is the graph, dashes the schedule. At $K = 64$ the log-linear schedule divides the error by 1.6 on the uniform graph and by 3.0 on the absorbing one. The graph's effect has no fixed sign: going to MASK divides the error by 1.2 with the log-linear schedule and multiplies it by 1.6 with the geometric one. So a comparison of the paper's two pairs is mostly a comparison of schedules.
 #
-# All four errors roughly halve when $K$ doubles. There is **a bound for $K$ leaps**. A wrong leap changes the law by its own TV at most, and later leaps never enlarge a difference of two laws. So the TV of the run is at most the sum of the TVs of its leaps, each from the true noisy law, plus that of the start. A leap's TV falls like its length squared, so $K$ leaps give $K \cdot K^{-2} = 1/K$. (Campbell and others, 2022, prove a bound of this kind for networks, with a term for wrong ratios.) The laboratory computes ours. It is loose: four to five times the true error on the rings.
+# All four errors roughly halve when $K$ doubles. There is **a bound for $K$ leaps**. A wrong leap changes the law by its own TV at most, and later leaps never enlarge a difference of two laws. So the TV of the run is at most the sum of the TVs of its leaps, each from the true noisy law, plus that of the start. A leap's TV falls like its length squared, so $K$ leaps give $K \cdot K^{-2} = 1/K$. (Campbell and others, 2022, prove a bound of this kind for networks, with a term for wrong ratios.) The laboratory computes ours. It is loose: at $K = 64$ four to nine times the true error on the rings.
 
 # %% tags=["hide-cell"]
 at_64 = {key: tv[6] for key, tv in curves.items()}
@@ -483,19 +483,19 @@ def one_by_one(model, graph, shape, level=1.0, seed=0):
 
 # %%
 true_bits, true_error = bits(language.sample(8192, 32, torch.Generator().manual_seed(0)))
-many, blocks = [1, 2, 4, 8, 16, 32, 64], {}
-for name, model, num in (("exact ratios", exact_model, 128), ("network", network, 64)):
+many, blocks = [1, 2, 4, 8, 16, 32], {}
+for name, model, num in (("exact ratios", exact_model, 512), ("network", network, 64)):
     for K in many:
         seed = torch.Generator().manual_seed(K)
         x = sample(model, graph, noise, (num, 32), K, generator=seed)
         blocks[name, K] = bits(x)
 single = {
-    "exact ratios": bits(one_by_one(exact_model, graph, (192, 32))),
+    "exact ratios": bits(one_by_one(exact_model, graph, (512, 32))),
     "network": bits(one_by_one(network, graph, (384, 32))),
 }
 
 # %% [markdown]
-# Then Python's documentation in blocks of 128 tokens. Nobody knows its true law, so a judge stands in: a 5-gram model of the training text (`KneserNey`). Its bits a token are a generative perplexity on a log scale, and it can be fooled. So `report` prints the entropy of the samples' tokens as well, always of 16 blocks, since the entropy of a small sample depends on its size.
+# Then Python's documentation in blocks of 128 tokens. Nobody knows its true law, so a judge stands in: a 5-gram model of the training text (`KneserNey`). Its bits a token are a generative perplexity on a log scale, and it can be fooled. So `report` prints the entropy of the samples' tokens as well, always of 8 blocks, since the entropy of a small sample depends on its size.
 
 # %%
 from sedd_mini.text.corpus import load_corpus
@@ -509,7 +509,7 @@ judge = KneserNey(corpus.train.arrays[0], 5, bpe.vocab_size)
 
 def report(name, x):
     """Print and return the judge's bits a token, their standard error, and the tokens' entropy."""
-    each = -judge.log2_prob(x).mean(1)  # (16,)
+    each = -judge.log2_prob(x).mean(1)  # (8,)
     judged, error = each.mean().item(), each.std().item() / math.sqrt(len(x))
     share = x.flatten().bincount().double() / x.numel()
     entropy = -torch.xlogy(share, share).sum().item() / math.log(2)
@@ -519,12 +519,12 @@ def report(name, x):
 # %%
 def docs_samples(K, model=docs_network):
     generator = torch.Generator().manual_seed(0)
-    return sample(model, docs_graph, noise, (16, 128), K, generator=generator)
+    return sample(model, docs_graph, noise, (8, 128), K, generator=generator)
 
 
-real = report("validation text", corpus.valid[range(0, 160, 10)])
-docs = {K: report(f"K = {K}", docs_samples(K)) for K in (1, 4, 16, 64)}
-docs[128] = report("one token a call", one_by_one(docs_network, docs_graph, (16, 128)))
+real = report("validation text", corpus.valid[range(0, 160, 20)])
+docs = {K: report(f"K = {K}", docs_samples(K)) for K in (1, 4, 16, 32)}
+docs[128] = report("one token a call", one_by_one(docs_network, docs_graph, (8, 128)))
 
 # %% tags=["hide-input"]
 #| alt: Two panels against the number of calls. Left, excess bits a word on a log axis: exact ratios
@@ -538,18 +538,18 @@ stars = {name: (bits_[0] - true_bits, bits_[1]) for name, bits_ in single.items(
 fig = plots.show_quality_against_calls(many, excess, stars["network"], docs, real[0])
 
 # %% [markdown]
-# *What to see.* Left, both axes logarithmic: what samples cost beyond true text. With exact ratios the excess about halves when $K$ doubles from 4 on. The star is the network with one word a call: its excess is not due to leaping, so more leaps would not remove it. Right: the first few leaps bring most. The star, with twice the calls, is no better than 64 leaps, so most of what lies between 64 leaps and validation text is not due to leaping.
+# *What to see.* Left, both axes logarithmic: what samples cost beyond true text. With exact ratios the excess about halves when $K$ doubles from 4 on. The star is the network with one word a call: its excess is not due to leaping, so more leaps would not remove it. Right: the first few leaps bring most. The star takes four times the calls of 32 leaps and is hardly better, so most of what lies between 32 leaps and validation text is not due to leaping.
 
 # %% tags=["hide-cell"]
 ideal = {K: blocks["exact ratios", K][0] - true_bits for K in many}
 for K in (4, 8, 16):
-    assert 1.5 < ideal[K] / ideal[2 * K] < 3
+    assert 1.4 < ideal[K] / ideal[2 * K] < 3
 assert abs(single["exact ratios"][0] - true_bits) < 4 * math.hypot(
     single["exact ratios"][1], true_error
 )
 assert single["network"][0] - true_bits > 3 * math.hypot(single["network"][1], true_error)
-assert docs[1][0] - 1 > docs[4][0] > docs[64][0] + 0.6 and docs[64][0] > real[0] + 0.7
-assert abs(docs[128][0] - docs[64][0]) < 2 * math.hypot(docs[128][1], docs[64][1])
+assert docs[1][0] - 1 > docs[4][0] > docs[32][0] + 0.4 and docs[128][0] > real[0] + 0.7
+assert docs[32][0] - docs[128][0] < docs[128][0] - real[0]
 
 # %% [markdown]
 # ## 9. Random numbers have 24 bits
@@ -790,7 +790,7 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. A step that repairs (★★★, 30 minutes)
 #
-# Forward noise has rates $Q(y, x)$ per unit of $\bar\sigma$, and the reverse process $Q(x, y)\, s_y$. Run forward, the one turns $p_{\bar\sigma}$ into a noisier law; the other undoes exactly this. A **corrector** (Campbell and others, 2022) uses the *sum* of both rates at a fixed noise level. It leaves $p_{\bar\sigma}$ unchanged, and leads other laws towards it. Write `corrector_probs(Q, x, s, h)`: one Euler step of size `h` with these rates, for tokens `x` (M,) with ratios `s` (M, S). `h` is small enough that nothing becomes negative. The check applies it to both tokens of small worlds, and to a law whose tokens are independent.
+# Per unit of $\bar\sigma$ the forward noise jumps from $x$ to $y$ at rate $Q(y, x)$, and the reverse process at rate $Q(x, y)\, s_y$. The noise changes the law $p_{\bar\sigma}$, and the reverse process undoes exactly this change. A **corrector** (Campbell and others, 2022) uses the *sum* of both rates at a fixed noise level. It leaves $p_{\bar\sigma}$ unchanged, and leads other laws towards it. Write `corrector_probs(Q, x, s, h)`: one Euler step of size `h` with these rates, for tokens `x` (M,) with ratios `s` (M, S). `h` is small enough that nothing becomes negative. The check applies it to both tokens of small worlds, and to a law whose tokens are independent.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -829,18 +829,17 @@ with exercise("4"):
         line = f"{name} noise: if all ratios are 0, only the forward noise moves tokens, at its rates"
         assert torch.allclose(noise[away], wanted[away], atol=1e-9), line
 
-        def chances(h):
-            """Of each pair to each pair in one step, (n, n)."""
+        drift = []
+        for h in (0.01, 0.005):
             rows = corrector_probs(Q, tokens, s.flatten(0, 1).clone(), h).view(*x.shape, -1)
             assert (rows >= 0).all(), f"{name} noise: a probability is negative"
             assert torch.allclose(rows.sum(-1), torch.ones(x.shape).double()), "rows sum to 1"
-            return (rows[:, 0, :, None] * rows[:, 1, None, :]).flatten(1)
-
-        drift = [total_variation(p.flatten() @ chances(h), p.flatten()) for h in (0.01, 0.005)]
+            step = (rows[:, 0, :, None] * rows[:, 1, None, :]).flatten(1)  # pair to pair, (n, n)
+            drift.append(total_variation(p.flatten() @ step, p.flatten()))
         line = f"{name} noise: the law p drifts away by {drift[0]:.1e} in a step of 0.01"
         assert drift[0] < 1e-3 and drift[1] < 0.35 * drift[0] + 1e-9, line
         law = p.sum(1)[:, None] * p.sum(0)  # the tokens ignore each other
-        end = law.flatten() @ torch.linalg.matrix_power(chances(0.005), 1500)
+        end = law.flatten() @ torch.linalg.matrix_power(step, 1500)
         found, start = total_variation(end, p.flatten()), total_variation(law, p)
         assert found < 0.1 * start, f"{name} noise: TV only falls from {start:.3f} to {found:.3f}"
 
@@ -924,7 +923,8 @@ for make_graph in (UniformGraph, AbsorbingGraph):
 # %% tags=["nbval-check-output"]
 for name, schedule in schedules.items():
     t = torch.tensor([1, 1 - (1 - 1e-5) / 64]).double()
-    print(f"{name:10} first leap of 64: Δσ̄ = {schedule.total(t[0]) - schedule.total(t[1]):.1f}")
+    sigma, earlier = schedule.total(t)
+    print(f"{name:10} first leap of 64: Δσ̄ = {sigma - earlier:.1f}")
 
 # %% [markdown]
 # Both are far beyond the range of the figure in section 4. At such noise levels little is decided, so a long leap need not cost much; the next section adds up what all leaps cost.
@@ -958,7 +958,7 @@ for name, schedule in schedules.items():
         print(f"{name:10} K = {K:2}: TV {end:.4f}, bound {sum_of_leaps(rings, schedule, K):.4f}")
 
 # %% tags=["hide-cell"]
-for name, schedule in schedules.items():
+for schedule in schedules.values():
     ends = [total_variation(run_law(rings, schedule, K, tweedie), rings.p0) for K in (32, 64)]
     sums = [sum_of_leaps(rings, schedule, K) for K in (32, 64)]
     assert all(end < total for end, total in zip(ends, sums))
@@ -971,7 +971,7 @@ for name, schedule in schedules.items():
 #| alt: Two rows of six pictures of the spiral, for K = 1, 2, 4, 8, 32 leaps and the data. With one
 #| leap there is a tartan of rows and columns; it fades as K grows.
 few, pictures = (1, 2, 4, 8, 32), []
-for name, chain in chains.items():
+for chain in chains.values():
     laws = [run_law(chain, schedules["log-linear"], K, tweedie)[:32, :32] for K in few]
     pictures.append([*laws, spiral])
 titles = [*(f"K = {K}" for K in few), "data"]
@@ -1049,10 +1049,8 @@ entropy, loglinear = -(agreeing * agreeing.log()).sum().item(), LogLinearNoise()
 sigma_max = loglinear.total(torch.tensor(1.0).double()).item()
 for name, model in (("exact", pair.log_score), ("shy", shy)):
     bound = (agreeing * pair.bound(model, sigma_max)).sum().item()
-    drawn = sample(lambda x, sigma, at: model(x, sigma)[at], pair.graph, loglinear, (40_000, 2), 2,
-                   generator=torch.Generator().manual_seed(0))  # fmt: skip
-    tv = total_variation(pair.histogram(drawn), pair.p0)
-    print(f"{name:5}  bound: {bound - entropy:.2f} nats above entropy   TV with K = 2: {tv:.1f}")
+    tv = total_variation(run_law(pair, loglinear, 2, of_model(model)), pair.p0)
+    print(f"{name:5}  bound: {bound - entropy:.2f} nats above entropy   TV with K = 2: {tv:.3f}")
 
 # %% [markdown]
 # The model with the perfect bound is off by 0.2, and the one whose bound is 1.8 nats too high by less than 0.01. The likelihood bound compares *paths*: half of the time the data reveals the verb first, and Shy, which hardly ever does, pays $\frac12 (0.01 - 1 - \log 0.01) \approx 1.8$ nats. The TV compares *ends*, where a verb that waits does not move together with its noun. (Shy gets a third look at the ratios in the last step; exact ratios with three leaps are off by 0.13.)
@@ -1149,9 +1147,13 @@ for p in rare:
 # With one word a call the exact ratios depend on $\bar\sigma$ only through a factor that cancels, so `one_by_one` told the network $\bar\sigma = 1$ throughout. A trained network may do better at one level than at another:
 
 # %%
+swept = {}
 for level in (0.05, 0.3, 1.0, 3.0, 6.0):
-    value, error = bits(one_by_one(network, graph, (128, 32), level))
-    print(f"σ̄ = {level:4}: {value - true_bits:.2f} ± {error:.2f} bits a word above true text")
+    swept[level], error = bits(one_by_one(network, graph, (64, 32), level))
+    print(f"σ̄ = {level:4}: {swept[level] - true_bits:.3f} ± {error:.3f} bits a word above true text")
+
+# %% [markdown]
+# The seed is the same for all levels, so the order of the places is, too. The level hardly matters: the five numbers differ by far less than the error bar of each.
 
 # %% [markdown]
 # ### Uneven steps: are equal leaps the best for text?
@@ -1159,12 +1161,20 @@ for level in (0.05, 0.3, 1.0, 3.0, 6.0):
 # The same exact ratios, the same number of leaps, and other times. Let $t_k = 1 - (k/K)^a$: with $a > 1$ the leaps are short at first and long at the end.
 
 # %%
+uneven = {}
 for a in (0.7, 1.0, 1.5):
     times = (1 - torch.linspace(0, 1, 9).double() ** a).clamp(min=1e-5)
-    x = sample(exact_model, graph, noise, (768, 32), times=times,
+    x = sample(exact_model, graph, noise, (2048, 32), times=times,
                generator=torch.Generator().manual_seed(0))  # fmt: skip
-    value, error = bits(x)
-    print(f"a = {a}: {value - true_bits:.2f} ± {error:.2f} bits a word above true text")
+    uneven[a], error = bits(x)
+    print(f"a = {a}: {uneven[a] - true_bits:.3f} ± {error:.3f} bits a word above true text")
+
+# %% [markdown]
+# Long leaps at the start cost much, and somewhat shorter ones there gain a little over equal leaps. Chapter 12 looks for the best times.
+
+# %% tags=["hide-cell"]
+assert uneven[0.7] > uneven[1.0] + 0.2 and uneven[1.5] < uneven[1.0]
+assert max(swept.values()) - min(swept.values()) < 0.03
 
 # %% [markdown]
 # ### Claims: what does the paper say, and what can be bought by annealing?
@@ -1191,9 +1201,9 @@ def annealed(x, sigma, at, T=0.7):
     return torch.nn.functional.pad(log_guess - scale, (0, 1))
 
 
-samples = {"K = 16": docs_samples(16), "K = 16, T = 0.7": docs_samples(16, annealed)}
 cold = {}
-for name, x in samples.items():
+for name, model in (("K = 16", docs_network), ("K = 16, T = 0.7", annealed)):
+    x = docs_samples(16, model)
     cold[name] = report(name, x)
     found = re.findall("[A-Za-z]+", "\n".join(bpe.decode(row) for row in x.tolist()))
     print(f"{'':20} {100 * sum(word in known for word in found) / len(found):.0f} % known words")
@@ -1202,10 +1212,9 @@ for name, x in samples.items():
 # The judge prefers the annealed samples to real text. Their entropy is lower: fewer and more common tokens. This is why comparisons name *un-annealed* models, and why entropy stands beside the judge.
 
 # %% tags=["hide-cell"]
-assert cold["K = 16, T = 0.7"][0] < min(docs[64][0], real[0]) - 0.5
+assert cold["K = 16, T = 0.7"][0] < min(docs[32][0], real[0]) - 0.5
 assert cold["K = 16, T = 0.7"][2] < cold["K = 16"][2] - 0.3
-factor_32 = 2 ** (docs[4][0] - docs[128][0])  # 4 leaps for 128 calls
-assert 1.5 < factor_32 < 3
+assert 1 < 2 ** (docs[4][0] - docs[128][0]) < 3  # 4 leaps for 128 calls
 
 # %% [markdown]
 # ### Euler or Tweedie: what about a trained network?

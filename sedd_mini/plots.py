@@ -844,7 +844,9 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     ax.margins(x=0.2, y=0.12)
 
 
-def show_agreement(laws: dict[str, Sequence], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+def show_agreement(
+    laws: dict[str, Sequence], rows: Sequence[str], columns: Sequence[str]
+) -> Figure:
     """Tables of probabilities of two words, (2, 2) each, with their numbers on a tint of ink."""
     fig, axes = plt.subplots(1, len(laws), figsize=(3.1 * len(laws), 2.7))
     for k, (ax, (title, law)) in enumerate(zip(axes, laws.items(), strict=True)):
@@ -909,7 +911,7 @@ def show_quality_against_calls(
     (value, error, …), the last of them one token a call; real: the judge on real text.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
-    for (name, values), colour in zip(excess.items(), (BLUE, ORANGE), strict=True):
+    for values, colour in zip(excess.values(), (BLUE, ORANGE), strict=True):
         value, error = np.array(values).T
         left.errorbar(Ks, value, error, fmt="o-", color=colour, ms=5)
     left.errorbar(32, star[0], star[1], fmt="*", color=GREEN, ms=15, zorder=4)
@@ -931,7 +933,7 @@ def show_quality_against_calls(
     right.text(1, real + 0.12, "validation text", color="#444444")
     right.set(ylabel="bits a token, by the judge")
     right.set_title("Python's documentation, L = 128:\nthe first few leaps bring most")
-    for ax, ticks in ((left, Ks), (right, [1, 4, 16, 64, 128])):
+    for ax, ticks in ((left, Ks), (right, list(docs))):
         ax.set_xscale("log", base=2)
         ax.set_xticks(ticks, ticks)
         ax.set(xlabel="leaps (star: calls)")

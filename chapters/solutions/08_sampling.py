@@ -51,6 +51,8 @@ def same_leap(times):
 
 # %% [markdown]
 # ## Exercise 2. A leap that is safe
+#
+# `s @ A.T` applies the matrix to each row. The order of the last three operations matters: first negative entries become 0, then the forbidden state, and only then does the row get its sum of 1.
 
 # %% tags=["solution"]
 import torch
