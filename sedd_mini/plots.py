@@ -916,7 +916,7 @@ def show_quality_against_calls(
         left.errorbar(Ks, value, error, fmt="o-", color=colour, ms=5)
     left.errorbar(32, star[0], star[1], fmt="*", color=GREEN, ms=15, zorder=4)
     left.set_yscale("log")
-    left.text(1.1, 0.32, "exact ratios", color=BLUE)
+    left.text(2.1, 0.85, "exact ratios", color=BLUE)
     left.text(6, 1.5, "trained network", color=ORANGE)
     left.annotate("network,\none word a call", (32, star[0]), (-12, 0), ha="right", va="center",
                   textcoords="offset points", color=GREEN)  # fmt: skip
