@@ -413,7 +413,7 @@ assert min(tw, key=tw.get) == 1.05 and eu[1.05] < eu[1]
 #
 # $$K \Big(1 - \big(1 - \tfrac1K\big)^L\Big) .$$
 #
-# In the others the network would see the same words again. The page can skip these calls: *which* words appear does not depend on the network, so decide that first.
+# In the others the network would see the same words again. The page can skip these calls: *where* words appear does not depend on the network, so decide that first.
 
 # %%
 def write(x, model, times, mask):
