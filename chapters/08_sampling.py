@@ -530,7 +530,7 @@ docs[128] = report("one token a call", one_by_one(docs_network, docs_graph, (8, 
 # %% tags=["hide-input"]
 #| alt: Two panels against the number of calls. Left, excess bits a word on a log axis: exact ratios
 #| fall in half with each doubling, the network falls a little above. Right, the judge's bits a token
-#| fall from 11.2 to 8.6 and stay above validation text, 7.2.
+#| fall from 11.1 to 8.4 and stay above validation text, 7.0.
 excess = {
     name: [(blocks[name, K][0] - true_bits, blocks[name, K][1]) for K in many]
     for name in single
@@ -825,10 +825,10 @@ with exercise("4"):
     for name, (chain, _) in small_chains().items():
         Q, x, s, p = chain.token_rates(), chain.states, chain.scores(0.7), chain.marginal(0.7)
         tokens, away = x.flatten(), torch.arange(len(Q)) != x.flatten()[:, None]
-        noise = corrector_probs(Q, tokens, torch.zeros(len(tokens), len(Q)).double(), 0.01)
+        forward = corrector_probs(Q, tokens, torch.zeros(len(tokens), len(Q)).double(), 0.01)
         wanted = 0.01 * chain.graph.rates(tokens)
         line = f"{name} noise: if all ratios are 0, only the forward noise moves tokens, at its rates"
-        assert torch.allclose(noise[away], wanted[away], atol=1e-9), line
+        assert torch.allclose(forward[away], wanted[away], atol=1e-9), line
 
         drift = []
         for h in (0.01, 0.005):
