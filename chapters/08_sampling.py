@@ -557,7 +557,7 @@ assert docs[32][0] - docs[128][0] < docs[128][0] - real[0]
 #
 # Many implementations draw a token from probabilities $p_y$ by **Gumbel noise**: give each entry the number $g_y = -\log(-\log u_y)$ with $u_y$ uniform in $(0, 1)$, and take the $y$ with the largest $\log p_y + g_y$. This is exact for real numbers: the largest sum belongs to the shortest $E_y/p_y$, where $E_y = -\log u_y$. Each $E_y/p_y$ is an exponential waiting time of rate $p_y$, and of several such waits that of $y$ is the shortest with probability $p_y$.
 #
-# In float32, $u$ is one of $2^{24}$ multiples of $2^{-24}$. The smallest values of $E_y$ are, very nearly, $2^{-24}, 2 \cdot 2^{-24}, 3 \cdot 2^{-24}, \dots$, each with probability $2^{-24}$. Take a rare move of probability $p$ beside a stay of nearly 1, as in most steps of a long run. The move wins if the stay waits longer than $E_y/p$, which has probability $e^{-E_y/p}$. With $c = p \cdot 2^{24}$, the number of random numbers that the move is entitled to,
+# In float32, $u$ is one of $2^{24}$ multiples of $2^{-24}$. (A finer generator would not help: just below 1, neighbouring float32 numbers are $2^{-24}$ apart.) The smallest values of $E_y$ are, very nearly, $2^{-24}, 2 \cdot 2^{-24}, 3 \cdot 2^{-24}, \dots$, each with probability $2^{-24}$. Take a rare move of probability $p$ beside a stay of nearly 1, as in most steps of a long run. The move wins if the stay waits longer than $E_y/p$, which has probability $e^{-E_y/p}$. With $c = p \cdot 2^{24}$, the number of random numbers that the move is entitled to,
 #
 # $$P(\text{move}) = \sum_{k=1}^\infty 2^{-24}\, e^{-k/c} = \frac{2^{-24}}{e^{1/c} - 1}, \qquad \boxed{\;\frac{P(\text{move})}{p} = \frac{1/c}{e^{1/c} - 1}\;}$$
 
@@ -636,6 +636,9 @@ ax.set_title("More leaps: the perplexity looks better and the law gets worse");
 # *What to see.* At $K = 1024$ the sampler has a third of the correct generative perplexity, though it draws from the true probabilities. It is not better than perfect: it leaves out rare words, its entropy has fallen as well, and a sixth of all probability is in the wrong place. Zheng and others (2024) found this effect in published samplers of masked diffusion. So draw rare events in float64, and **print entropy beside generative perplexity**.
 
 # %% tags=["hide-cell"]
+drawn = torch.rand(1_000_000, generator=torch.Generator().manual_seed(0))
+assert drawn.dtype == torch.float32 and torch.equal((drawn * 2**24).round(), drawn * 2**24)
+assert (u * 2**24 == torch.arange(2**24)).all() and abs(gumbel[-1] - 24 * math.log(2)) < 1e-5
 assert judged[4] < 0.4 * correct and 0.14 < total_variation(false_laws[4], pi) < 0.19
 c = torch.tensor(rare).double() * 2**24
 assert torch.allclose(torch.tensor(counted).double(), kept(c), rtol=0.001)
