@@ -844,6 +844,138 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     ax.margins(x=0.2, y=0.12)
 
 
+def show_run_log(ax: plt.Axes, losses: dict, checks: Sequence[tuple], levels: dict,
+                 of_checks: float) -> None:  # fmt: skip
+    """The losses of a run, their running mean, its validations, and levels to compare them with.
+
+    losses: step → mean of a few steps, nats a token; checks: (step, bound, two errors) each;
+    levels: name → nats a token, the lowest named below its line; of_checks: what the last level's
+    model pays on the validation text.
+    """
+    steps, values = np.array(list(losses)), np.array(list(losses.values()))
+    ax.plot(steps, values, ".", color="#b9c1cc", ms=5)
+    wide = 15
+    smooth = np.convolve(values, np.ones(wide) / wide, "valid")
+    ax.plot(steps[wide // 2 : wide // 2 + len(smooth)], smooth, color=BLUE)
+    for name, level in levels.items():
+        ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
+        lowest = level == min(levels.values())
+        ax.text(3 if lowest else steps[-1], level + (-0.08 if lowest else 0.08), name, color=ORANGE,
+                ha="left" if lowest else "right", va="top" if lowest else "bottom")  # fmt: skip
+    at, bound, error = zip(*checks, strict=True)
+    for step in at:
+        ax.plot([step - 7, step + 7], [of_checks] * 2, color=ORANGE, lw=2)
+    ax.errorbar(at, bound, error, fmt="o", capsize=3, color=GREEN, zorder=3)
+    ax.text(45, 8.6, "mean of 15 dots", color=BLUE)
+    ax.text(22, 9.9, "dot: mean of two steps", color="#666666")
+    ax.text(at[0] + 9, bound[0], "validation, ± 2 errors", color=GREEN, va="center")
+    ax.text(at[0] + 9, of_checks - 0.12, "the table, on the validation text", color=ORANGE,
+            va="center")  # fmt: skip
+    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, steps[-1] + 9), ylim=(5.6, 12.2))
+
+
+def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]) -> None:
+    """Attainable speed against FLOPs a byte: a roof for each device, a vertical for each work.
+
+    roofs: name → (FLOPs a second, bytes a second, colour); works: name → FLOPs a byte.
+    """
+    x = np.logspace(-1, 4, 400)
+    for name, (speed, bandwidth, colour) in roofs.items():
+        ax.loglog(x, np.minimum(speed, bandwidth * x) / 1e12, color=colour)
+        ax.plot(speed / bandwidth, speed / 1e12, "o", color=colour, ms=6)
+        ax.text(9e3, speed / 1e12 * 1.15, name, color=colour, ha="right", va="bottom")
+    for name, at in works.items():
+        ax.axvline(at, color="#aaaaaa", lw=1, ls=":")
+        low = at > 10  # there the roofs are high up
+        ax.text(at * 0.92, 0.033 if low else 2500, name, rotation=90, ha="right", color="#444444",
+                va="bottom" if low else "top", fontsize=10.5)  # fmt: skip
+    ax.set(xlabel="FLOPs a byte", ylabel="TFLOPs a second", ylim=(0.025, 4000), xlim=(0.1, 1e4))
+
+
+def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) -> Figure:
+    """Stacked bars from 0 to 1, one a row, each share of 2.5 % and more with its number.
+
+    colours: part → (its colour, that of its number).
+    """
+    fig, ax = plt.subplots(figsize=(9, 0.62 * len(rows) + 1.3))
+    for y, shares in enumerate(rows.values()):
+        left = 0.0
+        for part, (colour, ink) in colours.items():
+            share = shares[part]
+            ax.barh(y, share, left=left, color=colour, height=0.66)
+            if share >= 0.025:
+                ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center")
+            left += share
+    left = 0.0
+    for part, (colour, _) in colours.items():  # names over the parts of the first row
+        if next(iter(rows.values()))[part] or part == list(colours)[-1]:
+            share = next(iter(rows.values()))[part]
+            place = (left + share / 2, "center") if share else (1.0, "right")
+            ink = "#555555" if colour == GREY else colour
+            ax.text(place[0], -0.5, part, color=ink, ha=place[1], va="bottom")
+        left += share
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.45, -0.95), xticks=[])
+    ax.tick_params(left=False)
+    ax.grid(False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return fig
+
+
+def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], rooms: dict) -> None:
+    """Stacked bars of memory for each number of texts, with lines for what GPUs have.
+
+    parts: name → (bytes for each of `batches`, colour); rooms: name → bytes.
+    """
+    bottom, last = np.zeros(len(batches)), len(batches) - 1
+    for name, (sizes, colour) in parts.items():
+        sizes = np.array(sizes) / 1e9
+        ax.bar(range(len(batches)), sizes, bottom=bottom, color=colour, width=0.6)
+        ax.text(last + 0.38, (bottom + sizes / 2)[-1], name, color=colour, va="center")
+        bottom += sizes
+    for name, room in rooms.items():
+        ax.axhline(room / 1e9, color="#777777", ls="--", lw=1.2)
+        ax.text(-0.42, room / 1e9 + 1, name, color="#555555", fontsize=10.5)
+    ax.set_xticks(range(len(batches)), batches)
+    top = 1.12 * max(bottom.max(), max(rooms.values()) / 1e9)
+    ax.set(xlabel="texts at a time", ylabel="GB", xlim=(-0.5, last + 2.0), ylim=(0, top))
+    ax.grid(axis="x", visible=False)
+
+
+def show_three_runs(runs: dict[str, Sequence[float]], levels: dict[str, float]) -> Figure:
+    """The losses of three runs: near the levels on a linear axis, and whole on a log axis.
+
+    runs: name → losses, the third one lost; levels: name → nats a token.
+    """
+    fig, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[1.4, 1])
+    low, high = min(levels.values()), max(levels.values())
+    end, room = max(map(len, runs.values())), high - low
+    near.set(xlim=(0, end + 1), ylim=(low - 1.1 * room, high + 1.5 * room))
+    for (name, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
+        steps = range(1, len(losses) + 1)
+        for ax in (near, whole):
+            ax.plot(steps, losses, color=colour, lw=1.6)
+        top = int(np.argmax(losses)) + 1, max(losses)
+        if top[1] > 2 * high:
+            whole.plot(*top, "o", color=colour, ms=5)
+            whole.annotate(f"{name}\n(up to {top[1]:,.0f})", top, (8, -2), color=colour,
+                           textcoords="offset points", va="center")  # fmt: skip
+    first, second = list(runs)[:2]
+    near.text(0.98, 0.04, first, color=BLUE, ha="right", transform=near.transAxes)
+    near.text(0.98, 0.88, second, color=GREEN, ha="right", transform=near.transAxes)
+    for name, level in levels.items():
+        near.axhline(level, color=ORANGE, ls="--", lw=1.2)
+        near.text(end + 1.5, level, name, color=ORANGE, va="center")
+    whole.set_yscale("log")
+    whole.set(xlim=(0, end + 1), ylim=(1.5, 6 * max(max(v) for v in runs.values())))
+    whole.text(end, 0.7 * low, first, color=BLUE, ha="right", va="top")
+    for ax in (near, whole):
+        ax.set_xlabel("step")
+    near.set_ylabel("loss (nats a token)")
+    whole.minorticks_off()
+    return fig
+
+
 def show_agreement(
     laws: dict[str, Sequence], rows: Sequence[str], columns: Sequence[str]
 ) -> Figure:
