@@ -901,19 +901,20 @@ def show_turns(angle: float, dots: Sequence) -> Figure:
     right.set(xlabel="position of the key", ylabel="position of the query")
     right.set_title("q · k after turning both: constant on diagonals", fontsize=11.5)
     right.grid(False)
-    fig.colorbar(image, ax=right, label="q · k")
+    fig.colorbar(image, ax=right)
     return fig
 
 
 def show_influence(tables: dict[str, Sequence], words: Sequence[str]) -> Figure:
     """Who notices a changed token: tables (L, L) of changes, row = noticing, column = changed.
 
-    A cell is dark in proportion to the change, with the largest of all tables in the darkest ink.
+    The larger the change the darker the cell; changes above nine tenths of all have the same ink.
     """
     fig, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.9), sharey=True)
-    most = max(float(np.asarray(table).max()) for table in tables.values())
+    changes = np.stack([np.asarray(table) for table in tables.values()])
+    shade = PowerNorm(0.6, vmin=0, vmax=np.quantile(changes[changes > 0], 0.9), clip=True)
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        ax.imshow(np.asarray(table), cmap=INK, vmin=0, vmax=most)
+        ax.imshow(np.asarray(table), cmap=INK, norm=shade)
         ax.set_xticks(range(len(words)), words)
         ax.set_yticks(range(len(words)), words)
         ax.set(xlabel="this token is changed")
