@@ -928,11 +928,11 @@ shown = [(name, 300, *parts[name]) for name in parts]  # section 8: seed 0
 for run in json.loads(Path("results/06_pieces.json").read_text())["runs"]:
     shown.append((run["network"], run["steps"], run["cross-entropy"], run["price"]))
 for kind in dict.fromkeys(row[:2] for row in shown):
-    sums = "   ".join(f"{a:.2f} + {b:.2f}" for *same, a, b in shown if tuple(same) == kind)
+    sums = "   ".join(f"{a:.2f} + {round(b, 2) + 0.0:.2f}" for *same, a, b in shown if tuple(same) == kind)
     print(f"{kind[0]:34} {kind[1]:5} steps   {sums}")
 
 # %% [markdown]
-# The order of section 8 repeats with every seed. With five times as many steps the network without the scale does learn the language, most of it: 1.1 + 0.1, where the whole network has 0.4 after 300. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. So coarse noise features explain most of the price, but not why the words come late.
+# The order of section 8 repeats with every seed. The last two rows have one seed each. With five times as many steps the network without the scale does learn much of the language, but has not caught up with what the whole network knows after 300 steps. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. So coarse noise features account for most of the price, but not for the words that come late.
 #
 # ### Uniform noise: does the network have to be told the noise level there?
 #
