@@ -423,7 +423,8 @@ import re
 parts = {
     "head: matrix and bias": r"head\.", "last norm, its shift and scale": r"(norm|two)\.",
     "embedding": r"embed\.", "blocks: shifts, scales, gates": r"blocks\.\d\.six\.",
-    "blocks: attention, MLP, norms": r"blocks\.\d\.(?!six)", "noise features → condition": r"level\.",
+    "blocks: attention, MLP, norms": r"blocks\.\d\.(?!six)",
+    "noise features → condition": r"level\.",
 }  # fmt: skip
 names = [name for name, _ in net.named_parameters()]
 rows = {
@@ -928,7 +929,9 @@ shown = [(name, 300, *parts[name]) for name in parts]  # section 8: seed 0
 for run in json.loads(Path("results/06_pieces.json").read_text())["runs"]:
     shown.append((run["network"], run["steps"], run["cross-entropy"], run["price"]))
 for kind in dict.fromkeys(row[:2] for row in shown):
-    sums = "   ".join(f"{a:.2f} + {round(b, 2) + 0.0:.2f}" for *same, a, b in shown if tuple(same) == kind)
+    sums = "   ".join(
+        f"{a:.2f} + {round(b, 2) + 0.0:.2f}" for *same, a, b in shown if tuple(same) == kind
+    )
     print(f"{kind[0]:34} {kind[1]:5} steps   {sums}")
 
 # %% [markdown]
