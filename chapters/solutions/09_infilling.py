@@ -71,7 +71,7 @@ from sedd_mini.worlds.ctmc import Chain
 
 
 def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]]).double() / 2)
+    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
@@ -90,7 +90,7 @@ from sedd_mini.worlds.ctmc import Chain
 
 
 def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]]).double() / 2)
+    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
@@ -109,7 +109,7 @@ from sedd_mini.worlds.ctmc import Chain
 
 
 def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]]).double() / 2)
+    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
@@ -127,7 +127,7 @@ from sedd_mini.worlds.ctmc import Chain
 
 
 def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]]).double() / 2)
+    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5, 0.0, 0.0]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
@@ -145,7 +145,7 @@ from sedd_mini.worlds.ctmc import Chain
 
 
 def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]]).double() / 2)
+    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 1e-9]):
