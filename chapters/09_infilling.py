@@ -15,14 +15,14 @@
 # %% [markdown]
 # # 09. Infilling: can it write around what is already there?
 #
-# You have the beginning of a sentence and its end, and want the middle. A diffusion model looks at all positions at every step, so it should be enough to hold the known words fixed and to sample the others.
-# This chapter shows with which noise this is exact, what goes wrong with the other one, and how a weight repairs it.
+# You have the beginning and the end of a sentence, and want the middle. A diffusion model looks at all positions at every step, so it should be enough to hold the known words fixed and to sample the others.
+# This chapter shows with which noise that is exact, and how a weight repairs the other one.
 #
 # After this chapter you will be able to
 #
-# - hold tokens fixed at any positions while a diffusion model writes, and prove when the result is exact;
+# - hold tokens fixed at any positions while a diffusion model writes, and prove when that is exact;
 # - measure the error of a filled gap, on small worlds and on a language whose truth is known;
-# - say what the words to the right of a gap are worth, and why words that appear in the same step may not fit each other.
+# - say what the words to the right of a gap are worth, and what goes wrong if several words appear in one step.
 #
 # *You need* chapters 01, 03 and 04, and Tweedie's leap from chapter 08. *Running time:* about half a minute on two CPU cores.
 
@@ -37,12 +37,12 @@
 #         x = torch.where((x == MASK) & shown, guess, x)
 # ```
 #
-# The page fills gaps although its network was never trained for gaps. Its sampler changes hidden words only, so the given ones stay. Does this draw the missing words from $p(\text{missing} \mid \text{given})$? Sections 2 and 3 answer for MASK noise and for uniform noise, and section 7 rewrites the loop of the sampler.
+# The page fills gaps although nobody trained it to. Its sampler changes hidden words only, so the given ones stay. Does this draw the missing words from $p(\text{missing} \mid \text{given})$? Sections 2 and 3 answer this for two kinds of noise, and section 7 rewrites the loop.
 
 # %% [markdown]
 # ## A picture first
 #
-# The network of `checkpoints/docs-absorb` learned from Python's documentation for an hour (chapter 07). We wrote a passage of that kind for this page, so the network has never seen it, and removed five tokens. `template` turns the text into token ids, with −1 at the gaps, and `sample` fills the gaps. Here it does so six times.
+# The network of `checkpoints/docs-absorb` learned from Python's documentation for an hour (chapter 07). We wrote a new passage of that kind and removed five tokens. `template` turns the text into token ids, with −1 at the gaps, and `sample` fills them, here six times.
 
 # %%
 import math
@@ -91,7 +91,7 @@ plots.show_fillings([row[:n] for row in rows], (given < 0).tolist()[:n],
 # | *cat* | 40 | 8 |
 # | *cats* | 2 | 50 |
 #
-# The noun *cat* is given. Which verb follows? We go through the sentences with *cat* and count:
+# The noun *cat* is given. Which verb follows? We count the sentences with *cat*:
 
 # %% tags=["nbval-check-output"]
 counts = torch.tensor([[40.0, 8.0], [2.0, 50.0]], dtype=torch.float64)  # rows: cat, cats
@@ -100,26 +100,26 @@ after_cat = counts[0] / counts[0].sum()
 print(f"given cat: sleeps {after_cat[0]:.3f}, sleep {after_cat[1]:.3f}")
 
 # %% [markdown]
-# A diffusion model does not know this law. It knows ratios of *joint* probabilities: how much more probable is the whole sentence *cat sleep* than *cat sleeps*? Compare this ratio with the one given *cat*:
+# A diffusion model does not know this law. It knows ratios of *joint* probabilities: how probable is the whole sentence *cat sleep*, compared with *cat sleeps*? Here is this ratio beside the one given *cat*:
 
 # %% tags=["nbval-check-output"]
 print(f"joint ratio {p0[0, 1] / p0[0, 0]:.3f}, given cat {after_cat[1] / after_cat[0]:.3f}")
 
 # %% [markdown]
-# The two are equal. A conditional probability is a joint one divided by $p(\text{given})$, and this divisor cancels in a ratio. It is Bayes' rule for ratios, and it holds at every noise level $t$, for any tokens $x, y$ at the free positions:
+# They are equal. A conditional probability is a joint one divided by $p(\text{given})$, and this divisor cancels in a ratio. This is Bayes' rule for ratios. It holds at every noise level $t$, for any tokens $x, y$ at the free positions:
 #
 # $$\boxed{\;\frac{p_t(y_{\text{free}} \mid \text{given})}{p_t(x_{\text{free}} \mid \text{given})}
 # = \frac{p_t(y_{\text{free}},\, \text{given})}{p_t(x_{\text{free}},\, \text{given})}\;}$$
 #
-# The network has learned the right-hand side, so it can stay as it is. We put the given tokens where they belong, ask for the ratios at the other positions, and never change the given tokens. They are **clamped**.
+# The network has learned the right-hand side, so it stays as it is. We put the given tokens where they belong, ask for the ratios at the other positions, and never change the given ones. They are **clamped**.
 #
-# Read the box once more, though. The law $p_t$ is the law of the *noisy* sentence, so "given" means that the **noisy** sentence shows *cat*. We know more: *cat* is a word of the clean sentence. The next section finds out whether that makes a difference.
+# But $p_t$ is the law of the *noisy* sentence, so "given" means here that the **noisy** sentence shows *cat*. We know more: *cat* is a word of the clean sentence. Does that make a difference?
 #
 # ## 2. The clamped sampler, exactly
 #
 # A run takes $K$ leaps from pure noise, and a last step that removes what noise is left (chapter 08). In each leap a free token is drawn from its row of `tweedie_probs`, which is computed from the ratios at the present sentence. The clamped noun stays *cat*.
 #
-# With two words we need no random numbers. We keep the probability of each verb, MASK included where there is one, and multiply it by the rows. `Chain`, the oracle of chapter 01, has the exact ratios.
+# With two words we need no random numbers. We keep the probability of each verb (and of MASK, where there is one) and multiply it by the rows. `Chain`, the oracle of chapter 01, has the exact ratios.
 
 # %%
 from sedd_mini.worlds.ctmc import Chain, total_variation
@@ -144,7 +144,7 @@ def clamped(chain, schedule, K):
     return p
 
 # %% [markdown]
-# *Predict:* the truth is 0.833 for *sleeps*. As the number of leaps grows, does the clamped sampler reach it with MASK noise? With uniform noise? Then run the next cell. (TV is the total variation of chapter 01, half the sum of absolute differences.)
+# *Predict:* the truth is 0.833 for *sleeps*. Does the clamped sampler reach it with many leaps and MASK noise? With uniform noise? Then run the next cell. (TV, total variation, is half the sum of absolute differences.)
 
 # %% tags=["nbval-check-output"]
 pairs = {"MASK": Chain(AbsorbingGraph(2), p0), "uniform": Chain(UniformGraph(2), p0)}
@@ -158,7 +158,7 @@ print(f"uniform noise, 256 leaps: sleeps {laws[-1][0]:.3f}, truth {after_cat[0]:
 # %% [markdown]
 # MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away, however many leaps there are. It writes *sleeps* in 71 of 100 sentences, where 83 would be right.
 #
-# The pair is not an unlucky example. The laboratory takes three worlds of three tokens and every choice of given tokens, 108 in all. With 128 leaps the total variation of uniform noise is 0.16 on average and 0.585 at most; that of MASK noise is at most 0.004, and falls as $1/K$.
+# Was the pair unlucky? In the laboratory's three random worlds of three tokens, with 108 choices of given tokens and 128 leaps, the total variation of uniform noise is 0.16 on average and up to 0.585; that of MASK noise is at most 0.004, and falls as $1/K$.
 
 # %% [markdown]
 # ## 3. Why MASK noise is exact and uniform noise is not
@@ -183,16 +183,16 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 #
 # $$p_t(\text{rest}_t, \text{given}_t) = e^{-m\bar\sigma}\; p_0(\text{given})\; p_t(\text{rest}_t \mid \text{given}_0) .$$
 #
-# The two factors in front do not depend on the rest, and they cancel in every ratio. So the ratios that the sampler uses are the right ones, and what remains is the error of the leaps (section 7).
+# The two factors in front do not depend on the rest and cancel in every ratio. So the sampler's ratios are the right ones, and only the error of the leaps remains (section 7).
 #
-# **Uniform noise.** When the noise is strong, a noisy *cat* is most likely a random word, and the ratios hardly depend on it. The next cell follows the probability of *sleeps* through 512 leaps: under the right condition, under the one that the sampler asks for, and in the sampler itself.
+# **Uniform noise.** When the noise is strong, a noisy *cat* is most likely a random word, and says little about the verb. The next cell follows the probability of *sleeps* through 512 leaps: under the right condition, under the one that the ratios are told, and in the sampler itself.
 
 # %%
 pair, K = pairs["uniform"], 512
 levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1).double())
 right = [(pair.kernel(s) @ after_cat)[0].item() for s in levels.tolist()]  # clean noun is cat
 shows_cat = [pair.marginal(s)[CAT] for s in levels.tolist()]
-asked = [(verb[0] / verb.sum()).item() for verb in shows_cat]  # noisy noun is cat
+told = [(verb[0] / verb.sum()).item() for verb in shows_cat]  # noisy noun is cat
 p, drawn = torch.full((2,), 0.5, dtype=torch.float64), []
 for rows in leaps(pair, GeometricNoise(), K):
     drawn.append(p[0].item())
@@ -202,20 +202,20 @@ for rows in leaps(pair, GeometricNoise(), K):
 #| alt: Probability of sleeps against the noise, which falls to the right. The blue line rises from
 #| 0.5 to 0.83, the green dashed one later to the same value; the orange one ends at 0.71.
 fig, ax = plots.plt.subplots(figsize=(8, 3.8))
-for curve, colour, style in ((right, plots.BLUE, "-"), (asked, plots.GREEN, "--"),
+for curve, colour, style in ((right, plots.BLUE, "-"), (told, plots.GREEN, "--"),
                              (drawn, plots.ORANGE, "-")):  # fmt: skip
     ax.semilogx(levels, curve, style, color=colour)
 ax.text(0.9, 0.71, "right: the clean noun is cat", color=plots.BLUE, ha="right")
-ax.text(0.13, 0.735, "asked: the noisy noun is cat", color=plots.GREEN, ha="left")
+ax.text(0.13, 0.735, "told: the noisy noun is cat", color=plots.GREEN, ha="left")
 ax.text(0.012, 0.66, "drawn by the clamped sampler", color=plots.ORANGE, ha="center")
 ax.set(xlim=(22, 1e-3), ylim=(0.48, 0.86), ylabel="probability of sleeps")
 ax.set_xlabel(r"total noise $\bar\sigma$ (the sampler runs to the right)")
-ax.set_title("Clamping asks under the wrong condition, and ends at 0.71 instead of 0.83");
+ax.set_title("Told about the noisy noun, the clamped sampler ends at 0.71 instead of 0.83");
 
 # %% [markdown]
-# *What to see.* With strong noise the green line stays below the blue one: *cat* counts as noise. They meet when little noise is left. The sampler (orange) does not catch up, because tokens rarely jump at such low noise: below $\bar\sigma = 0.01$ it moves by less than 0.01.
+# *What to see.* The green line stays below the blue one until little noise is left. The sampler (orange) does not catch up after that: below $\bar\sigma = 0.01$, where few tokens jump, it rises by less than 0.01.
 #
-# Is the condition the cause, and nothing else? As a control, the next cell takes the same leaps with the ratios of the blue line. The sampler then ends at the truth.
+# Is the condition the cause? As a control, the next cell takes the same leaps with the ratios of the blue line. The sampler then ends at the truth.
 
 # %%
 told_clean = Chain(UniformGraph(2), after_cat)  # a world of one token: the verb after a clean cat
@@ -231,7 +231,7 @@ print(f"with the right ratios: TV {total_variation(p, after_cat):.6f}")
 assert total_variation(p, after_cat) < 1e-6
 late = levels < 0.01
 assert 0 <= laws[-1][0] - torch.tensor(drawn)[late[:-1].nonzero()[0, 0]] < 0.01
-assert abs(asked[-1] - after_cat[0]) < 0.001 and abs(right[-1] - after_cat[0]) < 0.001
+assert abs(told[-1] - after_cat[0]) < 0.001 and abs(right[-1] - after_cat[0]) < 0.001
 for name, pair in pairs.items():
     errors = [total_variation(clamped(pair, schedules[name], K)[:2], after_cat) for K in (4, 256)]
     assert errors[1] < 1e-9 if name == "MASK" else 0.11 < errors[1] < errors[0]
@@ -243,7 +243,7 @@ for name, pair in pairs.items():
 #
 # $$p_0(\text{rest} \mid \text{given}) = \text{law of the rest in the reverse process, given that the given tokens show their values and } \textbf{never jump}.$$
 #
-# Clamping *forbids* these jumps. *Conditioning* on there being none is something else: a run in which a given token was likely to jump must count less, as most runs like it would have been dropped. In each leap a given token stays with the probability in its own row of `tweedie_probs`. So each run gets the weight
+# Clamping *forbids* these jumps. *Conditioning* on there being none is something else: a run in which a given token was likely to jump must count less, as most runs like it would be dropped. In each leap the row of a given token holds the probability that it stays. So each run gets the weight
 #
 # $$w = \prod_{\text{leaps}}\;\prod_{i \,\in\, \text{given}} P(\text{token } i \text{ stays}) .$$
 #
@@ -256,7 +256,7 @@ for name, pair in pairs.items():
     print(f"{name:9} beside sleeps {stays[0]:.3f}, beside sleep {stays[1]:.3f}")
 
 # %% [markdown]
-# With uniform noise, *cat* beside *sleep* looks wrong and would often jump: this run loses 9 % of its weight in the leap, one with *sleeps* less than 3 %. With MASK noise a visible token never jumps. Every weight is 1, and clamping alone is exact.
+# With uniform noise, a run with *cat sleep* loses 9 % of its weight in this leap, one with *cat sleeps* less than 3 %. With MASK noise a visible token never jumps: every weight is 1, and clamping alone is exact.
 #
 # The code has one new line and a normalisation:
 
@@ -283,15 +283,14 @@ for K in (4, 64):
     assert torch.allclose(a, b)
 
 # %% [markdown]
-# With weights the error falls as $1/K$. In practice one draws many fillings at once, multiplies the weight of each along the way, and at the end picks a filling with probability proportional to its weight. The laboratory does this with a network (*Weights*).
-# The network must then answer for the given positions too. The library's `sample` does not weigh: with uniform noise it only clamps.
+# With weights the error falls as $1/K$. In practice one draws many fillings, multiplies up the weight of each, and at the end picks one with probability proportional to its weight; the laboratory does it with a network (*Weights*). The library's `sample` only clamps.
 #
-# Another repair is known from pictures: before every step, **replace** the given tokens by noisy versions of themselves. It sounds more careful than clamping, but on the laboratory's worlds it is worse (*Replacing*).
+# Another repair is known from pictures: before every step, **replace** the given tokens by noisy versions of themselves. On the laboratory's worlds it is worse than clamping (*Replacing*).
 
 # %% [markdown]
 # ## 5. What are the words to the right worth?
 #
-# Now blocks of 32 words of the artificial language (chapter 00). It is a hidden Markov chain, so the exact probability of any words given any others is cheap: `log_prob(x, known)` is that of the known words, whatever the others are. We remove eight words in four patterns.
+# Now blocks of 32 words of the artificial language (chapter 00). It is a hidden Markov chain, so exact probabilities are cheap: `log_prob(x, known)` is that of the known words, whatever the others are. We remove eight words in four patterns.
 
 # %%
 from sedd_mini.text.synthetic import SyntheticLanguage
@@ -307,7 +306,7 @@ patterns = {  # True at the gaps
 x0 = language.sample(384, L, torch.Generator().manual_seed(0))  # (384, 32)
 
 # %% [markdown]
-# A **left-to-right model**, such as GPT-2, predicts each word from those before it. Take a perfect one, which knows the language. When it writes word after word into the gaps, it spends $-\log_2 p(\text{word} \mid \text{words before})$ bits on each. The truth is $-\log_2 p(\text{gaps} \mid \text{given})$, which uses both sides. The difference is, on average, the divergence between the two, and we give it in bits for each missing word.
+# A **left-to-right model**, such as GPT-2, predicts each word from those before it. A perfect one, which knows the language, pays $-\log_2 p(\text{word} \mid \text{words before})$ bits for each missing word. The truth needs $-\log_2 p(\text{gaps} \mid \text{given})$ bits, with both sides in view. On average the difference is the divergence of the model's fillings from the truth.
 
 # %%
 def surprise(x, known, given):
@@ -344,7 +343,7 @@ assert all(0.35 < lacks[name].mean() < 0.95 for name in list(patterns)[1:])
 # %% [markdown]
 # ### Weights help the left-to-right model too
 #
-# The weights of section 4 have a counterpart here. Draw a gap from the left, and give it the weight $p(\text{suffix} \mid \text{prefix, gap})$. A perfect left-to-right model knows this number, and with it the fillings are exact. Take two gaps that only the right side can settle: *____ ____ near a river sing quietly*. The verb decides that the noun is plural.
+# Draw a gap from the left, and give it the weight $p(\text{suffix} \mid \text{prefix, gap})$, which a left-to-right model also knows. By Bayes' rule the weighted fillings are exact. Take two gaps that only the right side can settle: *____ ____ near a river sing quietly*. The verb makes the noun plural.
 
 # %%
 before = "some old dogs sleep again . every bird sees a cat . "
@@ -372,26 +371,26 @@ assert abs(w @ hit - exact_share) < 0.03 and hit.mean() < 0.45
 assert 250 < 1 / (w**2).sum() < 500
 
 # %% [markdown]
-# The last number is the **effective sample size**, $1/\sum w^2$ for weights that sum to 1: 1000 if all weights are equal, 1 if one filling has all the weight. Unequal weights waste draws, and the bits above say how many. One filling of full value takes $\mathbb E_p[p/q]$ draws, where $q$ is the left-to-right law of the gaps and $p$ the right one. This is at least $2^{\mathbb E_p \log_2 p/q}$ (Jensen's inequality), and the exponent is the loss of all eight words:
+# The last number is the **effective sample size**, $1/\sum w^2$ for weights that sum to 1: 1000 if all are equal, 1 if one filling has all the weight. If $q$ is the left-to-right law of the gaps and $p$ the right one, a filling of full value takes $\mathbb E_p[p/q]$ draws. This is at least $2^{\mathbb E_p \log_2 p/q}$ (Jensen's inequality), and the exponent is the loss above, summed over the eight words:
 
 # %% tags=["nbval-check-output"]
 for name in patterns:
     print(f"{name:13} at least {2 ** (8 * lacks[name].mean()):3.0f} draws for one filling")
 
 # %% [markdown]
-# So a left-to-right model *can* fill gaps, if it may draw many times and weigh. The number of draws grows exponentially with the bits that the right side holds. (Resampling after each word, as in particle filters, would need fewer.) A diffusion model uses the right side at every step.
+# So a left-to-right model *can* fill gaps, if it may draw many times and weigh, and the number of draws grows exponentially with the bits that it lacks. (Resampling after each word, as in particle filters, would need fewer.) A diffusion model uses the right side at every step.
 
 # %% [markdown]
 # ## 6. How close does a network come?
 #
-# Two networks have learned this language, one with each noise (`checkpoints/synthetic-absorb` and `synthetic-uniform`). How far are their clamped samplers from $p_0(\text{rest} \mid \text{given})$? Chapter 04 bounds the divergence of two reverse processes by the score entropy $D(r, s) = s - r\log s + K(r)$ of the right ratio $r$ and the ratio $s$ that is used. Here only the free tokens move:
+# Two networks have learned this language, one with each noise. How far are their clamped samplers from $p_0(\text{rest} \mid \text{given})$? Chapter 04 bounds the divergence of two reverse processes by the score entropy $D(r, s) = s - r\log s + K(r)$ of the right ratio $r$ and the ratio $s$ that is used. Here only the free tokens move:
 #
 # $$\mathrm{KL}\big(p_0(\text{rest}\mid\text{given})\,\big\|\,\text{clamped sampler}\big) \;\le\;
 # \int_0^{\bar\sigma(1)} \mathbb E \sum_{i\,\in\,\text{free}}\;\sum_{y \ne x_i} Q(x_i, y)\, D(r_{i,y}, s_{i,y})\; d\bar\sigma \;+\; \text{prior term}.$$
 #
-# The mean is over texts with noise on the free tokens only; $r$ are the ratios given the *clean* words, and the sampler runs in continuous time. The prior term (chapter 04) is at most 0.0054 bits a word here. The bound is not tight: for the pair of section 2 it is 1.6 times the divergence (laboratory).
+# The mean is over texts with noise on the free tokens only, $r$ are the ratios given the *clean* words, and time is continuous. The prior term (chapter 04) is at most 0.0054 bits a word here. The bound is not tight: for the pair of section 2 it is 1.6 times the divergence (laboratory).
 #
-# The right ratios of 32 words come from one forward–backward pass, as the noisy language is again a hidden Markov chain. `exact_model` (folded) does this. With `clean` it gives the ratios $r$; without it, what a perfectly trained network would give. The laboratory explains and checks it.
+# `exact_model` (folded) computes the language's exact ratios by a forward–backward pass: with `clean` the ratios $r$, without it what a perfectly trained network would give. The laboratory explains and checks it.
 
 # %% tags=["hide-input"]
 def hidden_from_others(seen):
@@ -503,7 +502,7 @@ for K in (1, 2, 8, 32):
     print(f"K = {K:2}: they agree with probability {law[0, 0] + law[1, 1]:.3f}")
 
 # %% [markdown]
-# One leap is as good as a coin, and each doubling of $K$ halves what is missing. There is a better way. Reveal **one word at a time**, in a random order: the second word then always sees the first. With exact chances this draws from $p(\text{gap} \mid \text{given})$ exactly, by the chain rule, and it takes as many evaluations of the network as there are missing words.
+# One leap is as good as a coin, and each doubling of $K$ halves what is missing. A better way is to reveal **one word at a time**, in random order, so that each word sees those before it. With exact chances this is exact, by the chain rule, and it takes one evaluation of the network for each missing word.
 
 # %%
 def one_by_one(chances, x):
@@ -516,7 +515,7 @@ def one_by_one(chances, x):
     return x
 
 # %% [markdown]
-# We compare both on a gap of three words, *____ ____ near a river ____ quietly* inside a block of 32. Singular and plural are both possible, but the three words must agree. We count how often they do.
+# We compare both on *____ ____ near a river ____ quietly*, inside the same block. Singular and plural are both possible, but the three words must agree. We count how often they do.
 
 # %% tags=["hide-input"]
 from sedd_mini.text.synthetic import AGREEING
@@ -605,18 +604,14 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 # %% [markdown]
 # *not* is found four times out of four, *None* once. *does*, which *not exist* demands, never comes, but *is* or *was*. A network of 3.1 million weights knows which kind of word stands where, and little about what Python does. What this method leaves open:
 #
-# - **The length is given.** A gap has as many tokens as we say; none can be inserted. Whoever does not know the length must try several (exercise 3).
-# - **Left-to-right models can be taught to fill.** If texts are cut before training and the middle is put last, such a model learns it (further reading). Here no training was needed, and any pattern will do.
-# - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size fills and continues web text as well as GPT-2 with nucleus sampling, judged by MAUVE, a score that compares features of generated and human text. We have confirmed the principle, and that small networks follow it.
-#
-# From a terminal, in the folder of this chapter:
-#
-#     python -m sedd_mini sample --checkpoint checkpoints/docs-absorb --num 4 --text "The ____ statement"
+# - **The length is given.** A gap has as many tokens as we say. Whoever does not know the length must try several (exercise 3).
+# - **Left-to-right models can be taught to fill**, if texts are cut before training and the middle is put last (further reading). Here no training was needed, and any pattern will do.
+# - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size fills web text as well as GPT-2 continues it with nucleus sampling, judged by MAUVE, a score that compares features of generated and human text. We have confirmed the principle, and that small networks follow it.
 
 # %% [markdown]
 # ## What has changed on the page
 #
-# The page's `write` holds the given words fixed as it should. Its leaps are replaced by single words, which removes the error of section 7. For a gap of three words this takes three evaluations instead of 16; for a whole block of 32 words it takes 32.
+# The page's `write` keeps the given words as it should. Its steps become single words, which removes the error of section 7. A gap of three words takes three evaluations instead of 16, a whole block of 32 words takes 32.
 #
 # ```diff
 # -def write(x, steps=16):
@@ -636,9 +631,9 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 #
 # ## Summary
 #
-# 1. A ratio of joint probabilities is a ratio of conditional ones. So the network stays as it is: put the given tokens in place, and let only the others move.
-# 2. With MASK noise a visible token is a clean one. Clamping with exact ratios draws from $p_0(\text{rest} \mid \text{given})$, up to the $1/K$ of the leaps. With uniform noise it conditions on the *noisy* tokens, and an error stays: 0.12 in total variation for our pair, 0.002 to 0.585 on small random worlds.
-# 3. A weight repairs it: the probability that the given tokens never jump. A left-to-right model can fill gaps by weights too, but needs at least $2^{I}$ draws for one filling, where $I$ is the number of bits that it lacks.
+# 1. A ratio of joint probabilities is a ratio of conditional ones. So put the given tokens in place, and let only the others move: the network stays as it is.
+# 2. With MASK noise a visible token is a clean one. Clamping with exact ratios draws from $p_0(\text{rest} \mid \text{given})$, up to the $1/K$ of the leaps. With uniform noise it conditions on the *noisy* tokens, and an error stays: 0.12 in total variation for our pair.
+# 3. A weight repairs it: the probability that the given tokens never jump. A left-to-right model can fill gaps by weights too, with at least $2^{I}$ draws for one filling, if it lacks $I$ bits.
 # 4. The words to the right are worth 0.4 to 0.8 bits for each missing word of our language. The MASK network's fillings are within about 0.01 bit a word of the truth, those of the clamped uniform network within 0.06 to 0.11.
 # 5. Words that appear in the same leap do not see each other. One word at a time is exact for exact chances, and costs one evaluation for each missing word.
 
@@ -648,7 +643,7 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 # %% [markdown]
 # ### Exercise 1. What should stand in the gaps? (★☆☆, 10 minutes)
 #
-# Write `law_of_gaps(p0, given)`: the law of the missing tokens, given the others. `p0` is a table of joint probabilities with one axis for each of $d$ tokens, each of length S. `given` (d,) holds a value for each token that is known, and −1 at gaps. The result has one axis of length S for each gap, in the order of the tokens.
+# Write `law_of_gaps(p0, given)`: the law of the missing tokens, given the others. `p0` holds joint probabilities, with one axis of length S for each of $d$ tokens. `given` (d,) holds the values of known tokens, and −1 at gaps. The result has one axis for each gap, in the order of the tokens.
 #
 # <details><summary>Hint</summary>
 #
@@ -690,9 +685,9 @@ with exercise("1"):
 # %% [markdown]
 # ### Exercise 2. When is clamping worst? (★★☆, 20 minutes)
 #
-# Two tokens, each 0 or 1, disagree with probability $e$: $p_0 = \begin{pmatrix} (1-e)/2 & e/2 \\ e/2 & (1-e)/2 \end{pmatrix}$. The first token is given and is 0. The noise is uniform. Write `clamping_error(e, K)`: the total variation between the clamped sampler's law of the second token and the true one.
+# Two tokens, each 0 or 1, disagree with probability $e$: $p_0 = \begin{pmatrix} (1-e)/2 & e/2 \\ e/2 & (1-e)/2 \end{pmatrix}$. The first token is given as 0, and the noise is uniform. Write `clamping_error(e, K)`: the total variation between the clamped sampler's law of the second token and the true one.
 #
-# The times of the $K$ leaps are `torch.linspace(1, 1e-5, K + 1)` in float64, the total noise at $t$ is `GeometricNoise().total(t)`, and a last step removes what noise is left. `Chain(graph, p0)` has `states`, the four pairs, and `scores(level)`, their exact ratios (`p0` in float64); `graph.tweedie_probs(x, score, fall)` gives the rows of a leap that removes `fall` of total noise. When it is right, plot it against $e$ and explain both ends.
+# The times are `torch.linspace(1, 1e-5, K + 1)` in float64, the total noise at $t$ is `GeometricNoise().total(t)`, and a last step removes the rest. `Chain(graph, p0)`, with `p0` in float64, has `states`, the four pairs, and `scores(level)`, their ratios; `graph.tweedie_probs(x, score, fall)` gives the rows of a leap that removes `fall` of total noise. When it is right, plot it against $e$ and explain both ends.
 #
 # <details><summary>Hint</summary>
 #
@@ -735,9 +730,9 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. How long is the gap? (★★☆, 20 minutes)
 #
-# Some words are missing between `before` and `after`, and nobody knows how many. All lengths from 1 to `longest` are equally likely beforehand. Write `length_posterior(language, before, after, longest)`: the probability of each length, given the words that are known. `before` and `after` are lists of ids, and `language.log_prob(tokens, known)` takes tokens (1, n) and bools (1, n) and returns the log-probability of the known tokens, summed over all values of the others.
+# Nobody knows how many words are missing between `before` and `after`, two lists of ids. Lengths from 1 to `longest` are equally likely beforehand. Write `length_posterior(language, before, after, longest)`: the probability of each length, given the known words. `language.log_prob(tokens, known)` takes tokens (1, n) and bools (1, n) and returns the log-probability of the known tokens, whatever the others are.
 #
-# When it is right, try it on the language of this chapter with *some dogs* before and *river sleep again .* after.
+# When it is right, try *some dogs* before and *river sleep again .* after, in the language of section 5.
 #
 # <details><summary>Hint</summary>
 #
@@ -781,9 +776,9 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. Keep the runs in which nothing jumped (★★☆, 20 minutes)
 #
-# Section 4 by brute force. Write `keep_unjumped(pair, levels, num, generator)`. `pair` is the `Chain` of two tokens with uniform noise and N values each. Start `num` pairs at the noise `levels[0]` with first token 0 and a uniformly random second token. Take them down the falling list `levels`, one leap at a time, by `pair.tau_leap(x, [high, low], generator=generator)`, which moves **both** tokens. Nothing is clamped. Keep the pairs whose first token was 0 after *every* leap.
+# Section 4 by brute force. `pair` is the `Chain` of two tokens with N values each and uniform noise. Write `keep_unjumped(pair, levels, num, generator)`: start `num` pairs with first token 0 and a uniformly random second token. Take them down the falling list `levels`, leap by leap, with `pair.tau_leap(x, [high, low], generator=generator)`, which moves **both** tokens. Keep the pairs whose first token was 0 after *every* leap.
 #
-# Return the law of the second token among those that are kept, (N,), and the share of pairs that are kept. When it is right, try higher and higher first levels: what does the share do?
+# Return the law of the second token among the kept pairs, (N,), and the share that is kept. When it is right, raise the first level: what does the share do?
 #
 # <details><summary>Hint</summary>
 #
@@ -828,13 +823,13 @@ with exercise("4"):
 # %% [markdown]
 # ### Exercise 5. What does an order cost? (★★★, 30 minutes)
 #
-# Several gaps are filled in rounds that you choose. In a round all its tokens are drawn at once, each from its exact law given the tokens of *earlier* rounds. Write `cost_of_rounds(joint, rounds)`: the divergence of the law that results from the true one, $\mathrm{KL}(\text{true} \,\|\, \text{result})$, in **bits**. `joint` is the true law of the gaps, with one axis for each; all its entries are positive, or 0 is multiplied by a logarithm and counts as 0. `rounds` is a list of lists of axes, such as `[[1], [0, 2]]`.
+# Gaps are filled in rounds. The tokens of a round are drawn at once, each from its exact law given the tokens of *earlier* rounds. Write `cost_of_rounds(joint, rounds)`: the divergence $\mathrm{KL}(\text{true} \,\|\, \text{result})$ in **bits**. `joint` is the true law of the gaps, with one axis for each (some entries may be 0). `rounds` is a list of lists of axes, such as `[[1], [0, 2]]`.
 #
-# When it is right: which two rounds are best for *determiner, noun, verb*, the three gaps of section 7?
+# When it is right: which two rounds should be best for *determiner, noun, verb*, the three gaps of section 7?
 #
 # <details><summary>Hint 1</summary>
 #
-# The divergence is a sum over rounds. A round costs the sum of the entropies of its tokens, each given the earlier rounds, minus their joint entropy given the earlier rounds.
+# The divergence is a sum over rounds. A round costs the entropies of its tokens minus their joint entropy, all given the earlier rounds.
 #
 # </details>
 #
@@ -1415,7 +1410,11 @@ assert filled == docs.tokenizer.decode(x[0].tolist())
 # %% [markdown]
 # Such short texts are not what the network was trained on, which were blocks of 128 tokens.
 #
-# From a terminal `--gap` sets the tokens of a gap, `--prompt` and `--suffix` fix the ends of a text of `--length` tokens, and `--show` lets you watch the text form.
+# From a terminal, in the folder of this chapter:
+#
+#     python -m sedd_mini sample --checkpoint checkpoints/docs-absorb --num 4 --text "The ____ statement"
+#
+# There, `--gap` sets the tokens of a gap, `--prompt` and `--suffix` fix the ends of a text of `--length` tokens, and `--show` lets you watch the text form.
 
 # %% [markdown]
 # ## Further reading

@@ -60,7 +60,7 @@ def law_of_gaps(p0, given):
 # %% [markdown]
 # ## Exercise 2. When is clamping worst?
 #
-# At $e = 1/2$ the tokens are independent, so the noisy first token is as good as the clean one: neither says anything. At $e \to 0$ they are equal. While the first token shows 0, a second token that shows 1 contradicts it, and at little noise such a pair becomes so improbable that the second token is moved even late in the run. In between, the error has a maximum: with 64 leaps it lies near $e = 0.1$.
+# At $e = 1/2$ the tokens are independent, so the noisy first token is as good as the clean one: neither says anything. At $e \to 0$ the tokens are equal: the pair (0, 1) has probability $e/2$ plus a part that shrinks with the noise, so the ratio that moves its second token to 0 grows as far as $(1-e)/e$, and moves it even late in the run. In between, the error has a maximum: with 64 leaps it is 0.104, near $e = 0.11$.
 
 # %% tags=["solution"]
 from itertools import pairwise
@@ -156,7 +156,7 @@ def clamping_error(e, K):
 # %% [markdown]
 # ## Exercise 3. How long is the gap?
 #
-# All lengths have the same number of known words, so their probabilities may be compared. Bayes' rule with an even prior divides each by their sum. In *some dogs ▁ river sleep again .* two words are by far the best guess: a preposition and a determiner, as in *some dogs near a river sleep again*.
+# All lengths have the same number of known words, so their probabilities may be compared. Bayes' rule with an even prior divides each by their sum. In *some dogs ▁ river sleep again .* two words have the probability 0.81 (*near a*), five words 0.19, and the other lengths nearly nothing. With five words *some dogs* may end a sentence: *some dogs . many birds near a river sleep again .*
 
 # %% tags=["solution"]
 import torch
@@ -343,7 +343,7 @@ def keep_unjumped(pair, levels, num, generator):
 # %% [markdown]
 # ## Exercise 5. What does an order cost?
 #
-# By the chain rule the divergence is a sum over rounds, and each round costs the total correlation of its tokens given the earlier ones. For determiner, noun and verb the best two rounds begin with a single word and draw the two others together: once one of them shows the number, the two others are nearly independent given it. Two words in the first round may disagree, whichever two they are.
+# By the chain rule the divergence is a sum over rounds, and each round costs the total correlation of its tokens given the earlier ones. For determiner, noun and verb the best two rounds begin with a single word and draw the two others together, at 0.03 bits, whichever word it is: once one word shows the number, the two others are nearly independent. Two words in the first round may disagree, and cost 0.94 bits. All three at once cost 1.90 bits.
 
 # %% tags=["solution"]
 import math
