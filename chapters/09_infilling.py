@@ -671,7 +671,8 @@ from sedd_mini.exercises import exercise
 
 with exercise("1"):
     for seed, given in enumerate(([0, -1], [-1, 1], [2, -1, -1], [-1, 0, -1], [-1, -1, 0])):
-        table = torch.rand((3,) * len(given), generator=torch.Generator().manual_seed(seed)).double()
+        g = torch.Generator().manual_seed(seed)
+        table = torch.rand((3,) * len(given), generator=g).double()
         table = table / table.sum()
         found = law_of_gaps(table.clone(), torch.tensor(given))
         free = [i for i, value in enumerate(given) if value < 0]
