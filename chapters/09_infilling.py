@@ -345,7 +345,7 @@ assert all(0.35 < lacks[name].mean() < 0.95 for name in list(patterns)[1:])
 # %% [markdown]
 # ### Weights help the left-to-right model too
 #
-# Draw a gap from the left, and give it the weight $p(\text{suffix} \mid \text{prefix, gap})$, which a left-to-right model also knows. By Bayes' rule the weighted fillings are exact in the limit of many. Take two gaps that only the right side can settle: *____ ____ near a river sing quietly*. The verb makes the noun plural.
+# Draw a gap from the left, and give it the weight $p(\text{suffix} \mid \text{prefix, gap})$, which a left-to-right model also knows. By Bayes' rule the weighted fillings are exact in the limit of many. Take two gaps that only the right side can settle: *____ ____ near a river sing quietly*. The verb *sing* demands a plural noun.
 
 # %%
 before = "some old dogs sleep again . every bird sees a cat . "
@@ -380,7 +380,7 @@ for name in patterns:
     print(f"{name:13} at least {2 ** (8 * lacks[name].mean()):3.0f} draws for one filling")
 
 # %% [markdown]
-# So a left-to-right model *can* fill gaps, if it may draw many times and weigh, and the number of draws grows exponentially with the bits that it lacks. (Resampling after each word, as in particle filters, would need fewer.) A diffusion model uses the right side at every step.
+# So a left-to-right model *can* fill gaps, if it may draw many times and weigh, and the number of draws grows exponentially with the bits that it lacks. (Resampling along the way, as particle filters do, can lower it; we did not try.) A diffusion model uses the right side at every step.
 
 # %% [markdown]
 # ## 6. How close does a network come?
@@ -487,7 +487,7 @@ for parts, most in ((mask_parts, 0.0054), (uniform_parts, 1e-15)):
     assert parts[1].prior_kl(parts[2].total(1.0).double()) / math.log(2) < most  # bits a word
 
 # %% [markdown]
-# *What to see.* Grey is exact, the other bars are upper bounds. The MASK network is within about 0.01 bit of the truth in every pattern, so it does use the words to the right. Light orange is the price of clamping with uniform noise and exact ratios, 0.02 to 0.07 bits a word; the network adds what it has not learned.
+# *What to see.* Grey is exact, the other bars are upper bounds. The MASK network is within about 0.01 bit of the truth in every pattern, so it does use the words to the right. Light orange is the price of clamping with uniform noise and exact ratios, 0.02 to 0.07 bits a word; the clamped uniform network (orange) is at 0.06 to 0.11.
 #
 # ## 7. Words that appear in the same leap
 #
@@ -504,7 +504,7 @@ for K in (1, 2, 8, 32):
     print(f"K = {K:2}: they agree with probability {law[0, 0] + law[1, 1]:.3f}")
 
 # %% [markdown]
-# One leap is as good as a coin, and each doubling of $K$ halves what is missing. A better way is to reveal **one word at a time**, in random order, so that each word sees those before it. With exact chances this is exact, by the chain rule, and it takes one evaluation of the network for each missing word.
+# With one leap they agree half of the time, and each doubling of $K$ halves what is missing. A better way is to reveal **one word at a time**, in random order, so that each word sees those before it. With exact chances this is exact, by the chain rule, and it takes one evaluation of the network for each missing word.
 
 # %%
 def one_by_one(chances, x):
@@ -592,7 +592,7 @@ assert abs(by_leaps[1] - 0.25) < 0.06 and by_leaps[4] < one["exact ratios"] - 0.
 # %% [markdown]
 # *What to see.* Exact ratios, 800 fillings a point (standard error at most 0.02). With one leap a quarter of them agree, as three coins would; 32 leaps reach 0.93, and three single words the truth, 0.95. (It is below 1: the language makes slips.) The network, printed above, does nearly as well.
 #
-# A long gap needs many leaps, scattered words hardly any: what a leap costs is the **total correlation** of the words that appear in it, given all others (laboratory, *Leaps*).
+# A long gap needs many leaps, scattered words hardly any: a leap costs the **total correlation** of the words that appear in it, given the visible ones (laboratory, *Leaps*).
 #
 # ## 8. Gaps in English, and what this does not do
 #
@@ -608,7 +608,7 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 #
 # - **The length is given.** A gap has as many tokens as we say. Whoever does not know the length must try several (exercise 3).
 # - **Left-to-right models can be taught to fill**, if texts are cut before training and the middle is put last (further reading). Here no training was needed, and any pattern will do.
-# - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size fills web text as well as GPT-2 continues it with nucleus sampling, judged by MAUVE, a score that compares features of generated and human text. We have confirmed the principle, and that small networks follow it.
+# - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size continues and fills web text as well as GPT-2 with nucleus sampling, judged by MAUVE, a score that compares features of generated and human text. We have confirmed the principle, and that small networks follow it.
 
 # %% [markdown]
 # ## What has changed on the page
