@@ -896,14 +896,20 @@ def show_conditions(panels: dict[str, Sequence[str]]) -> Figure:
     return fig
 
 
-def show_gap_patterns(patterns: dict[str, Sequence[bool]], notes: dict[str, str]) -> Figure:
-    """Draw each pattern of gaps (dark) as a row of cells, its name before it, its note after it."""
+def show_gap_patterns(
+    patterns: dict[str, Sequence[bool]], notes: dict[str, str], heading: str = ""
+) -> Figure:
+    """Draw each pattern of gaps (dark) as a row of cells, its name before it, its note after it.
+
+    heading: stands above the notes.
+    """
     fig, ax = plt.subplots(figsize=(10, 0.5 * len(patterns) + 0.8))
     for y, (name, gaps) in enumerate(patterns.items()):
         colours = [BLUE if gap else "#dbe1ea" for gap in gaps]
         ax.barh([-y] * len(gaps), 0.86, left=np.arange(len(gaps)), height=0.62, color=colours)
         ax.text(-0.6, -y, name, ha="right", va="center")
         ax.text(len(gaps) + 0.6, -y, notes[name], va="center")
-    ax.set(xlim=(-0.2, len(gaps)), ylim=(0.5 - len(patterns), 0.55))
+    ax.text(len(gaps) + 0.6, 0.62, heading, va="center", color="#555555")
+    ax.set(xlim=(-0.2, len(gaps)), ylim=(0.5 - len(patterns), 0.8))
     ax.set_axis_off()
     return fig
