@@ -76,9 +76,9 @@ fills = sample(*docs_parts, (6, len(given)), steps=32, clamp=given,
 original = torch.tensor(docs.tokenizer.encode(start + rest))  # (80,)
 n = len(docs.tokenizer.encode(start))
 rows = [[docs.tokenizer.decode([i]) for i in row] for row in [*fills.tolist(), original.tolist()]]
-plots.show_fillings([row[:n] for row in rows], (given < 0).tolist()[:n],
-                    [*range(1, 7), "original"],
-                    "Six fillings of five gaps: If, is and the comma come back most often");  # fmt: skip
+title = "Six fillings of five gaps: If, is and the comma come back most often"
+labels, free = [*range(1, 7), "original"], (given < 0).tolist()[:n]
+plots.show_fillings([row[:n] for row in rows], free, labels, title);
 
 # %% [markdown]
 # *What to see.* Each row is one filling, with the gaps in blue. Four of six write *If*, five *is* and four the comma. From the left alone *If* is far harder to guess (laboratory, *English*). None finds *first*, and two break the line after *the*: the network is small (section 8).
@@ -459,6 +459,7 @@ from sedd_mini import load_pretrained
 mask_parts = load_pretrained("checkpoints/synthetic-absorb")  # network, graph, noise
 uniform_parts = load_pretrained("checkpoints/synthetic-uniform")
 exact_uniform = exact_model(uniform_parts[1]), *uniform_parts[1:]
+exact_mask = exact_model(mask_parts[1]), *mask_parts[1:]
 models = {
     "MASK, network": mask_parts,
     "uniform, network": uniform_parts,
