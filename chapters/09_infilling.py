@@ -159,7 +159,7 @@ print(f"uniform noise, 256 leaps: sleeps {laws[-1][0]:.3f}, truth {after_cat[0]:
 # %% [markdown]
 # MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away, however many leaps there are. It writes *sleeps* in 71 of 100 sentences, where 83 would be right. (With the schedule of MASK noise it ends at the same place, within 0.01.)
 #
-# Was the pair unlucky? In the laboratory's three random worlds of three tokens, with 108 choices of given tokens and 128 leaps, the total variation of uniform noise is 0.16 on average and up to 0.585; that of MASK noise is at most 0.004, and falls as $1/K$.
+# Was the pair unlucky? On the laboratory's random worlds of three tokens (108 choices of given tokens, 128 leaps) the total variation of uniform noise is 0.16 on average and up to 0.585. That of MASK noise is at most 0.004, and falls as $1/K$.
 
 # %% [markdown]
 # ## 3. Why MASK noise is exact and uniform noise is not
@@ -595,7 +595,7 @@ assert abs(one["network"] - true_share) < 0.09
 assert abs(by_leaps[1] - 0.25) < 0.06 and by_leaps[4] < one["exact ratios"] - 0.1
 
 # %% [markdown]
-# *What to see.* Exact ratios, 800 fillings a point (standard error at most 0.02). With one leap a quarter of them agree, as three coins would; 32 leaps reach 0.93, and three single words the truth, 0.95. (It is below 1: the language makes slips.) The network, printed above, does nearly as well.
+# *What to see.* Exact ratios, 800 fillings a point (standard error at most 0.02). With one leap a quarter of them agree, as three coins would; 16 or 32 leaps reach 0.93, and three single words the truth, 0.95. (It is below 1: the language makes slips.) The network, printed above, does nearly as well.
 #
 # A long gap needs many leaps, scattered words hardly any: a leap costs the **total correlation** of the words that appear in it, given the visible ones (laboratory, *Leaps*).
 #
@@ -1313,16 +1313,16 @@ for name in list(patterns)[:3]:
 # %% [markdown]
 # *What to see.* The error of eight words in a row halves with each doubling of $K$, whichever side is given. Scattered gaps cost less than 0.02 bits even with one leap: given all their neighbours they are nearly independent.
 #
-# And uniform noise? It starts from random words, and at that noise the given words say nothing. So one leap fills the gap of section 7 about as if each word were drawn by its frequency in the language. With more leaps it catches up:
+# And uniform noise? It starts from random words, and at that noise the given words say nothing. So after one leap the three words of section 7 hardly ever agree, as if each were drawn by its frequency in the language (last line). With more leaps it catches up:
 
 # %%
 for K in (1, 8, 64):
     x = sample(*exact_uniform, (800, L), K, clamp=without_verb,
                generator=torch.Generator().manual_seed(K))  # fmt: skip
-    print(f"uniform, exact ratios, K = {K:2}: {agreement(x):.0%} agree, truth {true_share:.0%}")
+    print(f"uniform, exact ratios, K = {K:2}: {agreement(x):.1%} agree, truth {true_share:.1%}")
     assert K > 1 or agreement(x) < 0.05
 frequency = language.stationary @ language.emission  # (40,)
-print(f"three words drawn by their frequency: {frequency[fitting].prod(1).sum():.0%} agree")
+print(f"three words drawn by their frequency: {frequency[fitting].prod(1).sum():.1%} agree")
 
 # %% [markdown]
 # ### English: what do both sides bring?
