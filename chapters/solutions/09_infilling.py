@@ -47,9 +47,6 @@ def law_of_gaps(p0, given):
 
 # %% tags=["wrong"]
 # Each gap by itself: a product of laws, which forgets that gaps depend on each other.
-import torch
-
-
 def law_of_gaps(p0, given):
     shown = p0[tuple(slice(None) if value < 0 else value for value in given.tolist())]
     shown = shown / shown.sum()
@@ -82,13 +79,6 @@ def clamping_error(e, K):
 
 # %% tags=["wrong"]
 # The weighted sampler: its error is too small.
-from itertools import pairwise
-
-import torch
-from sedd_mini import GeometricNoise, UniformGraph
-from sedd_mini.worlds.ctmc import Chain
-
-
 def clamping_error(e, K):
     chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
@@ -101,13 +91,6 @@ def clamping_error(e, K):
 
 # %% tags=["wrong"]
 # Twice the total variation: the sum of differences is not halved.
-from itertools import pairwise
-
-import torch
-from sedd_mini import GeometricNoise, UniformGraph
-from sedd_mini.worlds.ctmc import Chain
-
-
 def clamping_error(e, K):
     chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
@@ -119,13 +102,6 @@ def clamping_error(e, K):
 
 # %% tags=["wrong"]
 # Nothing is clamped: the law of the pair whose first token happens to be 0 at the end.
-from itertools import pairwise
-
-import torch
-from sedd_mini import GeometricNoise, UniformGraph
-from sedd_mini.worlds.ctmc import Chain
-
-
 def clamping_error(e, K):
     chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
@@ -137,13 +113,6 @@ def clamping_error(e, K):
 
 # %% tags=["wrong"]
 # The ratios at the end of each leap, not at its start.
-from itertools import pairwise
-
-import torch
-from sedd_mini import GeometricNoise, UniformGraph
-from sedd_mini.worlds.ctmc import Chain
-
-
 def clamping_error(e, K):
     chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
@@ -172,9 +141,6 @@ def length_posterior(language, before, after, longest):
 
 # %% tags=["wrong"]
 # The tokens in the gap are taken as known.
-import torch
-
-
 def length_posterior(language, before, after, longest):
     logs = [language.log_prob(torch.tensor([[*before, *[0] * m, *after]]))
             for m in range(1, longest + 1)]  # fmt: skip
@@ -182,9 +148,6 @@ def length_posterior(language, before, after, longest):
 
 # %% tags=["wrong"]
 # Divides by the length of the text, as for bits a word.
-import torch
-
-
 def length_posterior(language, before, after, longest):
     logs = []
     for m in range(1, longest + 1):
@@ -197,8 +160,6 @@ def length_posterior(language, before, after, longest):
 # The best filling of each length, not the sum over all fillings.
 from itertools import product
 
-import torch
-
 
 def length_posterior(language, before, after, longest):
     best = []
@@ -209,9 +170,6 @@ def length_posterior(language, before, after, longest):
 
 # %% tags=["wrong"]
 # Gaps of 0 to longest − 1 words.
-import torch
-
-
 def length_posterior(language, before, after, longest):
     logs = []
     for m in range(longest):
@@ -222,9 +180,6 @@ def length_posterior(language, before, after, longest):
 
 # %% tags=["wrong"]
 # A softmax of probabilities.
-import torch
-
-
 def length_posterior(language, before, after, longest):
     logs = []
     for m in range(1, longest + 1):
@@ -257,11 +212,6 @@ def keep_unjumped(pair, levels, num, generator):
 
 # %% tags=["wrong"]
 # Looks at the end only: some of these tokens jumped away and back.
-from itertools import pairwise
-
-import torch
-
-
 def keep_unjumped(pair, levels, num, generator):
     N = pair.graph.num_tokens
     x = torch.zeros(num, 2, dtype=torch.int64)
@@ -274,11 +224,6 @@ def keep_unjumped(pair, levels, num, generator):
 
 # %% tags=["wrong"]
 # Clamps: the first token is put back after every leap, and every pair is kept.
-from itertools import pairwise
-
-import torch
-
-
 def keep_unjumped(pair, levels, num, generator):
     N = pair.graph.num_tokens
     x = torch.zeros(num, 2, dtype=torch.int64)
@@ -290,11 +235,6 @@ def keep_unjumped(pair, levels, num, generator):
 
 # %% tags=["wrong"]
 # The law of the second token over all pairs, not over the kept ones.
-from itertools import pairwise
-
-import torch
-
-
 def keep_unjumped(pair, levels, num, generator):
     N = pair.graph.num_tokens
     x = torch.zeros(num, 2, dtype=torch.int64)
@@ -307,11 +247,6 @@ def keep_unjumped(pair, levels, num, generator):
 
 # %% tags=["wrong"]
 # Keeps the pairs in which neither token jumped.
-from itertools import pairwise
-
-import torch
-
-
 def keep_unjumped(pair, levels, num, generator):
     N = pair.graph.num_tokens
     x = torch.zeros(num, 2, dtype=torch.int64)
@@ -325,11 +260,6 @@ def keep_unjumped(pair, levels, num, generator):
 
 # %% tags=["wrong"]
 # Clamps and weighs nothing, but counts the clamped tokens that wanted to jump as lost.
-from itertools import pairwise
-
-import torch
-
-
 def keep_unjumped(pair, levels, num, generator):
     N = pair.graph.num_tokens
     x = torch.zeros(num, 2, dtype=torch.int64)
@@ -369,9 +299,6 @@ def cost_of_rounds(joint, rounds):
 
 # %% tags=["wrong"]
 # Nats, not bits.
-import torch
-
-
 def entropy(joint, axes):
     others = [i for i in range(joint.ndim) if i not in axes]
     table = joint.sum(others) if others else joint
@@ -391,8 +318,6 @@ def cost_of_rounds(joint, rounds):
 # The total correlation of each round by itself, not given the earlier rounds.
 import math
 
-import torch
-
 
 def entropy(joint, axes):
     others = [i for i in range(joint.ndim) if i not in axes]
@@ -407,8 +332,6 @@ def cost_of_rounds(joint, rounds):
 # Rounds that know nothing of each other: a product over rounds, each joint by itself.
 import math
 
-import torch
-
 
 def entropy(joint, axes):
     others = [i for i in range(joint.ndim) if i not in axes]
@@ -422,8 +345,6 @@ def cost_of_rounds(joint, rounds):
 # %% tags=["wrong"]
 # Only the last round given, not all earlier ones.
 import math
-
-import torch
 
 
 def entropy(joint, axes):
@@ -444,8 +365,6 @@ def cost_of_rounds(joint, rounds):
 # %% tags=["wrong"]
 # Rounds in the reverse order.
 import math
-
-import torch
 
 
 def entropy(joint, axes):
