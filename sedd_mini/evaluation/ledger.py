@@ -74,7 +74,7 @@ CLAIMS = (
     Claim("Faithful text without annealing", f"chapters 08 and 10; {FRONTIER}", "no figure",
           judge.annealing),
     Claim("Tweedie's leap is the best that tokens can do one by one",
-          "chapter 08, sections 4 and 5; results/claims.json: leaps", "a theorem", judge.leaps),
+          "chapter 08, sections 4 to 6; results/claims.json: leaps", "a theorem", judge.leaps),
     Claim("Infilling at any position", "chapter 09, section 6; results/claims.json: infilling",
           "as good as nucleus sampling of an autoregressive model (not compared here)",
           judge.infilling),
