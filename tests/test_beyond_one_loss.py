@@ -82,7 +82,7 @@ def test_exact_scores_give_the_entropy_and_others_a_bound():
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ("weight / share @ expected", "weight @ expected"),
+    ("weight / part @ expected", "weight @ expected"),
     ("w / (1 - lam) *", "w *"),
     ("excess[at] = z - 1 - z.log()", "excess[at] = z - 1"),
     ("excess[at] = z - 1 - z.log()", "excess[at] = z.log() + 1 / z - 1"),
