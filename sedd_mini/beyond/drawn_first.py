@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sedd_mini.beyond.confidence import first
+from sedd_mini.beyond.confidence import due, first
 from sedd_mini.beyond.heads import ask, check_absorbing
 from sedd_mini.checks import whole_number
 from sedd_mini.samplers import Generators, movable, pick, uniforms
@@ -40,10 +40,10 @@ class DrawnFirst:
         drawn = pick(probs, uniforms(hidden, generator, 1)[0].to(probs.device))  # (M,)
         sure = torch.full(x.shape, -torch.inf, dtype=torch.float64, device=x.device)
         sure[hidden] = probs.gather(-1, drawn[:, None])[:, 0].to(x.device)
-        count = hidden.sum(1)
         left = float(torch.expm1(-noise.total(t_next).double()) / torch.expm1(-sigma))
-        number = count - (count * left).round().long()
-        number = number if self.at_once is None else count.clamp(max=self.at_once)
+        number = due(hidden, left)
+        if self.at_once is not None:
+            number = hidden.sum(1).clamp(max=self.at_once)
         keep = first(sure.sort(dim=1, descending=True, stable=True).indices, number)
         return torch.where(keep, x.masked_scatter(hidden, drawn.to(x.device)), x)
 
