@@ -90,7 +90,7 @@ class TextModel:
     def complete(self, given: Tensor, num, steps, seed, sampler="tweedie", callback=None):
         """`num` texts that have the tokens `given` (L,), −1 where free."""
         num, size = whole_number("num", num, 1), len(given)
-        if size > self.length:
+        if size > self.length and not getattr(self.network, "any_length", False):
             raise ValueError(f"{size} tokens are more than the {self.length} of the network")
         texts, group = [], max(1, GROUP // (size * self.graph.num_states))
         while len(texts) < num:

@@ -25,6 +25,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ def sample(
                mode meanwhile.
     shape      (B, L)
     steps      of equal length, from t = 1 to t = eps; or give `times`, any falling list in [0, 1]
-    method     a name in SAMPLERS (section 4 of Lou et al. 2023), or a step of your own (see above)
+    method     a name in SAMPLERS (section 4 of Lou et al. 2023), a step of your own (see above), or
+               a function with this one's signature and an attribute `is_sampler` that is true
     clamp      int64, (B, L) or (L,): tokens that are given, and −1 at the positions to fill in.
                Absorbing: as the steps get short, the rest follows p(rest | given). Uniform: it
                conditions on the noisy x_t = given instead of x_0 = given: a heuristic.
@@ -71,8 +73,12 @@ def sample(
     and where log-scores are NaN or overflow.
     """
     graph_and_noise(graph, noise, model)
+    if getattr(step := find_step(method), "is_sampler", False):  # draws in a way of its own
+        return step(model, graph, noise, shape, steps, clamp=clamp, start=start, times=times,
+                    denoise=denoise, eps=eps, generator=generator, callback=callback,
+                    device=device)  # fmt: skip
     times, shape = check_times(times, steps, eps, denoise, start), check_shape(shape)
-    step, generator = find_step(method), check_generator(generator, shape)
+    generator = check_generator(generator, shape)
     if not (callback is None or callable(callback)):
         raise TypeError(f"callback must be a function, got {callback!r:.60}")
     device = find_device(model, generator, device)
@@ -108,7 +114,9 @@ def euler(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
     return leap_at(model, graph, x, free, noise.total(t), dsigma, "euler", generator)
 
 
-SAMPLERS: dict[str, Step] = {"tweedie": tweedie, "euler": euler}
+SAMPLERS: dict[str, Step | str] = {  # name → step, or its "module:name"; those are absorbing only
+    "tweedie": tweedie, "euler": euler, "blocks": "sedd_mini.beyond.block_diffusion:sample_blocks",
+}  # fmt: skip
 
 
 def leap_at(model, graph, x, free, sigma, dsigma, method: str, generator: Generators) -> Tensor:
@@ -267,9 +275,10 @@ def tell(callback: Callable | None, step: int, t: Tensor, x: Tensor) -> None:
 
 def find_step(method: str | Step) -> Step:
     step = SAMPLERS.get(method) if isinstance(method, str) else method
+    step = resolve_name(step) if isinstance(step, str) else step
     if not callable(step):
-        names = " or ".join(map(repr, SAMPLERS))
-        raise ValueError(f"method must be {names}, or a function, got {method!r}")
+        raise ValueError(f"method must be {', '.join(map(repr, SAMPLERS))}, or a function, got "
+                         f"{method!r:.60}")  # fmt: skip
     return step
 
 

@@ -148,7 +148,7 @@ MAY_IMPORT = {  # part of the package → the parts that it may import, at the t
     "evaluation": "evaluation model text worlds evaluate samplers network losses baselines graphs "
                   "noise files checks",
     "beyond": "beyond evaluation model text worlds evaluate samplers network losses baselines "
-              "graphs noise files",
+              "graphs noise files checks",
     "commands": "commands training evaluation beyond model text worlds evaluate samplers network "
                 "losses baselines graphs noise files plots checks",
 }  # fmt: skip

@@ -34,6 +34,7 @@ NETWORKS = {  # name → class, or "module:name", which is imported where a fold
     "gpt2": "sedd_mini.evaluation.rivals:GPT2",
     "mean-prediction": "sedd_mini.evaluation.rivals:MeanPrediction",
     "informed-mean": "sedd_mini.evaluation.rivals:InformedMean",
+    "blocks": "sedd_mini.beyond.block_diffusion:BlockTransformer",
 }
 NETWORK_FILES = {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
 
