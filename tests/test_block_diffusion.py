@@ -172,7 +172,7 @@ def test_blocks_of_one_token_are_an_autoregressive_model():
 
 
 def test_one_block_is_the_plain_network():
-    """Blocks as long as the text: the same numbers as a DiffusionTransformer of the same weights."""
+    """A block as long as the text: the numbers of a DiffusionTransformer of the same weights."""
     model, plain = blocks(4), filled(DiffusionTransformer(DiTConfig(**SIZES)))
     graph, x, clean = AbsorbingGraph(3), tokens(4, 5, 4), tokens(3, 5, 4, seed=1)
     sigma = torch.linspace(0.1, 3, 5, dtype=torch.float64)
@@ -314,8 +314,8 @@ def test_samples_do_not_depend_on_the_cache_the_batch_or_a_longer_text(absorbing
     clamp = torch.full((26,), -1)
     clamp[:6] = tokens(3, 6)  # the prompt ends inside a block; the text, too
     seen, run = [], {"clamp": clamp, "generator": generators(0, 2)}
-    x = sample_blocks(model, graph, noise, (2, 26), steps, **run,
-                      callback=lambda k, t, x: seen.append((k, round(t, 3), x.shape[1])))  # fmt: skip
+    look = {"callback": lambda k, t, x: seen.append((k, round(t, 3), x.shape[1]))}
+    x = sample_blocks(model, graph, noise, (2, 26), steps, **run, **look)
     assert x.shape == (2, 26)
     assert x.max() < 3
     assert torch.equal(x[:, :6], clamp[:6].expand(2, 6))
@@ -410,4 +410,5 @@ def test_bad_input_is_one_line_each():
             call()
         assert "\n" not in str(caught.value)
     ahead = torch.tensor([[0, 1, 1, -1, -1]])  # what comes first, into a block, is no such case
-    assert sample(model, graph, NOISE, (1, 5), 2, "blocks", clamp=ahead)[0, :3].tolist() == [0, 1, 1]
+    x = sample(model, graph, NOISE, (1, 5), 2, "blocks", clamp=ahead)
+    assert x[0, :3].tolist() == [0, 1, 1]

@@ -187,7 +187,7 @@ class Prefix:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, sigma: Tensor, at: Tensor | None = None) -> Tensor:
-        """Log-scores of the next block x (B, l) at σ̄ (B,): (B, l, num_states), or the rows (M, ·) in `at`."""
+        """Log-scores of the next block x (B, l) at σ̄ (B,): (B, l, num_states), or rows (M, ·)."""
         if not self.cache and self.tokens.shape[1]:
             self.read(self.tokens, 0)
         told = sigma if self.config.time_conditioning else torch.zeros_like(sigma)

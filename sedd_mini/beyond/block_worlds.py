@@ -30,13 +30,14 @@ class ExactBlocks:
             self.chains[before] = Chain(self.graph, block / block.sum())
         return self.chains[before]
 
-    def __call__(self, x: Tensor, sigma: Tensor, at=None, x0=None, graph=None, clean=None) -> Tensor:
-        """Log-scores (B, L, S), or their rows `at`; or, given x0 and graph, score entropy (B, L)."""
+    def __call__(self, x: Tensor, sigma: Tensor, at=None, x0=None, graph=None, clean=None):
+        """Log-scores (B, L, S), or the rows in `at`; given x0 and graph, score entropy (B, L)."""
         clean = x0 if clean is None else clean
         out = torch.zeros(*x.shape, self.graph.num_states, dtype=torch.float64)
         for start in range(0, x.shape[1], self.block_length):
             part = slice(start, start + self.block_length)
-            number = (clean[:, :start] * self.graph.num_tokens ** torch.arange(start)).sum(1)  # (B,)
+            digit = self.graph.num_tokens ** torch.arange(start)
+            number = (clean[:, :start] * digit).sum(1)  # (B,): the same for the same clean tokens
             for one in number.unique():
                 rows = (number == one).nonzero()[:, 0]
                 chain = self.chain(tuple(clean[rows[0], :start].tolist()))
