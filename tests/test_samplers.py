@@ -344,7 +344,7 @@ def test_with_the_network(absorbing):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "analytic"}, "'tweedie' or 'euler', or a function, got 'analytic'"),
+        ({"method": "analytic"}, "'tweedie', 'euler', .*, or a function, got 'analytic'"),
         ({"method": 3}, "or a function, got 3"),
         ({"steps": 0}, "at least 1, got 0"),
         ({"steps": True}, "steps must be a whole number, at least 1, got True"),
@@ -478,7 +478,10 @@ def test_confidence_order_keeps_the_law():
 
 def test_the_named_steps_are_functions_too():
     for graph in GRAPHS:
-        for name, step in samplers.SAMPLERS.items():
+        for name in samplers.SAMPLERS:
+            if name == "blocks":  # for a network of its own
+                continue
+            step = samplers.find_step(name)
             runs = [sample(Fixed(graph), graph, NOISE, (30, 8), 5, how, generator=seeded())
                     for how in (name, step)]  # fmt: skip
             assert torch.equal(*runs)

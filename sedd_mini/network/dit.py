@@ -62,10 +62,9 @@ class DiTConfig:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.width % (2 * self.num_heads):
-            raise ValueError(
-                f"width={self.width} must be a multiple of 2 * num_heads={2 * self.num_heads}: "
-                "heads take equal parts, and rotary positions turn pairs of dimensions"
-            )
+            raise ValueError(f"width={self.width} must be a multiple of 2 * num_heads="
+                             f"{2 * self.num_heads}: heads take equal parts, and rotary positions "
+                             "turn pairs of dimensions")  # fmt: skip
         if not 0 <= real_number("dropout", self.dropout) < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if self.scale_by_sigma and not self.absorbing:
