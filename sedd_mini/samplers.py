@@ -2,8 +2,7 @@
 
 A step from t to t − Δt gives every token a row of weights, one a state, from the scores at t, and
 draws from it. Euler: weight Δt σ(t) Q(x, y) s_y for y ≠ x, the rest stays. Tweedie: the weights of
-`graph.tweedie_probs`. Learned scores can make a weight negative: it counts as 0, and the row is
-normalised.
+`graph.tweedie_probs`. A negative weight (learned scores) counts as 0; the row is normalised.
 
 **First whether, then where.** Most tokens stay in most steps, and a move to one certain y may have
 a probability of 1e-8. A single draw over the row, as Gumbel noise in float32 makes it, loses such
@@ -11,7 +10,7 @@ moves beside a stay of almost 1. So u < P(move) is decided first, in float64, an
 for those that move, from their moves alone.
 
 **Work only where work is.** The absorbing graph moves masked tokens only: scores are computed for
-these and no others, and where none is left the network is not called at all.
+these alone, and where none is left, or a time-free network sees no change, there is no call at all.
 
 **A step of your own** is a function step(model, graph, noise, x, free, t, t_next, generator) → x:
 `sample` takes it as its method. It gets the tokens x (B, L) at time t and returns those at t_next,
@@ -88,6 +87,8 @@ def sample(
     x = torch.where(given < 0, first_tokens(graph, shape, start, generator, device), given)
 
     with evaluation_mode(model):
+        if not getattr(getattr(model, "config", None), "time_conditioning", True):
+            model = resolve_name("sedd_mini.beyond.time_free:remembering")(model)  # fewer calls
         tell(callback, 0, times[0], x)
         for k, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             x = step(model, graph, noise, x, given < 0, t, t_next, generator)
@@ -104,8 +105,7 @@ def sample(
 def tweedie(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
     """The step that is best token by token, for exact scores (section 4.2 of Lou et al. 2023)."""
     sigma = noise.total(t)
-    dsigma = sigma - noise.total(t_next)
-    return leap_at(model, graph, x, free, sigma, dsigma, "tweedie", generator)
+    return leap_at(model, graph, x, free, sigma, sigma - noise.total(t_next), "tweedie", generator)
 
 
 def euler(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
@@ -114,8 +114,15 @@ def euler(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
     return leap_at(model, graph, x, free, noise.total(t), dsigma, "euler", generator)
 
 
-SAMPLERS: dict[str, Step | str] = {  # name → step, or its "module:name"; those are absorbing only
-    "tweedie": tweedie, "euler": euler, "blocks": "sedd_mini.beyond.block_diffusion:sample_blocks",
+SAMPLERS: dict[str, Step | str] = {  # a step, or the "module:name" of one or of a sampler
+    "tweedie": tweedie, "euler": euler, "corrector": "sedd_mini.beyond.remasking:corrector",
+    "first-hitting": "sedd_mini.beyond.first_hitting:first_hitting",
+    "confidence": "sedd_mini.beyond.confidence:confidence",
+    "margin": "sedd_mini.beyond.confidence:margin",
+    "entropy-bound": "sedd_mini.beyond.confidence:entropy_bound",
+    "greedy": "sedd_mini.beyond.confidence:greedy",
+    "remask": "sedd_mini.beyond.remasking:remask",
+    "blocks": "sedd_mini.beyond.block_diffusion:sample_blocks",
 }  # fmt: skip
 
 
@@ -138,10 +145,9 @@ def movable(graph, x: Tensor, free: Tensor) -> Tensor:
 def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
     """`num` numbers for each True of the mask at (B, L): (num, M), float64, uniform in [0, 1).
 
-    One generator draws for the M positions alone. Of a list, one a sample, each draws for the whole
-    row of its sample, (num, L), or not at all where that row of the mask is empty: so the numbers
-    of a sample do not depend on the others. The result lies on the device of the mask, or on the
-    CPU if that device has no float64.
+    One generator draws for the M positions alone. Each of a list draws for the whole row of its
+    sample, (num, L), or not at all where that row is empty: no sample's numbers depend on another.
+    The result lies on the device of the mask, or on the CPU if that device has no float64.
     """
     device = torch.device("cpu") if at.device.type == "mps" else at.device
     if not isinstance(generator, list):
@@ -158,9 +164,8 @@ def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
 def generators(seed: int, num: int, first: int = 0) -> list[torch.Generator]:
     """A generator on the CPU for each of the samples first, first + 1, … of a seed, `num` in all.
 
-    Sample i of a seed always gets the same one. Two pairs (seed, i) get different streams if seed
-    and i are below 65 536; beyond, they get the same one with probability 2⁻³², as a CPU generator
-    of PyTorch keeps 32 bits of its seed.
+    Sample i of a seed always gets the same one. Pairs (seed, i) below 65 536 get different ones;
+    beyond, the same with probability 2⁻³²: a CPU generator of PyTorch keeps 32 bits of its seed.
     """
     seed = whole_number("seed", seed, 0, 2**63 - 1)
     last = whole_number("first", first, 0) + whole_number("num", num, 1)
@@ -180,10 +185,8 @@ def stream(seed: int, i: int) -> int:
 def evaluation_mode(model: Callable):
     """A context in which a module has no dropout; afterwards it is as it was."""
     training = getattr(model, "training", False)
-    if training:
-        model.eval()
     try:
-        yield
+        yield model.eval() if training else model
     finally:
         if training:
             model.train()
@@ -208,9 +211,7 @@ def leap(graph, x: Tensor, log_score: Tensor, dsigma: float, method: str, u: Ten
     return torch.cat(moved).to(x.device)
 
 
-def move_weights(
-    graph, x: Tensor, log_score: Tensor, dsigma: float, method: str
-) -> tuple[Tensor, Tensor]:
+def move_weights(graph, x, log_score, dsigma: float, method: str) -> tuple[Tensor, Tensor]:
     """The weights of a step's moves (M, num_states), ≥ 0 and 0 at x; and P(move), (M,) float64.
 
     Arguments as for `leap`. Raises ValueError where the log-scores give no probabilities.

@@ -479,6 +479,8 @@ def test_confidence_order_keeps_the_law():
 def test_the_named_steps_are_functions_too():
     for graph in GRAPHS:
         for name in samplers.SAMPLERS:
+            if graph.mask_id is None and name not in ("tweedie", "euler", "corrector"):
+                continue
             if name == "blocks":  # for a network of its own
                 continue
             step = samplers.find_step(name)

@@ -3,6 +3,7 @@
 python -m sedd_mini sample --checkpoint RUN --num 3
 python -m sedd_mini sample --checkpoint RUN --prompt "Return the" --length 60
 python -m sedd_mini sample --checkpoint RUN --text "The ____ raises an ____." --show
+python -m sedd_mini sample --checkpoint RUN --sampler confidence --steps 16
 
 The same from Python: sedd_mini.load(RUN).write(...), .fill(...).
 """
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("sampling").add_argument
     add("--num", **count, default=1, help="how many samples, ≥ 1 [1]")
     add("--steps", **count, default=128, help="sampling steps, ≥ 1 [128]")
-    add("--sampler", default="tweedie", choices=[*SAMPLERS], help="[tweedie]")
+    add("--sampler", default="tweedie", choices=[*SAMPLERS],
+        help="tweedie, euler and corrector are for every graph, the others for the absorbing one "
+             "[tweedie]")  # fmt: skip
     add("--seed", type=number(int, least=0), default=0, metavar="N",
         help="of all that is random, ≥ 0 [0]; sample i of a seed is the same whatever --num is"
     )  # fmt: skip

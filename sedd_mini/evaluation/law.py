@@ -14,7 +14,14 @@ from torch import Tensor
 
 from sedd_mini.checks import graph_and_noise, whole_number
 from sedd_mini.graphs import one_hot
-from sedd_mini.samplers import check_rows, check_times, evaluation_mode, movable, move_weights
+from sedd_mini.samplers import (
+    check_rows,
+    check_times,
+    evaluation_mode,
+    find_step,
+    movable,
+    move_weights,
+)
 from sedd_mini.worlds.ctmc import Chain
 
 MOST = 2**14  # sequences; their pairs are gone through in parts
@@ -32,7 +39,9 @@ def law_of_sampler(
 
     method: "tweedie" or "euler"; or, for a step of your own that draws token by token, a function
     rows(model, graph, noise, x, free, t, t_next) → the probabilities (n, length, S) from which it
-    draws each token of x (n, length) where `free` is True (elsewhere they are not looked at).
+    draws each token of x (n, length) where `free` is True (elsewhere they are not looked at). A
+    step, or the name of one in SAMPLERS, may have that function as its `rows`, or several of them
+    and names: a step of parts, each of which sees what the one before it drew.
     Float64; the network sees what it sees in `sample`, and its rounding is part of the law. Raises
     ValueError for what does not fit, and for more than 2^14 sequences.
     """
@@ -41,8 +50,7 @@ def law_of_sampler(
     if (count := size**length) > MOST:
         raise ValueError(f"{count} sequences of {length} tokens are too many to enumerate: at most "
                          f"{MOST}")  # fmt: skip
-    if not callable(method) and method not in ROW_WAYS:
-        raise ValueError(f"method must be 'tweedie' or 'euler', or a function, got {method!r:.60}")
+    parts = parts_of(method)
     times = check_times(times, steps, eps, denoise)
     states = torch.cartesian_prod(*[torch.arange(size)] * length).reshape(-1, length)  # (n, L)
     given = torch.full((1, length), -1)
@@ -53,7 +61,8 @@ def law_of_sampler(
     p = start.gather(1, states.T).prod(0)  # (n,)
     with evaluation_mode(model):
         for t, t_next in itertools.pairwise(times):
-            p = after(p, states, given < 0, step_rows(model, graph, noise, method, t, t_next))
+            for part in parts:
+                p = after(p, states, given < 0, step_rows(model, graph, noise, part, t, t_next))
         if denoise:
             p = after(p, states, given < 0, step_rows(model, graph, noise, "denoise", times[-1]))
     return p.reshape((size,) * length)
@@ -77,6 +86,18 @@ def divergences(
 def kl(p: Tensor, q: Tensor) -> float:
     """KL(p ‖ q) = Σ p log(p/q) in nats; infinite where q leaves out what p has."""
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum().item()
+
+
+def parts_of(method: str | Callable) -> tuple:
+    """The parts of a step, names in ROW_WAYS and functions `rows`; ValueError if it has none."""
+    if method in ROW_WAYS:
+        return (method,)
+    step = find_step(method)
+    rows = getattr(step, "rows", None if isinstance(method, str) else step)
+    if rows is None:
+        raise ValueError(f"the step {method!r:.60} does not draw token by token: its law is not "
+                         "pushed here")  # fmt: skip
+    return rows if isinstance(rows, tuple) else (rows,)
 
 
 def after(p: Tensor, states: Tensor, free: Tensor, rows_of: Callable) -> Tensor:
