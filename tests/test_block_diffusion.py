@@ -214,7 +214,7 @@ def test_the_trainer_trains_it_and_its_draws_are_unbiased():
         torch.manual_seed(0)
         torch.nn.init.normal_(trainer.model.output_layer.linear.weight, std=0.3)
         with torch.no_grad():
-            losses = torch.empty(60 if draws == "counted" else 120)
+            losses = torch.empty(40 if draws == "counted" else 80)
             for trainer.step in range(len(losses)):  # which the noise is drawn from
                 losses[trainer.step] = trainer.mean_loss(*trainer.draw_batch())
         means.append(losses.mean().item())

@@ -8,7 +8,7 @@
                                     GPT-2, all at the same tokens, batches and steps
     sizes     SEDD and GPT-2 at three sizes, the same tokens for all
     epochs    SEDD and GPT-2 on 128 blocks of the documentation, again and again
-    search    24 draws of lr, width, blocks, heads, batch size, dropout, weight decay, schedule and
+    search    16 draws of lr, width, blocks, heads, batch size, dropout, weight decay, schedule and
               draws, each at a quarter of the tokens of `sizes`; the best and the default at all
 
 A unit is one training, one thread, at most 15 minutes on a quiet core, and becomes one JSON file in
@@ -44,7 +44,7 @@ BASE = {
 }  # fmt: skip
 GPT2_LR = {"synthetic": 2.5e-3, "docs": 5e-3}  # the best of tests/benchmarks/rivals.py
 FEW = 128  # blocks of the small corpus: an epoch is four steps
-TRIALS, SHARE = 24, 4  # of the search, and the part of the tokens that each trial gets
+TRIALS, SHARE = 16, 4  # of the search, and the part of the tokens that each trial gets
 
 
 def unit(part: str, name: str, data: str, kind: str = "sedd", seed: int = 0, blocks: int = 0,
