@@ -118,9 +118,9 @@ SAMPLERS: dict[str, Step | str] = {  # a step, or the "module:name" of one or of
     "tweedie": tweedie, "euler": euler, "corrector": "sedd_mini.beyond.remasking:corrector",
     "first-hitting": "sedd_mini.beyond.first_hitting:first_hitting",
     "confidence": "sedd_mini.beyond.confidence:confidence",
-    "margin": "sedd_mini.beyond.confidence:margin",
     "entropy-bound": "sedd_mini.beyond.confidence:entropy_bound",
-    "greedy": "sedd_mini.beyond.confidence:greedy",
+    "margin": "sedd_mini.beyond.confidence:margin", "greedy": "sedd_mini.beyond.confidence:greedy",
+    "drawn-first": "sedd_mini.beyond.drawn_first:drawn_first",
     "remask": "sedd_mini.beyond.remasking:remask",
     "blocks": "sedd_mini.beyond.block_diffusion:sample_blocks",
 }  # fmt: skip
@@ -145,9 +145,9 @@ def movable(graph, x: Tensor, free: Tensor) -> Tensor:
 def uniforms(at: Tensor, generator: Generators = None, num: int = 2) -> Tensor:
     """`num` numbers for each True of the mask at (B, L): (num, M), float64, uniform in [0, 1).
 
-    One generator draws for the M positions alone. Each of a list draws for the whole row of its
-    sample, (num, L), or not at all where that row is empty: no sample's numbers depend on another.
-    The result lies on the device of the mask, or on the CPU if that device has no float64.
+    One generator draws for the M positions. Each of a list draws for the row of its sample, (num,
+    L), or not at all where that is empty: no sample's numbers depend on another. The result lies on
+    the device of the mask, or on the CPU if that device has no float64.
     """
     device = torch.device("cpu") if at.device.type == "mps" else at.device
     if not isinstance(generator, list):

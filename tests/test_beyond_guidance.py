@@ -89,7 +89,7 @@ def test_first_hitting_can_be_guided():
 
 
 def test_one_hidden_token_is_exact_on_the_absorbing_graph_and_not_on_the_uniform_one():
-    told, untold = torch.tensor([0.7, 0.2, 0.1]).double(), torch.tensor([0.2, 0.5, 0.3]).double()
+    told, untold = torch.tensor([[7, 2, 1], [2, 5, 3]], dtype=torch.float64) / 10
     truth = tempered_joint(told, untold, 1.0)
     sigma, alone = 0.8, torch.zeros(1, 1, dtype=torch.int64)
     absorbing = [Chain(AbsorbingGraph(3), p) for p in (told, untold)]
@@ -114,9 +114,9 @@ def test_one_hidden_token_is_exact_on_the_absorbing_graph_and_not_on_the_uniform
     (".log_softmax(-1)  # (M, N)", ""),
 ])  # fmt: skip
 def test_planted_bugs_are_seen(old, new):
-    chain, seen = labelled(), []
-    target = torch.zeros_like(chain.p0)
-    target[0, :2, :2] = law_in_order(GIVEN, EVEN, 1.0)
+    chain, seen = random_chain(AbsorbingGraph(2), length=3), []
+    target, p0 = torch.zeros_like(chain.p0), chain.p0[:2, :2, :2]
+    target[0, :2, :2] = law_in_order(p0[0] / p0[0].sum(), p0.sum(0), 1.0)
     levels = torch.full((27,), 0.8, dtype=torch.float64)
     for module in (file, planted(file, old, new)):
         step = module.Guidance(1.0, ByConfidence("left", at_once=1))

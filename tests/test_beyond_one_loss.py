@@ -17,6 +17,7 @@ from sedd_mini.beyond.estimators import (
 )
 from sedd_mini.beyond.first_hitting import law_in_random_order
 from sedd_mini.beyond.heads import Normalised
+from sedd_mini.beyond.order_likelihood import exact_nats
 from sedd_mini.beyond.tables import exact_table, random_table
 from sedd_mini.losses import diffusion_weighted, training_loss
 from sedd_mini.noise import CosineNoise, GeometricNoise
@@ -79,10 +80,14 @@ def test_exact_scores_give_the_entropy_and_others_a_bound():
     gap = lines(NORMALISED)["orders"] + law_in_random_order(NORMALISED, CHAIN)[
         :3, :3, :3].flatten().log()  # fmt: skip
     assert gap.min() > 0.01  # Jensen: the any-order loss is a bound of the law in random order
+    data = CHAIN.states[(CHAIN.states < 3).all(1)]
+    surest = exact_nats(NORMALISED, GRAPH, LogLinearNoise(), data)
+    above = surest > lines(NORMALISED)["orders"]
+    assert 5 < above.sum() < 22  # and none of that of another order
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ("weight / share @ expected", "weight @ expected"),
+    ("weight / part @ expected", "weight @ expected"),
     ("w / (1 - lam) *", "w *"),
     ("excess[at] = z - 1 - z.log()", "excess[at] = z - 1"),
     ("excess[at] = z - 1 - z.log()", "excess[at] = z.log() + 1 / z - 1"),

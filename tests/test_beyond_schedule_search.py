@@ -49,7 +49,7 @@ def test_the_bound_does_not_feel_the_schedule(case):
     assert least > 0.3
 
 
-def spread_and_least(module, case: str) -> tuple[float, float]:
+def spread_and_least(module, case: str, nodes: int = 200) -> tuple[float, float]:
     if case == "absorbing":
         chain, model = ABSORBING, random_table(ABSORBING, seed=1, place=0.5, time=1.0)
         pair = LogLinearNoise(), CosineNoise()
@@ -58,8 +58,8 @@ def spread_and_least(module, case: str) -> tuple[float, float]:
         chain, model = UNIFORM, wrong
         pair = GeometricNoise(1e-3, 5), Warped(GeometricNoise(1e-3, 5))
         ends = 1e-3, 5.0
-    one, other = (module.bound_over_time(model, chain, noise) for noise in pair)
-    sigma, weight = log_quadrature(*ends, 200)
+    one, other = (module.bound_over_time(model, chain, noise, nodes) for noise in pair)
+    sigma, weight = log_quadrature(*ends, nodes)
     whole = sum(w * chain.loss_by_data(model, s) for s, w in zip(sigma, weight, strict=True))
     return max((one - o).abs().max().item() for o in (other, whole)), whole.min().item()
 
@@ -69,7 +69,8 @@ def spread_and_least(module, case: str) -> tuple[float, float]:
     ("(1 - s for s in near)", "(s for s in near)"),
 ])  # fmt: skip
 def test_planted_bugs_of_the_bound_are_seen(old, new):
-    assert spread_and_least(planted(file, old, new), "absorbing")[0] > 1e-3
+    assert spread_and_least(planted(file, old, new), "absorbing", 40)[0] > 1e-2
+    assert spread_and_least(file, "absorbing", 40)[0] < 1e-3
 
 
 @pytest.mark.parametrize("case", ["absorbing", "uniform"])
@@ -84,7 +85,8 @@ def test_a_search_finds_better_times(case):
     assert times == sorted(times, reverse=True)
     assert (times[0], times[-1]) == (1.0, 1e-5)
     assert divergence(model, chain, noise, times) == found[-1]
-    assert divergence(model, chain, noise, torch.linspace(1, 1e-5, 4).double()) == found[0]
+    equal = torch.linspace(1, 1e-5, 4, dtype=torch.float64)
+    assert divergence(model, chain, noise, equal) == found[0]
 
 
 def test_two_words_that_depend_on_each_other_want_equal_shares():

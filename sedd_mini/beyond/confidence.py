@@ -12,12 +12,10 @@ What: drawn from π, or the most probable token ("greedy").
 What keeps the law. The place is chosen from what is visible, before anything is drawn. Then one
 token at a time, *drawn*, in any such order is exact for exact conditionals: it is the chain rule
 along an order that depends on what came before. Greedy values are not, and several tokens at once
-cost their total correlation given the visible ones. For a learned, inconsistent table the rule
-gives a proper law too, q(x) = Π π(x_i | visible) along the order that the rule takes on x:
-`exact_nats` is −log q(x), exactly, in L calls. The any-order loss is no bound on it.
+cost their total correlation given the visible ones. A learned, inconsistent table has a proper law
+too, whose exact likelihood order_likelihood.py computes.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +23,8 @@ from torch import Tensor
 
 from sedd_mini.beyond.heads import ask, check_absorbing
 from sedd_mini.checks import real_number, whole_number
-from sedd_mini.evaluate import check_data
 from sedd_mini.graphs import one_hot
-from sedd_mini.samplers import Generators, check_times, evaluation_mode, movable, pick, uniforms
+from sedd_mini.samplers import Generators, movable, pick, uniforms
 
 KEYS = ("probability", "margin", "entropy", "left")
 
@@ -39,12 +36,13 @@ class ByConfidence:
     key        one of KEYS
     greedy     take the most probable token instead of drawing
     at_once    None: of n hidden tokens n λ'/λ stay hidden, rounded, λ the schedule's share; or a
-               number of tokens a step
-    threshold  instead: all with max π ≥ threshold, but at least one
-    bound      instead: an entropy bound in nats; at least one
+               number of tokens a step, and `sample` draws in parallel what K steps leave
+    threshold  more than the schedule asks for, where max π ≥ threshold; at least one token
+    bound      the same with an entropy bound in nats
 
-    With the last three a run of L steps always ends; what fewer steps leave is drawn in parallel by
-    `sample`. Ties go to the place further left. Raises ValueError for what does not fit.
+    With the last two a run of K ≥ L steps reveals what they allow and no more, in fewer calls; one
+    of K < L also what its schedule needs to end. Ties go to the place further left. Raises
+    ValueError for what does not fit.
     """
 
     key: str = "probability"
@@ -85,11 +83,14 @@ class ByConfidence:
         """Where to reveal, a mask (B, L), and π there (K, N) float64."""
         check_absorbing(graph, "an order by confidence")
         hidden, sigma = movable(graph, x, free), noise.total(t).double()
-        if not hidden.any():
+        left = float(torch.expm1(-noise.total(t_next).double()) / torch.expm1(-sigma))  # λ'/λ
+        if self.at_once is None and self.threshold is None and self.bound is None:
+            hidden &= (due(hidden, left) > 0)[:, None]  # the others are not asked about
+        rows = hidden.any(1)
+        if not rows.any():
             return hidden, torch.zeros(0, graph.num_tokens, dtype=torch.float64)
-        probs, _ = ask(model, x, hidden, sigma.expand(len(x)))  # (M, N)
-        left = torch.expm1(-noise.total(t_next).double()) / torch.expm1(-sigma)  # λ'/λ
-        show = self.places(probs, hidden, float(left))
+        probs, _ = ask(model, x[rows], hidden[rows], sigma.expand(int(rows.sum())))  # (M, N)
+        show = self.places(probs, hidden, left)
         return show, probs[show[hidden]]
 
     def places(self, probs: Tensor, hidden: Tensor, left: float) -> Tensor:
@@ -98,26 +99,31 @@ class ByConfidence:
         sure[hidden] = surety(probs, self.key, hidden)
         order = sure.sort(dim=1, descending=True, stable=True).indices  # (B, L), hidden ones first
         count = hidden.sum(1)  # (B,)
+        least = due(hidden, left).clamp(min=1).minimum(count)
         if self.threshold is not None:
             best = torch.zeros_like(sure).masked_scatter(hidden, probs.amax(-1))
-            return (best >= self.threshold) & hidden | (first(order, count > 0) & hidden)
+            return (best >= self.threshold) & hidden | first(order, least)
         if self.at_once is not None:
-            number = count.clamp(max=self.at_once)
-        elif self.bound is not None:
+            return first(order, count.clamp(max=self.at_once))
+        if self.bound is not None:
             entropy = torch.zeros_like(sure).masked_scatter(hidden, entropies(probs))
             entropy = entropy.gather(1, order)  # (B, L), the surest first
             spent = entropy.cumsum(1) - entropy.cummax(1).values
             fits = (spent <= self.bound + 1e-12).cumprod(1).sum(1)  # the first always does
-            number = fits.minimum(count)
-        else:
-            number = count - (count * left).round().long()
-        return first(order, number)
+            return first(order, fits.minimum(count).maximum(least))
+        return first(order, due(hidden, left))
 
 
 confidence = ByConfidence("probability")
 margin = ByConfidence("margin")
 entropy_bound = ByConfidence("entropy", bound=0.5)
 greedy = ByConfidence("probability", greedy=True)
+
+
+def due(hidden: Tensor, left: float) -> Tensor:
+    """How many hidden tokens of each row are to be revealed, if a share `left` stays, (B,)."""
+    count = hidden.sum(1)
+    return count - (count * left).round().long()
 
 
 def first(order: Tensor, number: Tensor) -> Tensor:
@@ -138,25 +144,3 @@ def surety(probs: Tensor, key: str, hidden: Tensor) -> Tensor:
         return -entropies(probs)
     best = probs.topk(2, -1).values  # (M, 2)
     return best[:, 0] - best[:, 1] if key == "margin" else best[:, 0]
-
-
-@torch.no_grad()
-def exact_nats(model, graph, noise, x0: Tensor, key="probability", eps: float = 1e-5) -> Tensor:
-    """−log q(x0) in nats, (B,) float64, q the law of `sample` with ByConfidence(key, at_once=1).
-
-    x0 (B, L) data; L calls of the network, for a run of L steps. No estimate: the rule looks at
-    visible tokens only, so the order that it takes on x0 is the only one that gives x0. Raises
-    ValueError for a graph without MASK.
-    """
-    check_absorbing(graph, "the exact law of an order")
-    check_data(x0, graph)
-    step, nats = ByConfidence(key, at_once=1), torch.zeros(len(x0), dtype=torch.float64)
-    x, free = torch.full_like(x0, graph.mask_id), torch.ones_like(x0, dtype=torch.bool)
-    times = check_times(None, x0.shape[1], eps, True)
-    with evaluation_mode(model):
-        for t, t_next in itertools.pairwise(times):
-            show, probs = step.choose(model, graph, noise, x, free, t, t_next)  # one a row
-            truth = x0[show].to(probs.device)
-            nats -= probs.gather(-1, truth[:, None])[:, 0].log().cpu()
-            x = torch.where(show, x0, x)
-    return nats

@@ -49,8 +49,8 @@ def over_shares(sets: Tensor, costs: Tensor, most: float = 1.0) -> Tensor:
     Each place is hidden with probability λ. The integrand is a polynomial in λ of degree d − 1:
     40 nodes make the integral exact.
     """
-    share, weight = nodes(most)
-    return weight / share @ expected(sets, costs, share)
+    part, weight = nodes(1.0)  # of `most`; dλ/λ does not change with the unit of λ
+    return weight / part @ expected(sets, costs, most * part)
 
 
 def over_times(sets: Tensor, costs: Tensor, noise) -> Tensor:

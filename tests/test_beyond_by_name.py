@@ -1,0 +1,97 @@
+"""The later samplers are used like the others: by name, from a TextModel, from the command line."""
+
+import pytest
+import torch
+from worlds import seeded
+
+from sedd_mini import AbsorbingGraph, GeometricNoise, LogLinearNoise, TextModel, UniformGraph
+from sedd_mini.__main__ import main
+from sedd_mini.beyond.confidence import ByConfidence
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+from sedd_mini.network.pretrained import save_pretrained
+from sedd_mini.samplers import SAMPLERS, find_step, generators, sample
+from sedd_mini.text.tokenizers import WordTokenizer
+
+WORDS = WordTokenizer(["a", "b", "c", "d", "e"])
+EVERY_GRAPH = ("tweedie", "euler", "corrector")
+LATER = [name for name in SAMPLERS if name not in EVERY_GRAPH]
+
+
+def text_model(graph=AbsorbingGraph, noise=None) -> TextModel:
+    torch.manual_seed(0)
+    absorbing = graph is AbsorbingGraph
+    sizes = {"length": 6, "width": 8, "num_blocks": 1, "num_heads": 2}
+    network = DiffusionTransformer(DiTConfig(5, absorbing=absorbing, **sizes)).eval()
+    torch.nn.init.normal_(network.output_layer.linear.weight, std=0.5)
+    return TextModel(network, graph(5), noise or LogLinearNoise(), WORDS)
+
+
+MODEL, UNIFORM = text_model(), text_model(UniformGraph, GeometricNoise())
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_write_and_fill(name):
+    three = MODEL.write(3, steps=4, seed=2, prompt="a b", sampler=name)
+    assert all(text.split()[:2] == ["a", "b"] and len(text.split()) == 6 for text in three)
+    assert MODEL.write(1, steps=4, seed=2, prompt="a b", sampler=name) == three[:1]
+    assert MODEL.write(3, steps=4, seed=2, prompt="a b", sampler=find_step(name)) == three
+    (filled,) = MODEL.fill("a ____ c", steps=2, sampler=name)
+    assert filled.split()[0::2] == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_uniform_graph_is_refused_in_one_line(name):
+    with pytest.raises(ValueError, match=r"is for the absorbing graph.*got UniformGraph\(5\)") as e:
+        UNIFORM.write(1, steps=2, sampler=name)
+    assert "\n" not in str(e.value)
+    for fine in EVERY_GRAPH:
+        assert len(UNIFORM.write(1, steps=2, sampler=fine)[0].split()) == 6
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_some_positions_given_in_one_sequence_and_not_in_another(name):
+    """Every sampler leaves them as they are, ends without MASK, and draws as if alone."""
+    clamp = torch.tensor([[1, -1, -1, 4, -1, -1], [-1, -1, 2, -1, -1, 0]])
+    run = MODEL.network, MODEL.graph, MODEL.noise
+    x = sample(*run, (2, 6), 3, name, clamp=clamp, generator=generators(1, 2))
+    assert torch.equal(x[clamp >= 0], clamp[clamp >= 0])
+    assert (x < 5).all()
+    alone = sample(*run, (1, 6), 3, name, clamp=clamp[1], generator=generators(1, 1, 1))
+    assert torch.equal(alone, x[1:])
+
+
+def test_a_network_that_gives_no_distribution_is_named():
+    def broken(x, sigma, at):
+        return torch.full((int(at.sum()), 6), torch.nan)
+
+    for name in LATER:
+        with pytest.raises(ValueError, match="the model's log-scores hold NaN") as error:
+            sample(broken, AbsorbingGraph(5), LogLinearNoise(), (2, 6), 2, name, generator=seeded())
+        assert "\n" not in str(error.value)
+
+
+def test_the_command(tmp_path, capsys):
+    """In this process: each name writes what the TextModel writes; what is wrong is one line."""
+    folder, uniform = tmp_path / "absorb", tmp_path / "uniform"
+    for place, model in ((folder, MODEL), (uniform, UNIFORM)):
+        save_pretrained(place, model.network, model.graph, model.noise, WORDS)
+    common = ["--checkpoint", str(folder), "--steps", "3", "--device", "cpu"]
+    for name in SAMPLERS:
+        main(["sample", *common, "--sampler", name])
+        assert capsys.readouterr().out.strip() == MODEL.write(1, steps=3, sampler=name)[0]
+    common[1] = str(uniform)
+    for name, message in [*((name, "is for the absorbing graph") for name in LATER),
+                          ("analytic", "invalid choice: 'analytic'")]:  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(["sample", *common, "--sampler", name])
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stop.value.code not in (0, None)
+        assert message in lines[-1]
+        assert "Traceback" not in "".join(lines)
+
+
+def test_a_threshold_in_a_text_model():
+    sure = ByConfidence(threshold=0.3)
+    assert MODEL.write(2, steps=6, sampler=sure) == MODEL.write(2, steps=6, sampler=sure)
+    with pytest.raises(ValueError, match=r"threshold must be a probability in \[0, 1\], got 2"):
+        MODEL.write(2, steps=6, sampler=ByConfidence(threshold=2))
