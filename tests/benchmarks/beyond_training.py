@@ -6,6 +6,8 @@
 
     blocks-synthetic, blocks-docs   block diffusion by block length, beside plain diffusion and
                                     GPT-2, all at the same tokens, batches and steps
+    digits    pixels by SEDD on both graphs and by GPT-2; labels and pixels; and a classifier of the
+              same network, steps and batches
     sizes     SEDD and GPT-2 at three sizes, the same tokens for all
     epochs    SEDD and GPT-2 on 128 blocks of the documentation, again and again
     search    16 draws of lr, width, blocks, heads, batch size, dropout, weight decay, schedule and
@@ -30,10 +32,12 @@ import rivals
 import torch
 
 from sedd_mini.beyond.block_diffusion import in_blocks
-from sedd_mini.evaluation.rivals import gpt2_rival
+from sedd_mini.beyond.pictures import label_log_prob, naming_loss
+from sedd_mini.evaluation.rivals import Clock, gpt2_rival
 from sedd_mini.files import lock, read_json, write_json
 from sedd_mini.text.corpus import Corpus
-from sedd_mini.training.settings import preset
+from sedd_mini.text.digits import LEVELS, digits_corpus
+from sedd_mini.training.settings import PRESETS, preset
 from sedd_mini.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +45,10 @@ BASE = {
     "synthetic": {"steps": 700},
     "docs": {"length": 64, "width": 128, "batch_size": 32, "steps": 600, "draws": "counted",
              "lr": 2.5e-3},
+    "digits": {"length": 64, "width": 64, "num_blocks": 3, "cond_dim": 64, "batch_size": 32,
+               "steps": 1500, "lr": 5e-3, "weight_decay": 0.1, "draws": "counted"},
 }  # fmt: skip
+BASE["labels"] = BASE["digits"] | {"length": 65, "time_conditioning": False}
 GPT2_LR = {"synthetic": 2.5e-3, "docs": 5e-3}  # the best of tests/benchmarks/rivals.py
 FEW = 128  # blocks of the small corpus: an epoch is four steps
 TRIALS, SHARE = 16, 4  # of the search, and the part of the tokens that each trial gets
@@ -49,7 +56,7 @@ TRIALS, SHARE = 16, 4  # of the search, and the part of the tokens that each tri
 
 def unit(part: str, name: str, data: str, kind: str = "sedd", seed: int = 0, blocks: int = 0,
          few: bool = False, **changes) -> dict:  # fmt: skip
-    lr = {"lr": GPT2_LR[data]} if kind == "gpt2" else {}
+    lr = {"lr": GPT2_LR[data]} if kind == "gpt2" and data in GPT2_LR else {}
     changes = BASE[data] | lr | changes | {"seed": seed}
     return {"part": part, "name": f"{name}-seed{seed}", "data": data, "kind": kind,
             "blocks": blocks, "few": few, "changes": changes}  # fmt: skip
@@ -99,6 +106,14 @@ def units_of(part: str, args) -> list[dict]:
         return by_length("synthetic", (1, 4, 8, 16))
     if part == "blocks-docs":
         return by_length("docs", (1, 4, 16))
+    if part == "digits":
+        return [u for seed in (0, 1) for u in (
+            unit(part, "pixels-absorb", "digits", seed=seed),
+            unit(part, "pixels-uniform", "digits", seed=seed, graph="uniform"),
+            unit(part, "pixels-gpt2", "digits", "gpt2", seed),
+            unit(part, "labels-absorb", "labels", seed=seed),
+            unit(part, "labels-classifier", "labels", "classifier", seed),
+        )]  # fmt: skip
     if part == "sizes":
         sizes = ((64, 3), (128, 4), (192, 5))
         return [unit(part, f"{kind}-width{width}", "docs", kind, width=width, num_blocks=depth)
@@ -109,11 +124,13 @@ def units_of(part: str, args) -> list[dict]:
     return search(args)
 
 
-PARTS = ("blocks-synthetic", "blocks-docs", "sizes", "epochs", "search")
+PARTS = ("blocks-synthetic", "blocks-docs", "digits", "sizes", "epochs", "search")
 
 
 @cache
 def corpus_of(data: str, few: bool) -> Corpus:
+    if data in ("digits", "labels"):
+        return digits_corpus(labels=data == "labels")
     whole = preset(data, **BASE[data]).make_corpus()
     if not few:
         return whole
@@ -125,7 +142,8 @@ def settings_of(u: dict, args):
     changes = dict(u["changes"])
     if args.steps:
         changes |= {"steps": args.steps}
-    return preset(u["data"], **changes, device="cpu", valid_every=0, sample_every=0,
+    name = u["data"] if u["data"] in PRESETS else "docs"
+    return preset(name, **changes, device="cpu", valid_every=0, sample_every=0,
                   valid_blocks=16, valid_repeats=2, log_every=20, save_every=100)  # fmt: skip
 
 
@@ -151,11 +169,14 @@ def train(u: dict, args) -> dict:
     parts = {}
     if u["kind"] == "gpt2":
         parts = gpt2_rival(config, settings.seed)
+    elif u["kind"] == "classifier":
+        parts = {"noise": Clock(), "loss": naming_loss}
     elif u["blocks"]:
         parts = in_blocks(config, u["blocks"], settings.seed)
     trainer = Trainer(settings, corpus, args.runs / u["part"] / u["name"], **parts)
     what = trainer.average, trainer.graph, trainer.noise
-    first, second = corpus.valid[: args.judged], corpus.valid[args.judged : 2 * args.judged]
+    half = min(args.judged, len(corpus.valid) // 2)
+    first, second = corpus.valid[:half], corpus.valid[half : 2 * half]
     tokens = settings.batch_size * settings.length
 
     def watch(record: dict) -> None:
@@ -177,10 +198,17 @@ def train(u: dict, args) -> dict:
         return result | {"failed": str(error).split(";")[0], "tuning_nats_per_token": None}
     finally:
         trainer.close()
-    tuning, (value, error, _) = rivals.judge(*what, first, 4), rivals.judge(*what, second, 8)
+    tuning = value = error = None
+    if u["kind"] != "classifier":
+        tuning, (value, error, _) = rivals.judge(*what, first, 4), rivals.judge(*what, second, 8)
+    if u["data"] == "labels":
+        rows = corpus.valid[:]
+        named = label_log_prob(*what[:2], rows[:, 1:]).argmax(1) + LEVELS
+        result |= {"named_right": (named == rows[:, 0]).double().mean().item(), "of": len(rows)}
     losses = [r for r in trainer.history if "loss" in r]
     return result | {
-        "failed": None, "tuning_nats_per_token": tuning[0], "tuning_error": tuning[1],
+        "failed": None, "tuning_nats_per_token": tuning and tuning[0],
+        "tuning_error": tuning and tuning[1],
         "nats_per_token": value, "nats_per_token_error": error,
         "curve": {"tokens": [r["step"] * tokens for r in losses],
                   "loss": [r["loss"] for r in losses]},
@@ -215,7 +243,8 @@ def tell(u: dict, result: dict | None) -> None:
         text = result["failed"] if result else "not yet"
     else:
         value, error = result["nats_per_token"], result["nats_per_token_error"]
-        text = f"{value:.4f} ± {error:.4f} nats a token, "
+        text = "" if value is None else f"{value:.4f} ± {error:.4f} nats a token, "
+        text += f"{result['named_right']:.1%} named right, " if "named_right" in result else ""
         text += f"{1000 * result['seconds_a_step']:.0f} ms a step, {result['seconds']:.0f} s"
     print(f"{u['part']:17s} {u['name']:22s} {text}", flush=True)
 
