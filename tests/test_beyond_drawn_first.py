@@ -47,7 +47,7 @@ def test_the_law_is_not_the_datas():
 
 @pytest.mark.parametrize(("old", "new"), [
     ("descending=True", "descending=False"),
-    ("sure[hidden] = probs.gather(-1, drawn[:, None])[:, 0]", "sure[hidden] = probs.amax(-1)"),
+    ("= probs.gather(-1, drawn[:, None])[:, 0]", "= probs.amax(-1)"),
     ("torch.where(keep, x.masked", "torch.where(keep.flip(1), x.masked"),
     ("(place > place[:, None])", "(place >= 0 * place[:, None])"),
     ("(other < mine)", "(other > mine)"),

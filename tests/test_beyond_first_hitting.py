@@ -85,7 +85,7 @@ def test_where_it_fails_and_what_is_right_then():
     ("first_hitting", "place = pick(weight, where)", "place = pick(weight, where**2)"),
     ("first_hitting", "hits = share[rows] > end", "hits = share[rows] > 0"),
     ("by_rate", "= z.cpu()", "= 1 / z.cpu()"),
-    ("by_rate", "[at]]  # (H, N)", "[at] * 0]"),
+    ("by_rate", "probs[number[at]", "probs[0 * number[at]"),
 ])  # fmt: skip
 def test_planted_bugs_are_seen(step, old, new):
     """Each in the law at t = 0.4 (uniform places) or at the end (places by rate)."""

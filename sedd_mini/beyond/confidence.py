@@ -90,8 +90,9 @@ class ByConfidence:
         if not rows.any():
             return hidden, torch.zeros(0, graph.num_tokens, dtype=torch.float64)
         probs, _ = ask(model, x[rows], hidden[rows], sigma.expand(int(rows.sum())))  # (M, N)
+        hidden = hidden.to(probs.device)
         show = self.places(probs, hidden, left)
-        return show, probs[show[hidden]]
+        return show.to(x.device), probs[show[hidden]]
 
     def places(self, probs: Tensor, hidden: Tensor, left: float) -> Tensor:
         """The surest of the hidden places, a mask (B, L), from π at them (M, N)."""

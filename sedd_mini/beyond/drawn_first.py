@@ -38,13 +38,14 @@ class DrawnFirst:
             return x
         probs, _ = ask(model, x, hidden, sigma.expand(len(x)))  # (M, N)
         drawn = pick(probs, uniforms(hidden, generator, 1)[0].to(probs.device))  # (M,)
-        sure = torch.full(x.shape, -torch.inf, dtype=torch.float64, device=x.device)
-        sure[hidden] = probs.gather(-1, drawn[:, None])[:, 0].to(x.device)
+        sure = torch.full(x.shape, -torch.inf, dtype=torch.float64, device=probs.device)
+        sure[hidden.to(sure.device)] = probs.gather(-1, drawn[:, None])[:, 0]
         left = float(torch.expm1(-noise.total(t_next).double()) / torch.expm1(-sigma))
         number = due(hidden, left)
         if self.at_once is not None:
             number = hidden.sum(1).clamp(max=self.at_once)
-        keep = first(sure.sort(dim=1, descending=True, stable=True).indices, number)
+        order = sure.sort(dim=1, descending=True, stable=True).indices.to(x.device)
+        keep = first(order, number)
         return torch.where(keep, x.masked_scatter(hidden, drawn.to(x.device)), x)
 
 

@@ -67,7 +67,8 @@ def hit(model, graph, noise, x, free, t, t_next, generator, rates: bool) -> Tens
         if not hits.any():
             continue
         if rates:
-            probs = probs[(hidden.flatten().cumsum(0) - 1).view_as(hidden)[at]]  # (H, N)
+            number = (hidden.flatten().cumsum(0) - 1).view_as(hidden)  # of the row in probs
+            probs = probs[number[at].to(probs.device)]  # (H, N)
         else:
             probs, _ = ask(model, some[hits], at[hits], -torch.log1p(-share[rows][hits]))
         drawn = pick(probs, what[hits].to(probs.device))  # (H,)

@@ -22,6 +22,11 @@ def check_absorbing(graph, who: str) -> None:
                          f"{graph!r:.60}")  # fmt: skip
 
 
+def exact_device(device: torch.device) -> torch.device:
+    """Where float64 can be used: the device itself, or the CPU for Apple's MPS, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def log_r(sigma: Tensor) -> Tensor:
     """log 1/(e^σ̄ − 1), shape of sigma: what scales every ratio of a hidden token."""
     return -sigma - torch.log(-torch.expm1(-sigma))
@@ -37,14 +42,16 @@ def log_parts(log_score: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
 def ask(model: Callable, x: Tensor, at: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """π (M, N) and Z (M,) in float64 at the True places of `at` (B, L), all of them hidden.
 
-    x (B, L), sigma (B,) > 0. Raises ValueError where the network's answer is no distribution.
+    x (B, L), sigma (B,) > 0; both come on `exact_device`. Raises ValueError where the network's
+    answer is no distribution.
     """
-    levels = sigma.to(x.device, torch.get_default_dtype())  # (B,)
-    log_score = model(x, levels, at=at)  # (M, N + 1)
+    levels = sigma.to(torch.get_default_dtype())  # (B,)
+    log_score = model(x, levels.to(x.device), at=at).to(exact_device(x.device))  # (M, N + 1)
     if log_score.ndim != 2 or len(log_score) != int(at.sum()):
         raise ValueError(f"model(x, sigma, at=mask) must give {int(at.sum())} rows, one for each "
                          f"True of the mask, got {tuple(log_score.shape)}")  # fmt: skip
-    log_pi, log_z = log_parts(log_score.double(), levels.double()[:, None].expand(x.shape)[at])
+    rows = at.nonzero()[:, 0].to(levels.device)  # the sequence of each
+    log_pi, log_z = log_parts(log_score.double(), levels.double()[rows].to(log_score.device))
     if not log_z.isfinite().all():
         raise ValueError("the model's log-scores hold NaN, or are all -inf, or inf, at some place")
     return log_pi.exp(), log_z.exp()

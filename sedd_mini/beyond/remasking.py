@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sedd_mini.beyond.heads import ask, check_absorbing
+from sedd_mini.beyond.heads import ask, check_absorbing, exact_device
 from sedd_mini.checks import real_number, whole_number
 from sedd_mini.graphs import one_hot
 from sedd_mini.samplers import Generators, draw_moves, movable, tweedie, uniforms
@@ -49,13 +49,14 @@ class Remask:
         rho = self.strength * min(1.0, float((1 - later) / visible))
         show = float((later - (1 - rho) * visible) / -torch.expm1(-sigma))
         masked = movable(graph, x, free)  # (B, L)
-        weights = torch.zeros(*x.shape, graph.num_states, dtype=torch.float64)[free.cpu()]
-        weights, here = weights.to(x.device), masked[free]  # (M, S), (M,)
+        here = masked[free].to(exact_device(x.device))  # (M,)
+        size = len(here), graph.num_states
+        weights = torch.zeros(size, dtype=torch.float64, device=here.device)
         weights[:, graph.mask_id] = 1.0
         if masked.any():
             probs, _ = ask(model, x, masked, sigma.expand(len(x)))
             weights[here] = torch.cat([probs, torch.zeros_like(probs[:, :1])], -1)
-        chance = torch.tensor([rho, show], dtype=torch.float64, device=x.device)
+        chance = torch.tensor([rho, show], dtype=torch.float64, device=here.device)
         return weights, chance[here.long()]
 
 
@@ -96,22 +97,24 @@ class Corrector:
 
 def both_ways(model, graph, x: Tensor, free: Tensor, sigma: Tensor, size: float):
     """A step of `size` (in σ̄) of the rates Q + Q̄ at sigma: weights (M, S), 0 at x; P(move) (M,)."""
-    tokens = x[free]  # (M,)
+    device = exact_device(x.device)
+    tokens = x[free].to(device)  # (M,)
     rates = graph.rates(tokens).double()  # Q( · , x), off the diagonal
     at = movable(graph, x, free)
-    levels = sigma.to(x.device, torch.get_default_dtype()).expand(len(x))
+    levels = sigma.to(torch.get_default_dtype()).to(x.device).expand(len(x))
     if at.any():
-        log_score = model(x, levels, at=at).double()
-        back = graph.reverse_rates(x[at], log_score.exp()).to(rates)
-        rates[at[free]] += back
+        log_score = model(x, levels, at=at).to(device).double()
+        back = graph.reverse_rates(x[at].to(device), log_score.exp()).to(rates)
+        rates[at[free].to(device)] += back
     rates = rates.scatter(-1, tokens[:, None], 0.0)
     return rates, -torch.expm1(-size * rates.sum(-1))
 
 
 def draw(x: Tensor, free: Tensor, moves: tuple[Tensor, Tensor], generator: Generators) -> Tensor:
     """The free tokens of x (B, L), moved: first whether, then where."""
-    u = uniforms(free, generator).to(moves[0].device)
-    return x.masked_scatter(free, draw_moves(x[free], *moves, *u))
+    device = moves[0].device
+    moved = draw_moves(x[free].to(device), *moves, *uniforms(free, generator).to(device))
+    return x.masked_scatter(free, moved.to(x.device))
 
 
 def rows_of(graph, x: Tensor, free: Tensor, moves: tuple[Tensor, Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sedd_mini.beyond.heads import log_r
+from sedd_mini.beyond.heads import exact_device, log_r
 from sedd_mini.checks import whole_number
 from sedd_mini.network.dit import DiffusionTransformer
 
@@ -57,7 +57,8 @@ class Remembering:
         self.x, self.number, self.answer = x.clone(), number, answer
         if not self.scaled:
             return answer.clone()
-        factor = log_r(sigma.double()).to(answer.dtype)[:, None].expand(x.shape)[at]
+        factor = log_r(sigma.to(exact_device(x.device)).double()).to(answer.dtype).to(x.device)
+        factor = factor[:, None].expand(x.shape)[at]  # (M,)
         return (answer + factor[:, None]).scatter(-1, x[at][:, None], 0.0)
 
 
