@@ -121,7 +121,7 @@ SAMPLERS: dict[str, Step | str] = {  # a step, or the "module:name" of one or of
     "entropy-bound": "sedd_mini.beyond.confidence:entropy_bound",
     "margin": "sedd_mini.beyond.confidence:margin", "greedy": "sedd_mini.beyond.confidence:greedy",
     "drawn-first": "sedd_mini.beyond.drawn_first:drawn_first",
-    "remask": "sedd_mini.beyond.remasking:remask",
+    "remask": "sedd_mini.beyond.remasking:remask", "guidance": "sedd_mini.beyond.guidance:guidance",
     "blocks": "sedd_mini.beyond.block_diffusion:sample_blocks",
 }  # fmt: skip
 

@@ -66,9 +66,11 @@ def test_a_network_that_gives_no_distribution_is_named():
     def broken(x, sigma, at):
         return torch.full((int(at.sum()), 6), torch.nan)
 
+    run = broken, AbsorbingGraph(5), LogLinearNoise(), (2, 6), 2
+    clamp = torch.tensor([2] + [-1] * 5)
     for name in LATER:
-        with pytest.raises(ValueError, match="the model's log-scores hold NaN") as error:
-            sample(broken, AbsorbingGraph(5), LogLinearNoise(), (2, 6), 2, name, generator=seeded())
+        with pytest.raises(ValueError, match="log-scores hold NaN") as error:
+            sample(*run, name, clamp=clamp, generator=seeded())
         assert "\n" not in str(error.value)
 
 
@@ -79,17 +81,31 @@ def test_the_command(tmp_path, capsys):
         save_pretrained(place, model.network, model.graph, model.noise, WORDS)
     common = ["--checkpoint", str(folder), "--steps", "3", "--device", "cpu"]
     for name in SAMPLERS:
-        main(["sample", *common, "--sampler", name])
-        assert capsys.readouterr().out.strip() == MODEL.write(1, steps=3, sampler=name)[0]
-    common[1] = str(uniform)
-    for name, message in [*((name, "is for the absorbing graph") for name in LATER),
-                          ("analytic", "invalid choice: 'analytic'")]:  # fmt: skip
+        main(["sample", *common, "--sampler", name, "--prompt", "c"])
+        text = MODEL.write(1, steps=3, prompt="c", sampler=name)[0]
+        assert capsys.readouterr().out.strip() == text
+    wrong = [(name, "is for the absorbing graph") for name in LATER]
+    wrong += [("analytic", "invalid choice: 'analytic'"), ("guidance", "needs something given")]
+    for name, message in wrong:
+        common[1] = str(folder if "given" in message else uniform)
         with pytest.raises(SystemExit) as stop:
             main(["sample", *common, "--sampler", name])
         lines = capsys.readouterr().err.strip().splitlines()
         assert stop.value.code not in (0, None)
         assert message in lines[-1]
         assert "Traceback" not in "".join(lines)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_on_a_gpu(name):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    network, clamp = text_model().network.to("cuda"), torch.tensor([1, -1, -1, 4, -1, -1])
+    x = sample(network, MODEL.graph, MODEL.noise, (3, 6), 4, name, clamp=clamp,
+               generator=generators(1, 3))  # fmt: skip
+    assert x.device.type == "cuda"
+    assert (x < 5).all()
 
 
 def test_a_threshold_in_a_text_model():

@@ -10,6 +10,7 @@ from sedd_mini.beyond.confidence import ByConfidence
 from sedd_mini.beyond.guidance import Guidance, guide, law_in_order, laws_of_orders, tempered_joint
 from sedd_mini.beyond.tables import exact_table, random_table
 from sedd_mini.evaluation.law import law_of_sampler
+from sedd_mini.samplers import generators
 from sedd_mini.text.tokenizers import WordTokenizer
 from sedd_mini.worlds.ctmc import Chain, total_variation
 
@@ -128,6 +129,18 @@ def test_planted_bugs_are_seen(old, new):
         seen.append(total_variation(found, target) + (scores - 1).abs().max().item())
     assert seen[0] < 1e-9
     assert seen[1] > 1e-2
+
+
+def test_each_sequence_is_guided_by_what_is_given_in_it():
+    """Some positions here, others there; and steps that call for some of the sequences alone."""
+    chain = random_chain(AbsorbingGraph(2), length=3)
+    table, clamp = random_table(chain, seed=4, spread=2.0), torch.tensor([[0, -1, -1], [-1, 1, 0]])
+    for step in ("tweedie", "confidence", "first-hitting", "remask"):
+        run = table, chain.graph, NOISE
+        x = sample(*run, (2, 3), 2, Guidance(3.0, step), clamp=clamp, generator=generators(1, 2))
+        alone = [sample(*run, (1, 3), 2, Guidance(3.0, step), clamp=clamp[i],
+                        generator=generators(1, 1, i)) for i in (0, 1)]  # fmt: skip
+        assert torch.equal(x, torch.cat(alone))
 
 
 def model(x, sigma, at=None):

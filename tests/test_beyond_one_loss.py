@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from runs import TINY
 from worlds import planted, random_chain, seeded
 
-from sedd_mini import AbsorbingGraph, LogLinearNoise, UniformGraph
+from sedd_mini import AbsorbingGraph, LogLinearNoise, Settings, Trainer, UniformGraph
 from sedd_mini.beyond import estimators as estimators_file
 from sedd_mini.beyond import one_loss as file
 from sedd_mini.beyond.estimators import (
@@ -194,3 +195,15 @@ def test_errors():
         counted_cross_entropy(NORMALISED, GRAPH, x, torch.ones(1), x0=x[:, :2])
     with pytest.raises(ValueError, match="hidden token is for the absorbing graph"):
         file.hidden_costs(None, random_chain(UniformGraph(3)))
+
+
+@pytest.mark.parametrize("loss", [masked_cross_entropy, counted_cross_entropy])
+def test_the_trainer_takes_them(loss, text, tmp_path):
+    settings = Settings(**TINY | {"data": text, "steps": 12, "width": 32, "lr": 1e-2,
+                                  "device": "cpu", "normalised": True, "time_conditioning": False,
+                                  "draws": "independent"})  # fmt: skip
+    trainer = Trainer(settings, out=tmp_path / "run", loss=loss)
+    trainer.run()
+    history = [r["loss"] for r in trainer.history if "loss" in r]
+    assert history[-1] < history[0]
+    assert trainer.loss_is_bound()

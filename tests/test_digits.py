@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from sedd_mini.beyond.pictures import label_log_prob, left_and_above, naming_loss, pixel_bits
+from sedd_mini.beyond.pictures import (
+    label_log_prob,
+    left_and_above,
+    naming_loss,
+    pixel_bits,
+    plain_classifier,
+)
 from sedd_mini.evaluation.rivals import Clock
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.text import digits as module
@@ -171,3 +177,12 @@ def test_the_trainer_takes_pictures_labels_and_the_naming_loss():
     assert loss == pytest.approx(math.log(10), rel=1e-5)
     trainer.run()
     assert "valid_loss" in trainer.history[-1]
+
+
+def test_the_plain_classifier_learns_and_is_the_same_again():
+    corpus = digits_corpus(labels=True)
+    rows, valid = corpus.train[:], corpus.valid[:]
+    net = plain_classifier(rows, 200)
+    right = (net(valid[:, 1:]).argmax(1) + 17 == valid[:, 0]).float().mean().item()
+    assert right > 0.9
+    assert torch.equal(net(valid[:5, 1:]), plain_classifier(rows, 200)(valid[:5, 1:]))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sedd_mini.beyond.heads import ask, check_absorbing
+from sedd_mini.beyond.heads import ask, check_absorbing, of_rows
 from sedd_mini.checks import real_number, whole_number
 from sedd_mini.graphs import one_hot
 from sedd_mini.samplers import Generators, movable, pick, uniforms
@@ -89,7 +89,8 @@ class ByConfidence:
         rows = hidden.any(1)
         if not rows.any():
             return hidden, torch.zeros(0, graph.num_tokens, dtype=torch.float64)
-        probs, _ = ask(model, x[rows], hidden[rows], sigma.expand(int(rows.sum())))  # (M, N)
+        levels = sigma.expand(int(rows.sum()))
+        probs, _ = ask(of_rows(model, rows), x[rows], hidden[rows], levels)  # (M, N)
         hidden = hidden.to(probs.device)
         show = self.places(probs, hidden, left)
         return show.to(x.device), probs[show[hidden]]

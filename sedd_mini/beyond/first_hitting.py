@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from sedd_mini.beyond.heads import ask, check_absorbing
+from sedd_mini.beyond.heads import ask, check_absorbing, of_rows
 from sedd_mini.samplers import Generators, movable, pick, uniforms
 from sedd_mini.worlds.ctmc import Chain
 
@@ -54,7 +54,8 @@ def hit(model, graph, noise, x, free, t, t_next, generator, rates: bool) -> Tens
         some, hidden = x[rows], hidden[rows]  # (R, L)
         weight = hidden.cpu().double()
         if rates:
-            probs, z = ask(model, some, hidden, -torch.log1p(-share[rows]))  # (M, N), (M,)
+            levels = -torch.log1p(-share[rows])
+            probs, z = ask(of_rows(model, rows), some, hidden, levels)  # (M, N), (M,)
             weight[hidden.cpu()] = z.cpu()
         mark = torch.zeros_like(free)
         mark[rows, 0] = True
@@ -70,7 +71,8 @@ def hit(model, graph, noise, x, free, t, t_next, generator, rates: bool) -> Tens
             number = (hidden.flatten().cumsum(0) - 1).view_as(hidden)  # of the row in probs
             probs = probs[number[at].to(probs.device)]  # (H, N)
         else:
-            probs, _ = ask(model, some[hits], at[hits], -torch.log1p(-share[rows][hits]))
+            levels = -torch.log1p(-share[rows][hits])
+            probs, _ = ask(of_rows(model, rows[hits]), some[hits], at[hits], levels)
         drawn = pick(probs, what[hits].to(probs.device))  # (H,)
         x[rows] = some.masked_scatter(at, drawn.to(x.device))
 

@@ -32,8 +32,8 @@ class Guidance:
 
     strength  γ ≥ 0
     step      the step that is taken: a name in SAMPLERS or a function
-    labels    the positions that are hidden for the second answer; None: all that `clamp` gives in
-              every sequence (TextModel: prompt, suffix, the text around the gaps)
+    labels    the positions that are hidden for the second answer; None: all that `clamp` gives
+              (TextModel: prompt, suffix, the text around the gaps)
 
     Two calls of the network where the step makes one. The last step of `sample`, which takes away
     what is left at t = eps, is not guided. Raises ValueError on a graph without MASK, and where
@@ -68,22 +68,27 @@ class Guidance:
 
     def network(self, model, graph, x: Tensor, free: Tensor) -> Callable:
         check_absorbing(graph, "guidance that hides what is given")
-        length = x.shape[1]
-        given = ~free.any(0) if self.labels is None else positions(self.labels, length, x.device)
+        given = ~free  # (B, L)
+        if self.labels is not None:
+            given = positions(self.labels, x.shape[1], x.device).expand(x.shape)
         if not given.any():
             raise ValueError("guidance needs something given, a label or a prompt: give clamp=… "
                              "(a TextModel: prompt=…), or labels=(positions)")  # fmt: skip
-        if (hidden := (x[:, given] == graph.mask_id)).any():
-            place = int(given.nonzero()[:, 0][hidden.any(0)][0])
+        if (hidden := given & (x == graph.mask_id)).any():
+            place = int(hidden.nonzero()[0, 1])
             raise ValueError(f"guidance on a label that is not there: position {place} is MASK")
         return Guided(model, graph, given, self.strength)
 
 
 class Guided:
-    """model(x, sigma, at=mask) with the log-scores of hidden tokens guided; `given` (L,) bool."""
+    """model(x, sigma, at=mask) with the log-scores of hidden tokens guided; `given` (B, L) bool."""
 
     def __init__(self, model: Callable, graph, given: Tensor, strength: float):
         self.model, self.graph, self.given, self.strength = model, graph, given, strength
+
+    def of_rows(self, rows: Tensor) -> "Guided":
+        """The same for some of the sequences."""
+        return Guided(self.model, self.graph, self.given[rows], self.strength)
 
     def __call__(self, x: Tensor, sigma: Tensor, at: Tensor) -> Tensor:
         blind = torch.where(self.given, self.graph.mask_id, x)
@@ -137,3 +142,6 @@ def positions(labels, length: int, device) -> Tensor:
             raise ValueError(f"labels must be positions in [0, {length}), got {place!r:.60}")
         mask[place] = True
     return mask
+
+
+guidance = Guidance()

@@ -27,6 +27,11 @@ def exact_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+def of_rows(model: Callable, rows: Tensor) -> Callable:
+    """The model for some of the sequences, where it treats each its own way (a guided one does)."""
+    return model.of_rows(rows) if hasattr(model, "of_rows") else model
+
+
 def log_r(sigma: Tensor) -> Tensor:
     """log 1/(e^σ̄ − 1), shape of sigma: what scales every ratio of a hidden token."""
     return -sigma - torch.log(-torch.expm1(-sigma))

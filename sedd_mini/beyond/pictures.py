@@ -63,6 +63,34 @@ def at_label(model, x: Tensor, sigma: Tensor) -> Tensor:
     return model(x, sigma, at=first)[:, LEVELS : LEVELS + LABELS]
 
 
+def plain_classifier(rows: Tensor, steps: int, batch_size: int = 32, lr: float = 5e-3,
+                     width: int = 128, seed: int = 0) -> torch.nn.Module:  # fmt: skip
+    """pictures (M, 64) → logits (M, 10): one hidden layer, trained on rows (M, 65) of label words
+    and pixels by as many steps and rows a step as a Trainer's; Adam, the rate falling to 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first, last = torch.nn.Linear(SIDE * SIDE, width), torch.nn.Linear(width, LABELS)
+    net = torch.nn.Sequential(Scaled(), first, torch.nn.ReLU(), last)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        batch = rows[torch.randint(len(rows), (batch_size,), generator=generator)]
+        loss = F.cross_entropy(net(batch[:, 1:]), batch[:, 0] - LEVELS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+class Scaled(torch.nn.Module):
+    """Levels 0 … 16 → 0 … 1."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures / (LEVELS - 1)
+
+
 def check_is_absorbing(graph) -> None:
     if not only_masks_move(graph) or graph.num_tokens != LEVELS + LABELS:
         raise ValueError(f"labels are named on AbsorbingGraph({LEVELS + LABELS}), where what is "

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", **count, default=128, help="sampling steps, ≥ 1 [128]")
     add("--sampler", default="tweedie", choices=[*SAMPLERS],
         help="tweedie, euler and corrector are for every graph, the others for the absorbing one "
-             "[tweedie]")  # fmt: skip
+             "(guidance: by a prompt or a text around gaps) [tweedie]")  # fmt: skip
     add("--seed", type=number(int, least=0), default=0, metavar="N",
         help="of all that is random, ≥ 0 [0]; sample i of a seed is the same whatever --num is"
     )  # fmt: skip
