@@ -1,5 +1,6 @@
 """The trainings of chapter 13: equal budgets, the same trials every time, and what is left."""
 
+import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
-    import beyond_training
-
-    return beyond_training
+    return importlib.import_module("beyond_training")
 
 
 def args_of(tmp_path, **changes):
