@@ -110,7 +110,7 @@ for steps in (400_000, 1_300_000):
           f"over the text, {years:.0f} years at that speed")  # fmt: skip
 
 # %% [markdown]
-# This needs GPUs. None was at hand for this edition, so every number about a GPU below is *planned*: computed from data sheets, not measured.
+# This needs GPUs. None was at hand for this edition, so every number about a GPU below is *planned*: computed from data sheets.
 
 # %% [markdown]
 # ## 1. Count first
@@ -256,7 +256,7 @@ per_weight = 10 * 4  # bytes: ten float32 numbers are read or written for each w
 print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% [markdown]
-# The sizes are those of a block's first MLP layer, and of the layer after attention. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, two moments) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
+# The sizes are those of a block's first MLP layer, and last of the layer after attention (just below the H100's 295). With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, two moments) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at a
@@ -276,9 +276,10 @@ ax.set_title("Left of a roof's corner, work waits for memory");
 for kind, moved in bandwidth.items():
     corner = planner.KINDS[kind][0] / moved
     assert 16 / per_weight < intensity(1) < intensity(64) < corner < intensity(1024)
+assert 0.9 * corner < intensity(1024, p=768) < corner  # of the H100
 
 # %% [markdown]
-# *What to see.* A line is the highest speed that a GPU can reach at each intensity (planned), and a dot the best speed of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added.
+# *What to see.* A line is the highest speed that a GPU can reach at each intensity (planned), and a dot that of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added.
 #
 # ### The two real steps once more
 #
@@ -321,12 +322,13 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% tags=["hide-cell"]
 assert math.isclose(3 * all_flops, planner.training_flops(config, 64))
+assert 0.03 < 16 * every / (2 * planner.training_flops(config, 64)) < 0.035
 assert [round(100 * share) for share in shares(products).values()] == [27, 6, 67, 0]
 assert [round(100 * share) for share in shares(moved).values()] == [4, 2, 14, 80]
 assert [round(100 * of_log[part]) for part in STAGES] == [23, 6, 64, 7]
 
 # %% [markdown]
-# *What to see.* The trunk's forward pass has 27 % of the products' FLOPs, but 4 % of the traffic; the optimiser has 0 and 80 %. Their shares of the time lie between these: with 512 tokens close to the products, with 128 tokens a little farther from them. (The row of section 2 comes from your machine and may differ.)
+# *What to see.* The trunk's forward pass has 27 % of the products' FLOPs, but 4 % of the traffic; the optimiser has 0 and 80 %. Their shares of the time lie between these: with 512 tokens close to the products, with 128 tokens a little farther. (The row of section 2 comes from your machine and may differ.)
 #
 # The log and our steps also differ in precision and in how busy the machine was. So here is a control: a narrower network with the same vocabulary, in which only the number of texts changes.
 
@@ -371,7 +373,8 @@ ax.set_title("Activations fill the memory: each text of 1024 tokens adds 0.5 GB 
 each = (sizes[-1]["activations"] - sizes[0]["activations"]) / 63
 assert 0.45e9 < each < 0.55e9 and len({round(size) for size in copies}) == 1
 assert math.isclose(sum(sizes[0][k] for k in list(sizes[0])[:4]), 5 * 4 * sum(counts.values()))
-assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values())
+assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values()) and copies[0] < 4e9
+assert 265e9 < sum(planner.memory(config, 1024, 512).values()) < 275e9
 
 # %% [markdown]
 # *What to see.* The copies of the weights stay below 4 GB, and every text adds to the activations. The library limits the head's work space by working in pieces. A batch of 512 texts would need about 270 GB.
