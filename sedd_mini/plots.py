@@ -850,45 +850,52 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     ax.margins(x=0.2, y=0.12)
 
 
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # a label over dots or lines
+
+
 def show_run_log(ax: plt.Axes, losses: dict, checks: Sequence[tuple], levels: dict,
                  of_checks: float) -> None:  # fmt: skip
     """The losses of a run, their running mean, its validations, and levels to compare them with.
 
     losses: step → mean of a few steps, nats a token; checks: (step, bound, two errors) each;
-    levels: name → nats a token, the lowest named below its line; of_checks: what the last level's
-    model pays on the validation text.
+    levels: name → nats a token; of_checks: what the last level's model pays on the validation
+    text. All but the dots and their mean is named at the right, outside the axes.
     """
     steps, values = np.array(list(losses)), np.array(list(losses.values()))
     ax.plot(steps, values, ".", color="#b9c1cc", ms=5)
     wide = 15
     smooth = np.convolve(values, np.ones(wide) / wide, "valid")
     ax.plot(steps[wide // 2 : wide // 2 + len(smooth)], smooth, color=BLUE)
+    end = steps[-1] + 9
     for name, level in levels.items():
-        ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
+        ax.plot([0, end], [level, level], color=ORANGE, ls="--", lw=1.3)
         lowest = level == min(levels.values())
-        ax.text(3 if lowest else steps[-1], level + (-0.08 if lowest else 0.08), name, color=ORANGE,
-                ha="left" if lowest else "right", va="top" if lowest else "bottom")  # fmt: skip
+        ax.text(end + 3, level, name, color=ORANGE, va="bottom" if lowest else "center")
     at, bound, error = zip(*checks, strict=True)
     for step in at:
         ax.plot([step - 7, step + 7], [of_checks] * 2, color=ORANGE, lw=2)
     ax.errorbar(at, bound, error, fmt="o", capsize=3, color=GREEN, zorder=3)
-    ax.text(45, 8.6, "mean of 15 dots", color=BLUE)
-    ax.text(22, 9.9, "dot: mean of two steps", color="#666666")
-    ax.text(at[0] + 9, bound[0], "validation, ± 2 errors", color=GREEN, va="center")
-    ax.text(at[0] + 9, of_checks - 0.12, "the table, on the validation text", color=ORANGE,
-            va="center")  # fmt: skip
-    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, steps[-1] + 9), ylim=(5.6, 12.2))
+    ax.text(32, 9.02, "mean of 15 dots", color=BLUE)
+    ax.text(26, 10.3, "dot: mean of two steps", color="#666666")
+    ax.text(end + 3, bound[-1], "validation, ± 2 errors", color=GREEN, va="center")
+    ax.text(end + 3, of_checks - 0.15, "short lines: the table\non the validation text",
+            color=ORANGE, va="top")  # fmt: skip
+    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, end), ylim=(5.6, 12.2))
 
 
 def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]) -> None:
     """Attainable speed against FLOPs a byte: a roof for each device, a vertical for each work.
+
+    A ring marks a roof's corner, a dot the best speed of a work under a roof.
 
     roofs: name → (FLOPs a second, bytes a second, colour); works: name → FLOPs a byte.
     """
     x = np.logspace(-1, 4, 400)
     for name, (speed, bandwidth, colour) in roofs.items():
         ax.loglog(x, np.minimum(speed, bandwidth * x) / 1e12, color=colour)
-        ax.plot(speed / bandwidth, speed / 1e12, "o", color=colour, ms=6)
+        ax.plot(speed / bandwidth, speed / 1e12, "o", color=colour, mfc="white", mew=1.8, ms=8)
+        at = np.array(list(works.values()))
+        ax.plot(at, np.minimum(speed, bandwidth * at) / 1e12, "o", color=colour, ms=5)
         ax.text(9e3, speed / 1e12 * 1.15, name, color=colour, ha="right", va="bottom")
     for name, at in works.items():
         ax.axvline(at, color="#aaaaaa", lw=1, ls=":")
@@ -899,7 +906,7 @@ def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]
 
 
 def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) -> Figure:
-    """Stacked bars from 0 to 1, one a row, each share of 2.5 % and more with its number.
+    """Stacked bars from 0 to 1, one a row, with the number of each share of 0.5 % and more.
 
     colours: part → (its colour, that of its number).
     """
@@ -909,8 +916,12 @@ def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) ->
         for part, (colour, ink) in colours.items():
             share = shares[part]
             ax.barh(y, share, left=left, color=colour, height=0.66)
-            if share >= 0.025:
-                ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center")
+            if share >= 0.035:
+                ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center",
+                        fontsize=11.5 if share >= 0.05 else 10)  # fmt: skip
+            elif share >= 0.005:  # no room inside
+                ax.text(left + share / 2, y - 0.35, f"{share:.0%}", color=colour, ha="center",
+                        va="bottom", fontsize=10)  # fmt: skip
             left += share
     left = 0.0
     for part, (colour, _) in colours.items():  # names over the parts of the first row
@@ -933,48 +944,59 @@ def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], r
 
     parts: name → (bytes for each of `batches`, colour); rooms: name → bytes.
     """
-    bottom, last = np.zeros(len(batches)), len(batches) - 1
+    x, bottom = np.array(batches), np.zeros(len(batches))
+    half = 0.35 * np.diff(x).min()  # of a bar's width
     for name, (sizes, colour) in parts.items():
         sizes = np.array(sizes) / 1e9
-        ax.bar(range(len(batches)), sizes, bottom=bottom, color=colour, width=0.6)
-        ax.text(last + 0.38, (bottom + sizes / 2)[-1], name, color=colour, va="center")
+        ax.bar(x, sizes, bottom=bottom, color=colour, width=2 * half)
+        ax.text(x[-1] + 1.4 * half, (bottom + sizes / 2)[-1], name, color=colour, va="center",
+                bbox=ON_WHITE)  # fmt: skip
         bottom += sizes
     for name, room in rooms.items():
         ax.axhline(room / 1e9, color="#777777", ls="--", lw=1.2)
-        ax.text(-0.42, room / 1e9 + 1, name, color="#555555", fontsize=10.5)
-    ax.set_xticks(range(len(batches)), batches)
-    top = 1.12 * max(bottom.max(), max(rooms.values()) / 1e9)
-    ax.set(xlabel="texts at a time", ylabel="GB", xlim=(-0.5, last + 2.0), ylim=(0, top))
+        ax.text(x[0] - half, room / 1e9 + 1.2, name, color="#555555", fontsize=10.5, va="bottom",
+                bbox=ON_WHITE)  # fmt: skip
+    top = 1.18 * max(bottom.max(), max(rooms.values()) / 1e9)
+    ax.set(xlabel="texts at a time", ylabel="GB", xticks=x, ylim=(0, top),
+           xlim=(x[0] - 2 * half, 1.36 * x[-1]))  # fmt: skip
     ax.grid(axis="x", visible=False)
 
 
 def show_three_runs(runs: dict[str, Sequence[float]], levels: dict[str, float]) -> Figure:
     """The losses of three runs: near the levels on a linear axis, and whole on a log axis.
 
-    runs: name → losses, the third one lost; levels: name → nats a token.
+    runs: learning rate → losses, the first one healthy, the second one leaping, the third one lost
+    within a few steps; levels: name → nats a token.
     """
     fig, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[1.4, 1])
     low, high = min(levels.values()), max(levels.values())
     end, room = max(map(len, runs.values())), high - low
     near.set(xlim=(0, end + 1), ylim=(low - 1.1 * room, high + 1.5 * room))
-    for (name, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
+    for (rate, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
         steps = range(1, len(losses) + 1)
         for ax in (near, whole):
             ax.plot(steps, losses, color=colour, lw=1.6)
         top = int(np.argmax(losses)) + 1, max(losses)
         if top[1] > 2 * high:
             whole.plot(*top, "o", color=colour, ms=5)
-            whole.annotate(f"{name}\n(up to {top[1]:,.0f})", top, (8, -2), color=colour,
+            whole.annotate(f"{rate:g}: up to {top[1]:,.0f}", top, (8, -2), color=colour,
                            textcoords="offset points", va="center")  # fmt: skip
-    first, second = list(runs)[:2]
-    near.text(0.98, 0.04, first, color=BLUE, ha="right", transform=near.transAxes)
-    near.text(0.98, 0.88, second, color=GREEN, ha="right", transform=near.transAxes)
+    healthy, leaping, lost = runs
+    near.text(0.98, 0.9, f"{leaping:g}: leaps and comes back", color=GREEN, ha="right",
+              va="center", bbox=ON_WHITE, transform=near.transAxes)  # fmt: skip
+    for rate, word, step, x, colour in (
+        (healthy, "healthy", 21, 26, BLUE), (lost, "leaves at step 2", 1, 3, PURPLE),
+    ):  # fmt: skip
+        near.annotate(f"{rate:g}: {word}", (step, runs[rate][step - 1] - 0.03),
+                      (x, low - 0.55 * room), color=colour, va="center", bbox=ON_WHITE,
+                      arrowprops={"arrowstyle": "-", "color": "#888888", "lw": 0.8,
+                                  "relpos": (0, 1), "shrinkA": 0, "shrinkB": 0})  # fmt: skip
     for name, level in levels.items():
         near.axhline(level, color=ORANGE, ls="--", lw=1.2)
         near.text(end + 1.5, level, name, color=ORANGE, va="center")
     whole.set_yscale("log")
     whole.set(xlim=(0, end + 1), ylim=(1.5, 6 * max(max(v) for v in runs.values())))
-    whole.text(end, 0.7 * low, first, color=BLUE, ha="right", va="top")
+    whole.text(end, 0.7 * low, f"{healthy:g}", color=BLUE, ha="right", va="top")
     for ax in (near, whole):
         ax.set_xlabel("step")
     near.set_ylabel("loss (nats a token)")
