@@ -917,7 +917,8 @@ def show_cost_by_rate(ax: plt.Axes, curves: dict[str, Sequence[float]], level: f
         ax.plot(t, values, color=colour, **style)
         ax.annotate(name, (t[0], values[0]), (-0.02, y), color=colour, ha="right", va="center")
     ax.axhline(level, color="#555555", ls="--", lw=1.2, zorder=0)
-    ax.text(0.4, level + 0.08, f"entropy of the word frequencies: {level:.2f}", color="#555555")
+    ax.text(1, level + 0.25, f"entropy of the word frequencies: {level:.2f}", color="#555555",
+            ha="right")  # fmt: skip
     ax.set(xlim=(-0.27, 1.02), ylim=(0, 5.8), xticks=[0, 0.25, 0.5, 0.75, 1])
     ax.set(xlabel="t, the share of hidden words", ylabel="cost of a hidden word (bits)")
 
@@ -932,4 +933,4 @@ def show_raw_and_averaged(ax: plt.Axes, gaps: dict[int, Sequence[float]]) -> Non
                 color=ORANGE)  # fmt: skip
     ax.annotate("averaged weights", (steps[1], averaged[1]), (-4, -9), textcoords="offset points",
                 color=BLUE, ha="right", va="top")  # fmt: skip
-    ax.set(ylim=(0, None), xlabel="step", ylabel="gap to the truth (bits a word)")
+    ax.set(ylim=(0, 1.12 * max(raw)), xlabel="step", ylabel="gap to the truth (bits a word)")
