@@ -244,25 +244,31 @@ print(f"guessing evenly {guess:.2f}, word frequencies {by_frequency:.2f}, truth 
 
 # %% tags=["hide-input"]
 #| alt: Left, the loss of each batch in the first 300 steps: it starts at 5.3 bits, stays near 4.9
-#| from step 20 to 75, and falls steeply. Right, steps 600 to 1200 on a finer scale: dots spread
+#| from step 20 to 60, and falls steeply. Right, steps 600 to 1200 on a finer scale: dots spread
 #| over half a bit around the dashed line of the truth, and no trend can be seen.
 fig, axes = plots.plt.subplots(1, 2, figsize=(10.5, 3.7))
 levels = {"even guess": guess, "word frequencies": by_frequency, "truth": truth}
 plots.show_losses(axes, losses, levels, until=300, since=600)
 axes[0].set_title("The loss rests near 4.9 bits, then falls")
-axes[1].set_title("In the second half it shows no trend");
+axes[1].set_title("In the second half single batches show no trend");
 
 # %% [markdown]
-# *What to see.* Each dot is the loss of one batch. Left: the first 300 steps. The loss rests near 4.9 bits for some 50 steps, and section 6 shows what the network knows there. Right: the second half of the run, on a finer scale. The dots scatter over more than half a bit, although nothing is wrong, and show no progress. Has the network stopped learning?
+# *What to see.* Each dot is the loss of one batch; the line is a running mean. Left: the first 300 steps. The loss rests near 4.9 bits for some 40 steps, and section 6 shows what the network knows there. Right: the second half of the run, on a finer scale. The dots scatter over more than half a bit, although nothing is wrong, and show no progress. Has the network stopped learning?
 #
-# A mean over many batches is better. Here it is for the last 100:
+# Means over 100 batches show more:
 
 # %%
-last = torch.tensor(losses[-100:])
-print(f"mean loss {last.mean():.3f} ± {last.std() / 10:.3f} bits, truth of the test texts {truth:.3f}")
+for start in range(600, 1200, 100):
+    part = torch.tensor(losses[start : start + 100])
+    print(f"steps {start + 1:4} to {start + 100}: {part.mean():.3f} ± {part.std() / 10:.3f} bits")
+
+# %% tags=["hide-cell"]
+assert torch.tensor(losses[600:]).std() > 0.1 and part.std() / 10 > 0.008
+early = torch.tensor(losses[20:60]).mean()
+assert abs(early - by_frequency) < 0.15
 
 # %% [markdown]
-# The network is near the truth, but with such an error bar we cannot say how near, or which of two settings is better. (The training texts also have a truth of their own, which differs a little from that of the test texts.)
+# So it was still learning. But such a mean mixes the networks of 100 steps, and its error bar of more than 0.01 bits hides the smaller differences that one cares about, such as that between two settings. (The texts of these batches also have a truth of their own, a little different from that of the test texts.)
 #
 # ## 5. The examiner
 #
@@ -343,7 +349,7 @@ assert 0.02 < gap < 0.12 and gap_error < 0.01
 # %% [markdown]
 # *What to see.* A dot is the mean of 32 texts. The two measures have the same mean, but for what training leaves out below $t = 0.001$. The examiner's dots lie so close together that a few hundred texts are enough.
 #
-# With the examiner the second half of the run has a trend:
+# So the examiner can judge the network of a single step:
 
 # %%
 mean_gap = {n: [exam.gaps(net).mean().item() for net in kept[n]] for n in looks if n >= 400}
@@ -351,12 +357,12 @@ for n, (raw, averaged) in mean_gap.items():
     print(f"step {n:4}: gap of the raw weights {raw:.3f}, of the averaged {averaged:.3f} bits")
 
 # %% tags=["hide-cell"]
-assert mean_gap[1200][0] < 0.75 * mean_gap[600][0]
+assert all(last < 0.67 * first for first, last in zip(mean_gap[600], mean_gap[1200]))
 last_gaps = [g[1] for n, g in mean_gap.items() if n >= 600]
 assert all(b < a + 0.003 for a, b in zip(last_gaps, last_gaps[1:]))
 
 # %% [markdown]
-# So the network was still learning when the dots showed nothing. Section 7 looks at the two columns.
+# Both columns fall by more than a third in the second half of the run. Section 7 compares them.
 #
 # What does the price of section 1 contribute to the last gap?
 
@@ -445,7 +451,7 @@ assert abs(mean_gap[1200][0] / mean_gap[1200][1] - 1) < 0.15
 # %% [markdown]
 # *What to see.* In the middle of the run, with a high learning rate, the raw weights are clearly worse than their average. At the end, with a learning rate near 0, both are equally good.
 #
-# Is it the falling rate that closes the distance? The laboratory trains a small network twice and changes only that: with a constant rate the raw weights stay behind at the end too. The paper's run keeps its rate constant, so there the average is needed.
+# Is it the falling rate that closes the distance? The laboratory trains a small network twice and changes only that: with a constant rate the raw weights stay behind at the end too. The paper's run keeps its rate constant, which is the case in which the average helped to the end.
 #
 # ## 8. MASK against uniform, at equal steps
 #
@@ -514,7 +520,7 @@ assert max(finals["uniform"]) < 0.48
 #
 # 1. With MASK noise the loss is a masked language model's cross-entropy at every rate $t$, weighted by $1/t$, plus a price that is 0 for $Z = 1$.
 # 2. The first loss is $\log N$ nats a word. Check it first. The next level is the entropy of the word frequencies: a plateau there means that the network does not use the visible words yet.
-# 3. The loss of a batch scatters too much to show the last tenths of a bit. Where the truth is known, the examiner compares with the true probabilities and sees them.
+# 3. The loss of a batch scatters too much to show the last tenth of a bit. Where the truth is known, the examiner compares with the true probabilities and shows it.
 # 4. Averaged weights help while the learning rate is high, and at its end they are worth nothing if the rate falls to 0.
 # 5. At equal steps and tuned rates, MASK noise ends within 0.05 bits of the truth and uniform noise 0.28 to 0.47 above it (one language, three seeds).
 
@@ -893,10 +899,10 @@ for name, how in (("falls", factor), ("constant", constant)):
 
 # %% tags=["hide-cell"]
 behind = {name: raw / averaged for name, (raw, averaged) in at_end.items()}
-assert behind["constant"] > 1.1 and behind["falls"] < 1.05
+assert behind["constant"] > 1.04 and behind["falls"] < 1.04
 
 # %% [markdown]
-# With a constant rate the raw weights end clearly behind their average. With a falling rate they do not. (One seed and one small network; the size of the difference will be another elsewhere.)
+# With a constant rate the raw weights end behind their average. With a falling rate they do not. (One seed and one small network, for which 400 steps are few: with the falling rate it has learned less in all.)
 
 # %% [markdown]
 # ### Uniform noise: where does the network err, and what does the noise hide?

@@ -872,11 +872,14 @@ def show_losses(axes: Sequence[plt.Axes], losses: Sequence[float], levels: dict[
                 until: int, since: int) -> None:  # fmt: skip
     """Losses of single batches: the first `until` steps, and on another scale those after `since`.
 
+    The line at the left is a running mean of 15.
     levels: name → a height to mark; the last of them is marked at the right, too.
     """
     steps = np.arange(1, len(losses) + 1)
     (name, lowest), left, right = list(levels.items())[-1], *axes
     left.plot(steps[:until], losses[:until], ".", color=BLUE, ms=5, mew=0, alpha=0.8)
+    mean = np.convolve(losses, np.ones(15) / 15, mode="valid")[: until - 14]
+    left.plot(np.arange(8, 8 + len(mean)), mean, color="#12395b", lw=1.5)
     for label, level in levels.items():
         low = label == name
         colour = ORANGE if low else "#555555"
@@ -916,7 +919,7 @@ def show_cost_by_rate(ax: plt.Axes, curves: dict[str, Sequence[float]], level: f
         style = {"lw": 2.5} if colour == ORANGE else {"ls": "", "marker": "o", "ms": 6}
         ax.plot(t, values, color=colour, **style)
         ax.annotate(name, (t[0], values[0]), (-0.02, y), color=colour, ha="right", va="center")
-    ax.axhline(level, color="#555555", ls="--", lw=1.2, zorder=0)
+    ax.plot([0, 1], [level, level], color="#555555", ls="--", lw=1.2, zorder=0)
     ax.text(1, level + 0.25, f"entropy of the word frequencies: {level:.2f}", color="#555555",
             ha="right")  # fmt: skip
     ax.set(xlim=(-0.27, 1.02), ylim=(0, 5.8), xticks=[0, 0.25, 0.5, 0.75, 1])
