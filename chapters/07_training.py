@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 07. Training: how does a network that knows nothing become a model of a language?
 #
-# With MASK noise, score entropy trains a masked language model at every masking rate $t$, with the weight $1/t$. This is exact if the network's guesses sum to 1; otherwise a small price is added (section 1).
+# With MASK noise, score entropy trains a masked language model at every masking rate $t$, with the weight $1/t$. This is exact if the network's guesses sum to 1. Otherwise a price is added (section 1), which is 0.002 bits a word at the end of this chapter's run.
 # This chapter puts the network of chapter 06 and a steadier loop on the page, trains it, and then finds a way to see what the loss cannot show: how far the model still is from the truth.
 #
 # After this chapter you will be able to
@@ -84,7 +84,7 @@ plots.show_masking_rates(sentence, ((order + 0.5) / 12).tolist(), (0.15, 0.4, 0.
 #
 # $$\frac1t\big(Z - 1 - u_{x_0}\big) = \frac1t \underbrace{\big(\log Z - u_{x_0}\big)}_{\text{cross-entropy of } \mathrm{softmax}(u)} + \frac1t \underbrace{\big(Z - 1 - \log Z\big)}_{\text{price, 0 only for } Z = 1} .$$
 #
-# The first part is the loss of a masked language model. The second part is 0 for a head whose guesses sum to 1. SEDD's head gives free numbers $u_y$, so it has to learn $Z = 1$. In numbers, with four words and a quarter of the words hidden:
+# The first part is the loss of a masked language model. The second part is 0 for a head whose guesses sum to 1. SEDD's head gives free numbers $u_y$, so it has to learn $Z = 1$. (The library's log-linear noise hides a share of $0.999\,t$ instead of $t$; its weight is $1/t$, too.) In numbers, with four words and $t = 1/4$:
 
 # %% tags=["nbval-check-output"]
 from sedd_mini import AbsorbingGraph, LogLinearNoise
@@ -272,7 +272,7 @@ assert abs(early - by_frequency) < 0.15
 #
 # ## 5. The examiner
 #
-# Where does the scatter come from? The loss asks how surprised the network is by *one* word, the one that happened to stand there. A better question needs no luck: how far is the network's guess from the true probabilities? For our language they are known. `language.posterior` computes $\pi_y = p(x_0 = y \mid \text{visible words})$ for each hidden place (by the forward–backward algorithm; the laboratory writes it).
+# The loss asks how surprised the network is by *one* word, the one that happened to stand there. We can leave out this piece of chance and ask: how far is the network's guess from the true probabilities? For our language they are known. `language.posterior` computes $\pi_y = p(x_0 = y \mid \text{visible words})$ for each hidden place (by the forward–backward algorithm; the laboratory writes it).
 #
 # Take the mean of the loss of section 1 over the true law of the hidden word, and subtract the same for a perfect network, $e^{u_y} = \pi_y$:
 #
@@ -347,7 +347,7 @@ gap, gap_error = gaps.mean().item(), gaps.std().item() / 32
 assert 0.02 < gap < 0.12 and gap_error < 0.01
 
 # %% [markdown]
-# *What to see.* A dot is the mean of 32 texts. The two measures have the same mean, but for what training leaves out below $t = 0.001$. The examiner's dots lie so close together that a few hundred texts are enough.
+# *What to see.* A dot is the mean of 32 texts. Both rows estimate the same gap, but for what training leaves out below $t = 0.001$. The examiner's dots lie so close together that a few hundred texts are enough.
 #
 # So the examiner can judge the network of a single step:
 
@@ -375,7 +375,7 @@ price = ((Z - 1 - Z.log()) * (exam.x == graph.mask_id)).mean(-1) / exam.t / math
 print(f"price {price.mean():.4f} of the gap of {gap:.4f} bits a word")
 
 # %% tags=["hide-cell"]
-assert 0 < price.mean() < 0.3 * gap
+assert 0.001 < price.mean() < 0.004
 #
 # ## 6. What did it know on the plateau?
 #
@@ -402,13 +402,13 @@ curves |= {f"step {n}": by_t(exam.gaps(kept[n][0])) for n in (50, 100)}
 # %% tags=["hide-input"]
 #| alt: Cost of a hidden word against the share t of hidden words. Step 50: a row of dots near 4.8
 #| bits. Step 100: dots that fall from 4.8 to 3.9 towards small t. The dots of step 1200 lie on the
-#| perfect network's curve, from 1.5 bits at small t to 4.5 near t = 1.
+#| perfect network's curve, from 1.6 bits at small t to 4.4 near t = 1.
 fig, ax = plots.plt.subplots(figsize=(8, 3.9))
 plots.show_cost_by_rate(ax, curves, by_frequency)
 ax.set_title("On the plateau the cost hardly depends on how much is visible");
 
 # %% [markdown]
-# *What to see.* After 50 steps a hidden word costs about 4.8 bits whether nearly all other words are visible or none. That is close to the entropy of the word frequencies, 4.86 bits (dashed). At the end the network is on the curve of a perfect one. That curve starts near 1.5 bits, where nearly everything is visible, and ends near the word frequencies at $t = 1$, where nothing else can be known.
+# *What to see.* After 50 steps a hidden word costs about 4.8 bits whether nearly all other words are visible or none. That is close to the entropy of the word frequencies, 4.86 bits (dashed). At the end the network is on the curve of a perfect one. That curve starts at 1.6 bits, where nearly everything is visible, and rises towards the word frequencies at $t = 1$, where nothing else can be known.
 #
 # The flat line suggests that the network has learned the frequencies and ignores its input. A control: replace all *visible* words by those of another text, and nothing else. A network that uses them must get worse.
 
@@ -427,11 +427,11 @@ assert abs(cost[50, "own"] - cost[50, "another text's"]) < 0.2
 assert cost[1200, "another text's"] > guess + 0.3
 flat, best = curves["step 50"], curves["perfect network"]
 assert max(flat) - min(flat) < 0.5 and abs(sum(flat) / 12 - by_frequency) < 0.15
-assert abs(best[0] - 1.5) < 0.2 and abs(best[-1] - 4.5) < 0.25
+assert abs(best[0] - 1.6) < 0.1 and abs(best[-1] - 4.4) < 0.1
 assert max(abs(a - b) for a, b in zip(best, curves["step 1200"])) < 0.25
 
 # %% [markdown]
-# After 50 steps the wrong words cost less than a tenth of a bit. After 1 200 steps they cost more than guessing evenly would. So on the plateau the network knows how frequent words are, and next to nothing about neighbours. (Its sample in section 4 shows this too: common words in no order.) If the loss of a run rests near the entropy of its token frequencies, the network does not use the visible tokens yet.
+# After 50 steps the wrong words cost less than a tenth of a bit. After 1 200 steps they cost more than guessing evenly would. So on the plateau the network knows how frequent words are, and next to nothing about neighbours. (Its sample in section 4 shows this too: common words in no order.) If the loss of a run rests near the entropy of its token frequencies, suspect this first, and try the control.
 #
 # ## 7. What is the average worth?
 #
@@ -451,7 +451,7 @@ assert abs(mean_gap[1200][0] / mean_gap[1200][1] - 1) < 0.15
 # %% [markdown]
 # *What to see.* In the middle of the run, with a high learning rate, the raw weights are clearly worse than their average. At the end, with a learning rate near 0, both are equally good.
 #
-# Is it the falling rate that closes the distance? The laboratory trains a small network twice and changes only that: with a constant rate the raw weights stay behind at the end too. The paper's run keeps its rate constant, which is the case in which the average helped to the end.
+# Is it the falling rate that closes the distance? The laboratory trains a small network twice and changes only that: with a constant rate the raw weights stay behind at the end too. The paper's run keeps its rate constant, as the second of these two trainings does.
 #
 # ## 8. MASK against uniform, at equal steps
 #
