@@ -11,15 +11,22 @@ HTML := chapters/_build/html
 # TERM is also the name of the terminal, in the environment: only make's own command line counts.
 TERM_FILE := $(if $(filter command line,$(origin TERM)),$(TERM))
 COURSE := chapters/assignments/course.py
+# Those that have a source: not a reader's own copies.
+NOTEBOOKS = $(patsubst %.py,%.ipynb,$(sort $(wildcard chapters/[0-9][0-9]_*.py chapters/solutions/[0-9][0-9]_*.py)))
+# What JupyterLab's list of files leaves out: sources, what builds the book, what was built.
+HIDDEN := [0-9][0-9]_*.py build.py conf.py works.py matplotlibrc \
+	index.md notation.md glossary.md library.md bibliography.md _* __pycache__ logs results *.egg-info
 
 .DEFAULT_GOAL := help
-.PHONY: help lab book html test results lock assignments submitted grade test-course
+.PHONY: help lab update figures book html test results lock assignments submitted grade test-course
 
 help:
 	@echo "make lab    open JupyterLab on chapters/           (LAB='--no-browser --port 8890' adds options)"
+	@echo "make update   pull what is new; notebooks that you ran or changed are kept as my_NN_name_DATE"
 	@echo "make book   run every chapter, then build the HTML book"
 	@echo "make html   only rebuild the HTML, from the notebooks as they are"
 	@echo "make test   style, notebooks in step, all tests, and every notebook once more"
+	@echo "make figures  draw the pictures of README again"
 	@echo "make results  what is missing in chapters/results, then the ledger: 2.5 hours for all of it, goes on"
 	@echo "               after Ctrl-C. Delete a file there to make it again; runs/rivals, to train again"
 	@echo "make assignments   write the course's release for students   (TERM=file: your own numbers)"
@@ -38,7 +45,17 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 lab: $(READY)
-	$(PY) -m jupyter lab --FileContentsManager.preferred_dir=chapters $(LAB)
+	$(PY) -m jupyter lab $(foreach name,$(HIDDEN),--ContentsManager.hide_globs='$(name)') \
+		--FileContentsManager.preferred_dir=chapters \
+		--LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(LAB)
+
+# A notebook that was run and saved is kept under another name, since git would not replace it.
+update:
+	@for file in $$(git diff HEAD --name-only -- 'chapters/*.ipynb'); do \
+		mine="$$(dirname $$file)/my_$$(basename $$file .ipynb)_$$(date +%Y-%m-%d_%H%M%S).ipynb"; \
+		cp "$$file" "$$mine" && git checkout -q HEAD -- "$$file" && echo "Your $$file is now $$mine"; \
+	done
+	git pull --ff-only
 
 book: $(READY)
 	$(PY) chapters/build.py
@@ -54,8 +71,11 @@ test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) chapters/build.py --check
 	$(PY) -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadscope \
-		--nbval-lax --nbval-current-env tests \
-		$(sort $(wildcard chapters/[0-9][0-9]_*.ipynb chapters/solutions/[0-9][0-9]_*.ipynb))
+		--nbval-lax --nbval-current-env tests $(NOTEBOOKS)
+
+figures: $(READY)
+	$(PY) figures/make.py
+	$(PY) chapters/build.py --only 01
 
 results: $(READY)
 	$(PY) tests/benchmarks/results.py

@@ -8,885 +8,590 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   sedd_mini:
+#     edition: 2
 # ---
 
 # %% [markdown]
 # # 06. The diffusion transformer: how can one network answer for every word at every noise level?
 #
-# We know what a network has to say: for each position of a noisy text, and for each state $y$ that
-# the token there could jump to, the logarithm of the ratio $s(x)_y = p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$.
-# For a text of $L$ tokens this is a table of $L \times (N+1)$ numbers. The entries of one row depend
-# on all the other words, near and far, on both sides, and on how noisy the text is.
-#
-# The small networks of the earlier chapters knew sequences of two or three tokens by heart. For text
-# we need one that shares what it knows between positions. This chapter builds it, piece by piece, on
-# one tiny tensor that you can print. It is the **diffusion transformer** of the paper. At the end you
-# will have written every line of it, and it will be equal, number for number, to the library's.
+# The page of chapter 00 has a small transformer, which we have used with little explanation. It does not know the noise level, and its last layer gives probabilities of words, which suits MASK noise only.
+# This chapter explains the page's network line by line and turns it into the network of the SEDD paper, the **diffusion transformer**.
 #
 # After this chapter you will be able to
 #
-# - build each piece of the network by hand: embeddings, rotary positions, attention, conditioning on
-#   the noise, the log-score head, and say why it is there;
-# - explain "scale by σ": which part of the answer is known, and why the network should not learn it;
-# - count the parameters and the arithmetic of a network before you run it, and save some.
+# - write each part of the network: embedding, rotary positions, attention, conditioning on the noise, and the head that gives log-scores;
+# - explain "scale by σ": which part of a log-score is known in advance, and what happens to training if the network has to learn it;
+# - count a network's weights and its arithmetic before you run it.
 #
-# *You need* chapters 01 to 05 and PyTorch. *Running time:* under a minute on two CPU cores.
+# *You need* chapters 00 to 05. *Running time:* about a minute on two CPU cores.
+
+# %% [markdown]
+# ## The lines of the page
+#
+# ```python
+#     def forward(self, h):  # (B, L, D)
+#         q, k, v = self.qkv(self.norm1(h)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+#         mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v)  # (B, HEADS, L, D/HEADS)
+#         h = h + self.out(mixed.transpose(1, 2).flatten(2))
+#         return h + self.mlp(self.norm2(h))
+# ...
+#     nn.Embedding(N + 1, D), Block(), Block(), Block(), nn.LayerNorm(D), nn.Linear(D, N)
+# ```
+#
+# Sections 1 to 3 explain these lines. Section 4 tells the network the noise level, and section 5 replaces the last layer.
 
 # %% [markdown]
 # ## A picture first
-#
-# Here is the map. $B$ is the number of sequences in a batch, $L$ their length, $D$ the **width**: the
-# number of features by which the network describes a position.
 
 # %%
 import math
+
 import torch
 import torch.nn.functional as F
-from torch.testing import assert_close
-from sedd_mini import AbsorbingGraph, LogLinearNoise, UniformGraph, plots
+from sedd_mini import plots
+from torch import nn
 
+torch.set_num_threads(1)  # networks as small as ours are fastest on one core
 plots.use_style()
-fig, ax = plots.plt.subplots(figsize=(10, 2.9))
-frame = {"ha": "center", "va": "center", "multialignment": "center"}
-stages = ["tokens x\n(B, L)", "embedding\n(B, L, D)", "block 1\n(B, L, D)", "block 2\n(B, L, D)",
-          "head\n(B, L, N+1)", "log-scores\n(B, L, N+1)"]  # fmt: skip
-for i, text in enumerate(stages):
-    colour = plots.BLUE if 0 < i < 5 else "#555555"
-    box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": colour, "lw": 1.8}
-    ax.text(2 * i, 1, text, color=colour, bbox=box, **frame)
-    if i:
-        ax.annotate("", (2 * i - 0.72, 1), (2 * i - 1.28, 1), arrowprops={"arrowstyle": "->"})
-orange = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": plots.ORANGE, "lw": 1.8}
-ax.text(2, -0.6, "noise level $\\bar\\sigma$, (B,)\nas a condition", bbox=orange, **frame)
-for i in (4, 6, 8):
-    ax.annotate("", (i, 0.5), (2.95, -0.6), arrowprops={"arrowstyle": "->", "color": plots.ORANGE})
-ax.text(7.6, -0.45, "shift, scale (and gate, in blocks)", color=plots.ORANGE, **frame)
-ax.text(5, 2.1, "positions turn queries and keys", color=plots.GREEN, **frame)
-for i in (4, 6):
-    ax.annotate("", (i, 1.5), (5, 1.95), arrowprops={"arrowstyle": "->", "color": plots.GREEN})
-ax.set(xlim=(-0.9, 10.9), ylim=(-1.1, 2.4))
-ax.set_axis_off()
+
+# %% tags=["hide-input"]
+#| alt: A row of boxes with arrows: tokens x, embedding, block 1, block 2, head, log-scores. Below,
+#| the noise level becomes a condition c, from which orange arrows lead to both blocks and to the
+#| head. Above, rotary positions enter the two blocks.
+fig = plots.show_network()
+fig.suptitle("The diffusion transformer: a table of log-scores from tokens and a noise level",
+             x=0.01, ha="left", fontsize=12);  # fmt: skip
 
 # %% [markdown]
-# *What to see.* The text goes through from left to right. Along the way each position has a vector of
-# $D$ numbers, and every block adds something to it. Two things enter from the side: *where* a token
-# is (green), inside the blocks, and *how noisy* the text is (orange), in every block and in the head.
-# SEDD small has 12 blocks. Ours has two.
-#
-# ## 1. One tiny tensor
-#
-# Five words, $N = 5$, and MASK, written ■, as the sixth state. Two sentences of six tokens, the first
-# at little noise and the second at much.
+# *What to see.* $B$ is the number of sequences in a batch, $L$ their length. From left to right each position carries a vector of $D$ numbers (the **width**), and every block adds something to it. Positions enter inside the blocks, the noise level enters the blocks and the head. SEDD small has 12 blocks and $D = 768$; ours has two blocks and $D = 32$.
 
-# %% tags=["nbval-check-output"]
+# %% [markdown]
+# ## 1. Tokens become vectors
+#
+# Our examples are sentences of six tokens from a language of five words; the full stop is one of them. ■ is MASK. Here are two noisy sentences, the first at total noise $\bar\sigma = 0.2$, the second at 1.5.
+
+# %% tags=["pieces"]
 words = ["the", "cat", "saw", "dog", ".", "■"]
-x = torch.tensor([[0, 5, 2, 0, 3, 4], [5, 5, 2, 5, 5, 4]])  # (B, L) = (2, 6)
+N, L, D, HEADS, C = 5, 6, 32, 4, 16  # words, positions, width, heads, condition (section 4)
+MASK = N
+
+# %%
+x = torch.tensor([[0, 5, 2, 0, 3, 4], [5, 5, 2, 5, 5, 4]])  # (B, L)
 sigma = torch.tensor([0.2, 1.5])  # (B,)
 for row in x:
-    print(" ".join(words[token] for token in row))
+    print(" ".join(words[i] for i in row))
 
 # %% [markdown]
-# We take the weights from the library's network, at a tiny size: width $D = 8$, two blocks, two
-# *heads* (section 3 says what they are). So whatever we build can be compared with it at every step.
-# One copy stays as it was made, `untrained`. In the other, `model`, all weights are random numbers.
-# They stand for a training that we have not done: an untrained network has so many zeros, on purpose,
-# that it could hide our mistakes.
+# Token number 3 is not three times token number 1, so the number itself is no use in arithmetic. Each of the $N + 1$ states gets a row of $D$ learned numbers, and `nn.Embedding` looks the rows up. The result is the product of the token's one-hot vector and the table.
 
-# %% tags=["nbval-check-output"]
-from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
-
-tiny = {"num_tokens": 5, "length": 6, "width": 8, "num_blocks": 2, "num_heads": 2, "dropout": 0.0}
-config = DiTConfig(**tiny, cond_dim=4)
+# %%
 torch.manual_seed(0)
-untrained = DiffusionTransformer(config)
-model = DiffusionTransformer(config).requires_grad_(False)
-for weight in model.parameters():
-    weight.normal_(std=0.5)
-print(model(x, sigma).shape)
+embed = nn.Embedding(N + 1, D)
+h = embed(x)  # (B, L, D)
+assert torch.allclose(h, F.one_hot(x, N + 1).float() @ embed.weight)
 
 # %% [markdown]
-# (Dropout sets random entries to 0 during training, against overfitting. Here it is off.)
-#
-# **Embedding.** Token number 3 is not three times token number 1, so the number itself must not be
-# used for arithmetic. Instead each state gets a row of $D$ learned numbers, and a token is replaced by
-# its row. As a formula it is a product: the one-hot vector of the token times the matrix of rows.
-# Nearly all of that product is zeros, so in practice one looks the row up.
+# A row says which word it is, but not where it stands: both *the* of the first sentence have the same 32 numbers.
 
-# %%
-E = model.vocab_embed.embedding  # (N + 1, D)
-by_product = F.one_hot(x, 6).float() @ E  # (B, L, D)
-hidden = E[x]  # (B, L, D)
-assert_close(hidden, by_product)
-assert_close(hidden, model.vocab_embed(x))
-
-# %% [markdown]
-# `assert_close` raises an error unless two tensors agree to the rounding of their number type. And
-# `hidden` is the tensor that we now carry through the chapter. Note what it does *not* know: both
-# *the* in the first sentence have the same eight numbers.
-
-# %%
-assert torch.equal(hidden[0, 0], hidden[0, 3])
+# %% tags=["hide-cell"]
+assert torch.equal(h[0, 0], h[0, 3]) and not torch.equal(h[0, 0], h[0, 2])
 
 # %% [markdown]
 # ## 2. Where is a word? Rotary positions
 #
-# Soon, positions will compare vectors by dot products: $q \cdot k$, where $q$ belongs to the position
-# that asks and $k$ to the one that is looked at. That number ought to depend on how far apart the two
-# are. Here is a lovely way: **turn every vector by an angle proportional to its position**. Turning
-# both vectors by the same angle changes no dot product, so only the *difference* of the angles can
-# matter. In the plane,
+# Attention (section 3) compares two positions by a dot product $q \cdot k$. The *query* $q$ is made from the vector of one position, the *key* $k$ from that of the other. This number should depend on how far apart the two words are.
+#
+# **Rotary positions** achieve this by turning every query and key by an angle proportional to its position. If two vectors are turned by the same angle, their dot product does not change, so only the difference of the angles counts. In the plane, with $\theta$ radians a position,
 #
 # $$R_a = \begin{pmatrix} \cos a & -\sin a \\ \sin a & \cos a \end{pmatrix}, \qquad
 # (R_{m\theta}\, q) \cdot (R_{n\theta}\, k) = q \cdot R_{(n-m)\theta}\, k .$$
+#
+# A longer vector of $d$ numbers is cut into $d/2$ pairs: entry $i$ of its first half goes with entry $i$ of its second half. Pair $i$ turns by $\theta_i = 10\,000^{-i/(d/2)}$ radians a position. The first pair turns fast and tells neighbours apart, and the last ones turn slowly and tell distant positions apart.
 
 # %%
-def R(a):
-    return torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
-
-
-q, k, theta = torch.tensor([1.0, 0.3]), torch.tensor([-0.2, 0.8]), 0.4
-for m, n in [(0, 0), (2, 5), (7, 1)]:
-    assert_close((R(m * theta) @ q) @ (R(n * theta) @ k), q @ R((n - m) * theta) @ k)
-
-# %% [markdown]
-# A vector with more than two entries is cut into pairs. Pair number $i$ turns with its own frequency
-# $\theta_i = 10\,000^{-i/\text{half}}$: the first pair quickly, so that it tells neighbours apart, the
-# last one hardly at all, so that it still knows something at a distance of thousands. Which entries
-# make a pair is a convention. SEDD takes entry $i$ of the first half and entry $i$ of the second. The
-# naive code says just that:
-
-# %%
-def turn(vectors):  # (L, width of a head)
+def turn(vectors):  # (L, d)
     out, half = vectors.clone(), vectors.shape[-1] // 2
     for position in range(len(vectors)):
         for i in range(half):
             a = position * 10_000 ** (-i / half)
-            pair = R(a) @ vectors[position, [i, i + half]]
-            out[position, i], out[position, i + half] = pair
+            R = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+            out[position, [i, i + half]] = R @ vectors[position, [i, i + half]]
     return out
 
 # %% [markdown]
-# The better code has no loops. Written out, a turned vector is $(u \cos a - v \sin a,\; v \cos a + u
-# \sin a)$ for the halves $u$ and $v$: the vector times the cosines, plus the vector with its halves
-# exchanged (and one sign) times the sines. This trick is known as *rotate-half*. Cosines and sines
-# are made once and serve all blocks.
+# The page's `rotate` computes the same without loops:
+
+# %% tags=["pieces"]
+def rotate(x):
+    """Turn the pairs of x (B, HEADS, L, D/HEADS) by angles that grow with the position."""
+    a, b = x.chunk(2, dim=-1)
+    speed = 10_000 ** (-torch.arange(a.shape[-1]) / a.shape[-1])
+    angle = torch.arange(x.shape[-2])[:, None] * speed  # (L, D/HEADS/2)
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
 
 # %%
-def cos_sin(length, width):
-    half = width // 2
-    a = torch.arange(length)[:, None] * 10_000 ** (-torch.arange(half) / half)  # (L, half)
-    a = torch.cat([a, a], -1)  # (L, width): both members of a pair turn by the same angle
-    return a.cos(), a.sin()
-
-
-def rotate_half(vectors, cos, sin):
-    u, v = vectors.chunk(2, -1)
-    return vectors * cos + torch.cat([-v, u], -1) * sin
-
-# %%
-from sedd_mini.network.dit import rotate
-
-vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
-cos, sin = cos_sin(6, 4)
-assert_close(rotate_half(vectors, cos, sin), turn(vectors))
-assert_close(rotate_half(vectors, cos, sin), rotate(vectors, cos, sin))
-assert_close((cos, sin), model.rotary_emb(6))
+vectors = torch.randn(6, 8)
+assert torch.allclose(rotate(vectors), turn(vectors), atol=1e-6)
 
 # %% [markdown]
-# Does it do what we wanted? Put the same $q$ and the same $k$ at all of 24 positions and look at all
-# dot products at once. If they depend on the distance alone, every diagonal of the table is constant.
+# *Predict:* we put the same $q$ at each of 24 positions, and the same $k$, turn them, and make the 24 × 24 table of their dot products. Which cells of the table will be equal? Then run the next cells.
 
 # %%
 q, k = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
-long = cos_sin(24, 16)
-q_turned, k_turned = (rotate_half(vector.expand(24, 16), *long) for vector in (q, k))
-dots = q_turned @ k_turned.T  # (24, 24)
+dots = rotate(q.expand(24, 16)) @ rotate(k.expand(24, 16)).T  # (24, 24)
+
+# %% tags=["hide-input"]
+#| alt: Left, six arrows from one point, turned further and further, numbered 0 to 5. Right, a
+#| table of 24 by 24 coloured cells with stripes along the diagonals.
+fig = plots.show_turns(0.4, dots)
+fig.suptitle("The product of a turned query and key depends on the offset of the positions alone",
+             x=0.01, ha="left", fontsize=12);  # fmt: skip
+
+# %% tags=["hide-cell"]
 for distance in range(-23, 24):
     diagonal = dots.diagonal(distance)
-    assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4, rtol=0)
+    assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4)
 assert dots.std() > 1  # and different distances do give different ones
 
-# %%
-fig, (left, right) = plots.plt.subplots(1, 2, figsize=(8.5, 3.4))
-for position in range(6):
-    tip = R(position * theta) @ torch.tensor([1.0, 0.0])
-    left.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": plots.BLUE, "lw": 2})
-    left.text(*(1.13 * tip), str(position), ha="center", va="center")
-left.set(xlim=(-0.7, 1.3), ylim=(-0.2, 1.3), aspect="equal", title="One pair at positions 0 to 5")
-image = right.imshow(dots, cmap="PuOr_r", vmin=-8, vmax=8)
-right.set(xlabel="position of k", ylabel="position of q", title="q · k, both turned")
-right.grid(False)
-fig.colorbar(image, ax=right);
+# %% [markdown]
+# *What to see.* Left: one pair, turned by 0.4 radians a position. Right: every diagonal has a single colour. So the product depends on the offset alone: how far apart two positions are, and which comes first. What is learned at one place in the text holds at every other place.
 
 # %% [markdown]
-# *What to see.* Left: the same pair of numbers, turned a little more at each position. Right: stripes
-# along the diagonals. The dot product of two words depends on how far apart they are and in which
-# order, and on nothing else. So what is learned at one place in the text holds at every other place.
-
-# %% [markdown]
-# ## 3. Attention: looking at the others
+# ## 3. Attention: looking at the other words
 #
-# To guess a masked word one needs the words around it. **Attention** is how positions look at each
-# other. Each position makes three vectors from its own: a *query* $q$ (what am I looking for?), a
-# *key* $k$ (what do I have?) and a *value* $v$ (what do I tell?). Position $i$ compares its query with
-# all keys, turns the dot products into weights that sum to 1, and takes the weighted mean of the
-# values:
+# To guess a hidden word one needs the words around it. In **attention** each position makes three vectors from its own: a query $q$ (what am I looking for?), a key $k$ (what do I offer?) and a value $v$ (what do I pass on?). Position $i$ makes weights that sum to 1 from the products of its query with all keys, and takes the weighted mean of the values. With $d$ numbers in a query,
 #
 # $$a_{ij} = \frac{\exp(q_i \cdot k_j / \sqrt{d})}{\sum_{j'} \exp(q_i \cdot k_{j'} / \sqrt{d})}, \qquad
 # o_i = \sum_j a_{ij}\, v_j .$$
 #
-# Here $d$ is the length of $q$. A dot product of $d$ independent terms has a standard deviation that
-# grows like $\sqrt d$; the division keeps the exponent at a reasonable size. One weighted mean
-# can look for one thing only, so the width is cut into $H$ parts, the **heads**, each of which does
-# this for itself with $d = D/H$ numbers. One matrix makes all queries, keys and values at once:
-
-# %% tags=["nbval-check-output"]
-block = model.blocks[0]
-qkv = hidden @ block.attn_qkv.weight.T  # (B, L, 3 D)
-qkv = qkv.unflatten(-1, (3, 2, 4))  # (B, L, 3, H, D/H): first q, k, v; then heads
-q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
-q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-print("q, k and v are each", tuple(q.shape))
-
-# %% [markdown]
-# Values are not turned: what a word tells should not depend on where it stands. Now the formula, with
-# loops over the asking position $i$ and the answering position $j$.
+# A sum of $d$ independent terms has a standard deviation that grows like $\sqrt d$, hence the division. Here is the formula with loops over the asking position $i$ and the answering position $j$. Queries and keys are turned; values are not.
 
 # %%
-def attend_slowly(q, k, v):  # (L, d) each: one head of one sentence
-    o = torch.zeros_like(v)
+def attend_slowly(q, k, v):  # (L, d) each
+    q, k, o = turn(q), turn(k), torch.zeros_like(v)
     for i in range(len(q)):
-        a = [torch.exp(q[i] @ k[j] / math.sqrt(q.shape[-1])) for j in range(len(k))]
+        e = [torch.exp(q[i] @ k[j] / math.sqrt(q.shape[-1])) for j in range(len(k))]
         for j in range(len(k)):
-            o[i] += a[j] / sum(a) * v[j]
+            o[i] += e[j] / sum(e) * v[j]
     return o
 
 # %% [markdown]
-# PyTorch has it as one function, which never stores all the $a_{ij}$ and is far faster.
+# The page calls PyTorch's function, which is far faster:
+
+# %% tags=["pieces"]
+def attend(q, k, v):  # (..., L, d) each
+    return F.scaled_dot_product_attention(rotate(q), rotate(k), v)
 
 # %%
-o = F.scaled_dot_product_attention(q, k, v)  # (B, H, L, D/H)
-for b in range(2):
-    for head in range(2):
-        assert_close(o[b, head], attend_slowly(q[b, head], k[b, head], v[b, head]))
+q, k, v = torch.randn(3, 6, 8)
+assert torch.allclose(attend(q, k, v), attend_slowly(q, k, v), atol=1e-6)
 
 # %% [markdown]
-# Last, the heads are laid side by side again and mixed by one more matrix. Here is the whole of it as
-# a function, with one switch that we discuss at once.
+# One weighted mean can look for one thing only. So the width is cut into `HEADS` parts, the **heads**, and each part does this by itself with $d$ = `D/HEADS` numbers. One matrix makes all queries, keys and values, and another mixes the answers of the heads:
 
 # %%
-def attention(block, h, cos, sin, causal=False):
-    qkv = (h @ block.attn_qkv.weight.T).unflatten(-1, (3, block.num_heads, -1))
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
-    q, k = rotate_half(q, cos, sin), rotate_half(k, cos, sin)
-    o = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, H, L, D/H)
-    return o.transpose(1, 2).flatten(2) @ block.attn_out.weight.T  # (B, L, D)
+qkv, out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
 
 
-assert_close(attention(block, hidden, cos, sin), block.attn_out(o.transpose(1, 2).flatten(2)))
+@torch.no_grad()
+def attention(h, attend=attend):  # (B, L, D)
+    q, k, v = qkv(h).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+    return out(attend(q, k, v).transpose(1, 2).flatten(2))  # from (B, HEADS, L, D/HEADS)
 
 # %% [markdown]
-# The switch: a model that writes from left to right must not see what it is about to predict, so it
-# uses a **causal mask**, which sets $a_{ij} = 0$ for all $j > i$. We must *not* have one. A ■ in the
-# middle of a sentence is explained by both of its sides, and nothing is given away: what has to be
-# guessed is hidden in the input already. Let us see who sees whom. Change the token at $j$ to another
-# one, and measure how much the output at $i$ changes.
+# ### Why there is no mask
+#
+# A model that writes from left to right must not see the word that it is about to predict. It uses a **causal mask**, which sets $a_{ij} = 0$ for all $j > i$. Our network needs no mask, because what has to be guessed is already hidden in its input. To see the difference, change one token $j$ and measure how much the answer at each position $i$ moves:
+
+# %% tags=["pieces"]
+def attend_left(q, k, v):
+    return F.scaled_dot_product_attention(rotate(q), rotate(k), v, is_causal=True)
 
 # %%
-def influence(causal):
-    before = attention(block, E[x[:1]], cos, sin, causal)  # (1, L, D)
-    rows = []
-    for j in range(6):
+def influence(attend):
+    before, columns = attention(embed(x[:1]), attend), []
+    for j in range(L):
         changed = x[:1].clone()
-        changed[0, j] = (changed[0, j] + 1) % 6
-        rows.append((attention(block, E[changed], cos, sin, causal) - before)[0].norm(dim=-1))
-    return torch.stack(rows, -1)  # (L, L): row i, column j
+        changed[0, j] = (changed[0, j] + 1) % (N + 1)
+        columns.append((attention(embed(changed), attend) - before)[0].norm(dim=-1))
+    return torch.stack(columns, -1)  # (L, L): position i notices, token j changed
 
 
-both_sides, left_only = influence(causal=False), influence(causal=True)
-assert (both_sides > 1e-4).all()
+both_sides, left_only = influence(attend), influence(attend_left)
+
+# %% tags=["hide-input"]
+#| alt: Two tables of 6 by 6 cells. Without a mask every cell is dark or grey. With a causal mask
+#| the cells above the diagonal are white: a position notices changes at its left and at itself.
+panels = {"no mask (ours)": both_sides, "causal mask (left to right)": left_only}
+fig = plots.show_influence(panels, [words[i] for i in x[0]])
+fig.suptitle("Without a mask every position notices every change", x=0.01, ha="left", fontsize=12);
+
+# %% tags=["hide-cell"]
+assert (both_sides > 0.01).all()
 assert (left_only.triu(1) == 0).all() and (left_only.tril() > 0).sum() == 21
 
-# %%
-fig, axes = plots.plt.subplots(1, 2, figsize=(8.5, 3.5))
-titles = ["without a mask: our network", "with a causal mask: a left-to-right model"]
-for ax, table, title in zip(axes, (both_sides, left_only), titles):
-    ax.imshow(table.clamp(min=1e-4).log(), cmap=plots.INK, vmin=-5, vmax=1.5)
-    labels = [words[token] for token in x[0]]
-    ax.set_xticks(range(6), labels)
-    ax.set_yticks(range(6), labels)
-    ax.set(xlabel="the token that is changed", ylabel="the position that notices", title=title)
-    ax.grid(False)
-
 # %% [markdown]
-# *What to see.* Dark means a large change, white none at all. On the right the ■ can learn from *the*
-# only. On the left it hears from all of the sentence. This freedom has a price: when one token
-# changes, everything changes, so nothing computed for one step of a sampler can be kept for the next.
-# (A left-to-right model keeps its keys and values, the "KV cache".)
-
-# %% [markdown]
-# ## 4. How noisy is it? Features of σ̄
+# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* only, without it about the whole sentence. This has a price: when one token changes, everything has to be computed again. A left-to-right model can keep the keys and values of the words that it has written (a *KV cache*).
 #
-# The network gets σ̄ as well: one number for each sentence. One number is a poor input for linear
-# layers. We spread it out into 256 **sinusoidal features**, cosines and sines of σ̄ at 128
-# frequencies, the same idea as in section 2:
+# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, and then multiplies each feature by a learned weight. The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. The laboratory writes them out.
+
+# %% [markdown]
+# ## 4. How noisy is it? Shift, scale and gate
+#
+# With uniform noise a visible word may be wrong, and how far to trust it depends on $\bar\sigma$. So the network is told $\bar\sigma$. A single number is a poor input for linear layers, so we spread it over 256 **features**, cosines and sines with 128 speeds, as in section 2:
 #
 # $$\cos(f_k \bar\sigma),\; \sin(f_k \bar\sigma), \qquad f_k = 10\,000^{-k/128}, \quad k = 0, \dots, 127 .$$
-#
-# Two linear layers with a nonlinearity between them turn these into a **condition** $c$ of $C$
-# numbers, 128 in SEDD and 4 here. The nonlinearity is called SiLU, $u / (1 + e^{-u})$: nearly 0 for
-# negative $u$, nearly $u$ for positive.
 
-# %%
-def silu(u):
-    return u / (1 + torch.exp(-u))
-
-
+# %% tags=["pieces"]
 def features(sigma):
     f = 10_000 ** (-torch.arange(128) / 128)
     a = sigma[:, None] * f  # (B, 128)
     return torch.cat([a.cos(), a.sin()], -1)  # (B, 256)
 
+# %% [markdown]
+# Two linear layers, each followed by the smooth nonlinearity SiLU, turn the features into the **condition** $c$, a vector of $C$ numbers (128 in SEDD, 16 here). From $c$ one linear layer in each block makes six vectors of $D$ numbers: a **shift**, a **scale** and a **gate** for each half of the block.
 
-def condition(model, sigma):
-    first, _, second = model.sigma_map.mlp
-    return silu(second(silu(first(features(sigma)))))  # (B, C)
-
-
-c = condition(model, sigma)
-assert_close(c, F.silu(model.sigma_map(sigma)))
+# %% tags=["hide-input"]
+#| alt: A diagram. h goes through norm, times (1 + scale) plus shift, attention or MLP, times gate,
+#| and is added to h, which also goes past unchanged. The condition c, from the noise level, feeds
+#| the scale and shift and the gate.
+fig = plots.show_half_a_block()
+fig.suptitle("The noise level acts before and after attention, and before and after the MLP",
+             x=0.01, ha="left", fontsize=12);  # fmt: skip
 
 # %% [markdown]
-# What can the network tell from these features? The fastest wave has length $2\pi$, so noise levels
-# of 0.5 and 2 look different. But between 0.001 and 0.01 hardly anything moves, and the true scores
-# there differ by a factor of ten. Section 10 and exercise 5 come back to this.
-
-# %% tags=["nbval-check-output"]
-def difference(a, b):
-    return (features(torch.tensor([a])) - features(torch.tensor([b]))).norm().item()
-
-
-length = features(torch.tensor([1.0])).norm().item()
-print(f"a feature vector has length {length:.1f}; it moves by")
-print(f"{difference(0.5, 2.0):.2f} from noise 0.5 to noise 2")
-print(f"{difference(0.001, 0.01):.2f} from noise 0.001 to noise 0.01")
-
-# %% [markdown]
-# ## 5. Shift, scale, gate
-#
-# How does $c$ act on the positions? In a usual transformer each block has constants which are the same
-# for every input; here $c$ decides them. We begin with where they belong. After many additions the
-# vectors of different positions differ widely in length. **LayerNorm** brings each of them back to mean 0
-# and variance 1, and multiplies each feature by a learned weight $w$:
-#
-# $$\mathrm{norm}(h) = w\, \frac{h - \mathrm{mean}(h)}{\sqrt{\mathrm{var}(h) + 10^{-5}}} .$$
-
-# %%
-def layer_norm(h, w):
-    h = h - h.mean(-1, keepdim=True)
-    return w * h / torch.sqrt((h**2).mean(-1, keepdim=True) + 1e-5)
-
-
-assert_close(layer_norm(hidden, block.norm1.weight), block.norm1(hidden))
-
-# %% [markdown]
-# On GPUs matrix products usually run in **bfloat16**, a number type with 8 significant bits. The sum
-# `hidden`, to which every block adds, must stay in float32, and so must its norm: in bfloat16 a small
-# addition to a larger number is simply lost. (`autocast` is PyTorch's switch: inside it, matrix
-# products use bfloat16. In the library's block only the products of attention and of the MLP obey it.)
-
-# %%
-four = torch.tensor(4.0, dtype=torch.bfloat16)
-assert four + 0.01 == four
-with torch.autocast("cpu", torch.bfloat16):
-    assert block.attn_qkv(hidden).dtype == torch.bfloat16
-    assert block(hidden, c, cos, sin).dtype == torch.float32
-
-# %% [markdown]
-# Now the noise. From $c$ one linear layer makes, for each of the $D$ features, a **shift** and a
-# **scale**, and the norm becomes $\mathrm{norm}(h)\,(1 + \text{scale}) + \text{shift}$. A third
-# vector, the **gate**, multiplies what attention answers before it is added:
+# *What to see.* This is one half of a block, with attention in its middle; the other half is the same with the MLP. Blue is the page's block, and orange is new:
 #
 # $$h \leftarrow h + \text{gate} \cdot \mathrm{attention}\big(\mathrm{norm}(h)\,(1 + \text{scale}) + \text{shift}\big).$$
 #
-# A second triple does the same for the second half of the block. So there are six vectors of $D$
-# numbers per block: "adaptive layer norm", adaLN.
+# The six vectors start at 0, because the layer that makes them starts with zeros. Then every gate is closed, and an untrained block returns its input. This scheme is called **adaLN-zero** (adaptive layer norm). Here is the new block. Like the published one it uses GELU in its tanh form, and no bias in the norms and in attention.
 
-# %%
-def modulate(h, shift, scale):
-    return h * (1 + scale) + shift
+# %% tags=["pieces"]
+def zeros(layer):
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
+# %% tags=["pieces"]
+class Block(nn.Module):
+    def __init__(self, attend=attend):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
+        self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
+        self.mlp = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU("tanh"), nn.Linear(4 * D, D))
+        self.six, self.attend = zeros(nn.Linear(C, 6 * D)), attend
 
-six = block.adaLN_modulation(c)[:, None]  # (B, 1, 6 D): the same for every position
-shift1, scale1, gate1, shift2, scale2, gate2 = six.chunk(6, -1)  # (B, 1, D) each
-h = modulate(layer_norm(hidden, block.norm1.weight), shift1, scale1)  # (B, L, D)
-hidden_1 = hidden + gate1 * attention(block, h, cos, sin)  # (B, L, D)
+    def forward(self, h, c):  # (B, L, D), (B, C)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.six(c)[:, None].chunk(6, -1)
+        a = self.norm1(h) * (1 + scale1) + shift1
+        q, k, v = self.qkv(a).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        mixed = self.attend(q, k, v)  # (B, HEADS, L, D/HEADS)
+        h = h + gate1 * self.out(mixed.transpose(1, 2).flatten(2))
+        return h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
 
-# %% [markdown]
-# That second half is an **MLP**: at each position on its own, a linear layer to $4D$ features, a
-# nonlinearity, and a linear layer back. Attention moves information between positions; the MLP works
-# on it. Its nonlinearity is GELU in the approximate form that GPT-2 made popular:
-
-# %%
-def gelu(u):
-    return u / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
-
-
-def mlp(block, h):
-    wide, _, back = block.mlp
-    return back(gelu(wide(h)))  # (B, L, 4 D), then (B, L, D)
-
-
-assert_close(mlp(block, h), block.mlp(h))
+# %% tags=["hide-cell"]
+assert torch.equal(Block()(h, torch.randn(2, C)), h)  # untrained
 
 # %% [markdown]
-# All of it together is the block. (For the norm and the MLP it calls PyTorch's fast versions, which we
-# have just found equal to ours.) And the block equals the library's:
-
-# %%
-def run_block(block, hidden, c, cos, sin, causal=False):
-    six = block.adaLN_modulation(c)[:, None].chunk(6, -1)
-    shift1, scale1, gate1, shift2, scale2, gate2 = six  # (B, 1, D) each
-    h = modulate(block.norm1(hidden), shift1, scale1)
-    hidden = hidden + gate1 * attention(block, h, cos, sin, causal)
-    h = modulate(block.norm2(hidden), shift2, scale2)
-    return hidden + gate2 * block.mlp(h)
-
-
-h = modulate(layer_norm(hidden_1, block.norm2.weight), shift2, scale2)
-expected = hidden_1 + gate2 * mlp(block, h)  # the second half, by our own pieces
-assert_close(run_block(block, hidden, c, cos, sin), expected)
-assert_close(run_block(block, hidden, c, cos, sin), block(hidden, c, cos, sin))
-
-# %% [markdown]
-# **Why "zero".** The full name is adaLN-*zero*: the layer that makes the six vectors starts with all
-# its weights at 0. Then every gate is 0, and an untrained block adds nothing at all. However deep the
-# network, its input arrives at the other end intact, and each block joins in as far as it helps.
-
-# %%
-fresh = untrained.blocks[0]
-assert torch.equal(fresh(hidden, c, cos, sin), hidden)
-
-# %% [markdown]
-# ## 6. The head: why a logarithm?
+# ## 5. The head: log-scores, scaled by σ
 #
-# The last layer turns the $D$ numbers of a position into $N + 1$: one for each state. It is a norm
-# (modulated, without a gate) and a matrix. What should come out? Ratios are positive, and they live
-# on very different scales. For a ■ of a text with little noise, σ̄ = 0.001, they run from far below 1
-# to 1000. So we let the network give $\log s$. Any real number is allowed there, its exponential is
-# positive by construction, and a factor of ten is the same step everywhere.
+# The last layer gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, its exponential is positive, and a factor of ten is the same step everywhere. One entry is known: at the current token, $y = x$, the ratio is 1. The network puts 0 there.
 #
-# One entry is known. At the current token, $y = x$, the ratio is $p(x)/p(x) = 1$, so its log is 0. We
-# put it there.
-
-# %%
-def head(model, hidden, c, x):
-    out = model.output_layer
-    shift, scale = out.adaLN_modulation(c)[:, None].chunk(2, -1)  # (B, 1, D) each
-    h = modulate(out.norm_final(hidden), shift, scale)
-    logits = h @ out.linear.weight.T + out.linear.bias  # (B, L, N + 1)
-    return torch.where(F.one_hot(x, logits.shape[-1]).bool(), 0.0, logits)
-
-# %% [markdown]
-# Its matrix starts at zero too. So the untrained head answers 0 everywhere, and all ratios are 1:
-# "every state is as likely as every other". For the uniform graph this is exactly true at infinite
-# noise, which is a sensible place to begin. (That graph has no ■; here a full stop takes its place.)
-
-# %%
-torch.manual_seed(0)
-uniform_net = DiffusionTransformer(DiTConfig(**tiny, absorbing=False))
-assert (uniform_net(x.clamp(max=4), sigma) == 0).all()
-
-# %% [markdown]
-# It has a curious consequence. With a zero matrix at the end, no gradient can pass to anything before
-# it. Then how does the network ever start to learn? Let us count the weight tensors that get a
-# gradient in the first three steps of training (chapter 03's loss; `graph.score_entropy`).
-
-# %% tags=["nbval-check-output"]
-graph = AbsorbingGraph(5)
-x0 = torch.tensor([[0, 1, 2, 0, 3, 4], [0, 3, 2, 0, 1, 4]])
-for step in range(1, 4):
-    loss = graph.score_entropy(untrained(x, sigma), sigma[:, None], x, x0).mean()
-    gradients = torch.autograd.grad(loss, list(untrained.parameters()))
-    awake = sum(g.abs().max().item() > 0 for g in gradients)
-    print(f"step {step}: {awake} of {len(gradients)} weight tensors have a gradient")
-    with torch.no_grad():
-        for weight, g in zip(untrained.parameters(), gradients):
-            weight -= 0.1 * g
-
-# %% [markdown]
-# It wakes up from the end. In step 1 the head's matrix and bias move. In step 2 a gradient passes
-# through them and reaches the embedding and the gates. In step 3 the gates are open, and everything
-# learns.
-
-# %% [markdown]
-# ## 7. Scale by σ: do not learn what is known
-#
-# On the absorbing graph there is more to know beforehand. Take a noisy sequence $x$ with a ■ at some
-# position, and let $y$ be the same sequence with token $a$ there. How does $y$ arise? The token at
-# that position was $a$ and survived, with probability $e^{-\bar\sigma}$. And $x$? The token was
-# anything, and was masked, with probability $1 - e^{-\bar\sigma}$. All else is equal in both, and the
-# noise on other tokens does not look at this one. So
+# With MASK noise more is known. By chapter 03 the true ratio at a hidden place is
 #
 # $$\frac{p_{\bar\sigma}(y)}{p_{\bar\sigma}(x)}
-# = \frac{e^{-\bar\sigma}}{1 - e^{-\bar\sigma}}\; p(x_0 = a \mid \text{visible tokens of } x)
-# = \frac{1}{e^{\bar\sigma} - 1}\; p(x_0 = a \mid \text{visible tokens of } x) .$$
+# = \frac{1}{e^{\bar\sigma} - 1}\; p(x_0 = y \mid \text{visible words}) .$$
 #
-# The noise level stands in the first factor alone. And the second factor is a plain conditional
-# probability of the *data*, which is the same at every noise level. Check it on the oracle: a random
-# world of three tokens with three values each, all its ratios by enumeration.
+# The noise level stands in the first factor alone, which is known. The second factor is a conditional probability of the *data*, the same at every noise level. The oracle shows it for a random world of three tokens with three values each:
 
 # %%
+from sedd_mini import AbsorbingGraph, UniformGraph
 from sedd_mini.worlds.ctmc import Chain
 
 generator = torch.Generator().manual_seed(4)
 p0 = torch.rand(3, 3, 3, generator=generator, dtype=torch.float64) ** 3 + 0.01
 chain = Chain(AbsorbingGraph(3), p0 / p0.sum())
-masked = chain.states == 3  # (n, 3): every sequence with ■ (state 3) anywhere
-posterior = chain.posterior(0.5)[masked]  # p(x0 = a | x), (M, 3)
-for level in (0.001, 0.1, 1.0, 5.0):
-    assert_close(chain.scores(level)[masked][:, :3] * math.expm1(level), posterior)
-
-# %%
 levels = torch.logspace(-3, 0.8, 60, dtype=torch.float64)
-rows = chain.log_score(torch.tensor([[1, 3, 0]]).expand(60, 3), levels)[:, 1, :3]  # (60, 3)
-fig, axes = plots.plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-axes[0].plot(levels, rows, label=["token 0", "token 1", "token 2"])
-axes[0].legend()
-axes[1].plot(levels, rows + torch.log(torch.expm1(levels))[:, None])
-axes[0].set(title="true log-scores at ■ in 1 ■ 0", ylabel="log-score")
-axes[1].set_title(r"... with $\log(e^{\bar\sigma} - 1)$ added")
-for ax in axes:
-    ax.set(xscale="log", xlabel=r"$\bar\sigma$")
+noisy = torch.tensor([[1, 3, 2]]).expand(60, 3)  # 1 ■ 2, at 60 noise levels
+log_scores = chain.log_score(noisy, levels)[:, 1, :3]  # (60, 3): of the three values at ■
+
+# %% tags=["hide-input"]
+#| alt: Left, three parallel curves of log-scores fall from about 6 to -8 as the noise level grows.
+#| Right, after adding log(e^σ̄ - 1), three horizontal lines.
+fig, axes = plots.plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+curves = {"true log-scores at the ■ of 1 ■ 2": log_scores}
+curves["the same, plus $\\log(e^{\\bar\\sigma} - 1)$"] = log_scores + levels.expm1().log()[:, None]
+for ax, (title, rows) in zip(axes, curves.items()):
+    ax.plot(levels, rows)
+    ax.set(xscale="log", xlabel=r"noise level $\bar\sigma$")
+    ax.set_title(title, fontsize=11.5)
+heights = plots.spread_labels(rows[-1].tolist(), least=1.1)
+for value, (height, colour) in enumerate(zip(heights, plots.COLOURS)):
+    axes[1].text(8.5, height, f"value {value}", color=colour, va="center", clip_on=False)
+fig.suptitle("What remains after the known term is the same at every noise level",
+             x=0.01, ha="left", fontsize=12);  # fmt: skip
+
+# %% tags=["hide-cell"]
+masked = chain.states == 3  # (n, 3): every sequence with ■ anywhere
+posterior = chain.posterior(0.5)[masked]  # p(x0 = y | x), (M, 3)
+for level in (0.001, 0.1, 1.0, 5.0):
+    scores = chain.scores(level)[masked][:, :3]
+    assert torch.allclose(scores * math.expm1(level), posterior)
 
 # %% [markdown]
-# *What to see.* Left: the log-scores of the three tokens at the ■ fall by more than ten as noise grows,
-# but always in parallel. Right: add the known term, and three constants are left, the logarithms of
-# the three conditional probabilities. They are all that has to be learned.
+# *What to see.* Left: the log-scores of the three values fall by more than ten while the noise grows, always in parallel. Right: with the known term added, three constants are left. They are the logarithms of the conditional probabilities, and they are all that has to be learned.
 #
-# So the library subtracts $\log(e^{\bar\sigma} - 1)$ from whatever the network says, together with
-# $\log N$, so that an output of 0 means the uniform guess $p = 1/N$. This is "scale by σ". Then the
-# *untrained* network on the absorbing graph already gives the exact ratios of a world in which all
-# sequences are equally likely.
+# So on the absorbing graph (MASK noise) we subtract $\log(e^{\bar\sigma} - 1)$ from the output of the last layer. We also subtract $\log N$, so that an output of 0 means the uniform guess $p = 1/N$. This is **"scale by σ"**.
+
+# %% tags=["pieces"]
+def known(sigma):  # log(e^σ̄ - 1) + log N; the laboratory says why it is written so
+    return sigma + torch.log(-torch.expm1(-sigma)) + math.log(N)
+
+# %% [markdown]
+# ## 6. The whole network
+#
+# The arguments `attend`, `told`, `scale` and `softmax` are for the experiments of section 8. `two` is the layer that makes shift and scale for the head.
+
+# %% tags=["pieces"]
+class Network(nn.Module):
+    def __init__(self, attend=attend, told=True, scale=True, softmax=False):
+        super().__init__()
+        self.embed = nn.Embedding(N + 1, D)
+        self.level = nn.Sequential(nn.Linear(256, C), nn.SiLU(), nn.Linear(C, C))
+        self.blocks = nn.ModuleList([Block(attend), Block(attend)])
+        self.norm, self.head = nn.LayerNorm(D, bias=False), zeros(nn.Linear(D, N + 1))
+        self.two = zeros(nn.Linear(C, 2 * D))
+        self.told, self.scale, self.softmax = told, scale, softmax
+
+    def forward(self, x, sigma):  # (B, L), (B,) → log-scores (B, L, N + 1)
+        c = F.silu(self.level(features(sigma if self.told else 0 * sigma)))  # (B, C)
+        h = self.embed(x)  # (B, L, D)
+        for block in self.blocks:
+            h = block(h, c)
+        shift, scale = self.two(c)[:, None].chunk(2, -1)  # (B, 1, D)
+        u = self.head(self.norm(h) * (1 + scale) + shift)  # (B, L, N + 1)
+        if self.softmax:
+            u = u - u[..., :N].logsumexp(-1, keepdim=True) + math.log(N)
+        if self.scale:
+            u = u - known(sigma)[:, None, None]
+        return u.masked_fill(F.one_hot(x, N + 1).bool(), 0)
+
+# %% [markdown]
+# Now we may import the library's network. We give both the same random weights (untrained weights contain zeros, which would hide mistakes), in the order in which they were defined. They return the same log-scores.
 
 # %%
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+
+sizes = {"num_tokens": N, "length": L, "width": D, "num_blocks": 2, "num_heads": HEADS}
+mine, library = Network(), DiffusionTransformer(DiTConfig(**sizes, cond_dim=C, dropout=0.0))
+with torch.no_grad():
+    for a, b in zip(mine.parameters(), library.parameters(), strict=True):
+        b.copy_(a.normal_(std=0.3))
+    assert torch.allclose(mine(x, sigma), library(x, sigma), atol=1e-4)
+
+# %% [markdown]
+# With other sizes and weights this is the published network. (Dropout, which sets random entries to 0 during training, is off here.)
+
+# %% [markdown]
+# ## 7. It wakes up from its end
+#
+# The head's matrix and bias start at zero too. So the untrained network says "every word is equally likely" at each hidden place, and its first loss is known before it starts (chapter 07). But can it learn? While the last matrix is zero, nothing before it has an effect on the output.
+#
+# *Predict:* the network has 30 weight tensors. How many of them have a gradient other than 0 in the first step of training? And in the second and third? Then run the next cells.
+
+# %% tags=["nbval-check-output"]
 torch.manual_seed(0)
-untrained = DiffusionTransformer(config)
-even = Chain(AbsorbingGraph(5), torch.full((5, 5, 5), 1 / 125, dtype=torch.float64))
-exact = even.log_score(x[:, :3], sigma)
-hidden_words = x[:, :3] == 5
-assert_close(untrained(x[:, :3], sigma)[hidden_words], exact[hidden_words].float())
+net, graph = Network(), AbsorbingGraph(N)
+x0 = torch.tensor([[0, 1, 2, 0, 3, 4], [0, 3, 2, 0, 1, 4]])
+awake = []  # for each step: which tensors have a gradient
+for step in range(3):
+    loss = graph.score_entropy(net(x, sigma), sigma[:, None], x, x0).mean()  # chapter 03
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    awake.append([g.abs().max().item() > 0 for g in gradients])
+    print(f"step {step + 1}: {sum(awake[-1])} of {len(gradients)} tensors have a gradient")
+    with torch.no_grad():
+        for weight, g in zip(net.parameters(), gradients):
+            weight -= 0.1 * g
+
+# %% tags=["hide-input"]
+#| alt: A table of six parts of the network and three steps. The head learns from step 1; the last
+#| norm, the embedding and the blocks' shifts, scales and gates from step 2; attention, MLP and
+#| norms in the blocks and the way from noise features to the condition from step 3.
+import re
+
+parts = {
+    "head: matrix and bias": r"head\.", "last norm, its shift and scale": r"(norm|two)\.",
+    "embedding": r"embed\.", "blocks: shifts, scales, gates": r"blocks\.\d\.six\.",
+    "blocks: attention, MLP, norms": r"blocks\.\d\.(?!six)",
+    "noise features → condition": r"level\.",
+}  # fmt: skip
+names = [name for name, _ in net.named_parameters()]
+rows = {
+    part: [{on for name, on in zip(names, step) if re.match(pattern, name)} for step in awake]
+    for part, pattern in parts.items()
+}
+assert all(len(cell) == 1 for row in rows.values() for cell in row)  # a part wakes up as a whole
+fig = plots.show_awake({part: [True in cell for cell in row] for part, row in rows.items()})
+title = "The head learns first, attention and MLP last"
+fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# How to compute $\log(e^{\bar\sigma} - 1)$? Not as it stands. In float32 the subtraction destroys the
-# digits of a small σ̄, and the exponential of a large one overflows. With `expm1` on the negative side
-# both are fine: $\log(e^{\bar\sigma} - 1) = \bar\sigma + \log(1 - e^{-\bar\sigma})$.
-
-# %%
-def log_expm1(sigma):
-    return sigma + torch.log(-torch.expm1(-sigma))
-
-
-hard = torch.tensor([1e-6, 100.0])
-assert_close(log_expm1(hard), torch.tensor([math.log(1e-6), 100.0]))
-assert torch.log(hard[0].exp() - 1) - math.log(1e-6) < -0.04  # nearly 5 % off
-assert torch.log(hard[1].exp() - 1).isinf()
-assert_close(log_expm1(sigma) + math.log(5), model.output_layer.offset(sigma))
-
-# %% [markdown]
-# And in which number type? With $N = 50\,257$ these terms are large: $\log N$ is 10.8. Between 8 and
-# 16 neighbouring bfloat16 numbers lie 1/16 apart, so rounding moves a log-score by up to 1/32, and
-# every ratio by up to three per cent. Hence log-scores are made float32 *before* the subtraction, and
-# stay so.
-
-# %% tags=["nbval-check-output"]
-log_score = -torch.linspace(8, 16, 10_000)
-error = (log_score.bfloat16().float() - log_score).exp() - 1
-print(f"ratios from bfloat16 log-scores: off by up to {100 * error.abs().max():.1f} %")
-with torch.autocast("cpu", torch.bfloat16):
-    assert model(x, sigma).dtype == torch.float32
-
-# %% [markdown]
-# ## 8. The whole network
+# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head itself learns. In step 2 it passes the head and reaches the embedding and the layers that make shifts, scales and gates. The gates are still 0 and stop it before attention and MLP, and the zero matrices of those layers stop it before the condition. In step 3 everything learns.
 #
-# Every piece is there. `positions=False` and `noise=False` are switches for the experiment in section
-# 10, like `causal`: they take a piece out.
+# (If attention's `out` started at zero *as well as* its gate, each would have the other as a factor of its gradient, and neither would ever move.)
 
-# %%
-def network(model, x, sigma, causal=False, positions=True, noise=True):
-    c = condition(model, sigma) * noise  # (B, C)
-    cos, sin = cos_sin(x.shape[1], model.config.width // model.config.num_heads)
-    if not positions:
-        cos, sin = torch.ones_like(cos), torch.zeros_like(sin)  # turn by nothing
-    hidden = model.vocab_embed.embedding[x]  # (B, L, D)
-    for block in model.blocks:
-        hidden = run_block(block, hidden, c, cos, sin, causal)
-    log_score = head(model, hidden, c, x)  # (B, L, N + 1)
-    if model.config.scale_by_sigma:
-        known = log_expm1(sigma) + math.log(model.config.num_tokens)  # (B,)
-        log_score = log_score - known[:, None, None]
-    return torch.where(F.one_hot(x, log_score.shape[-1]).bool(), 0.0, log_score)
-
-
-assert_close(network(model, x, sigma), model(x, sigma))
-
-# %% [markdown]
-# That is the moment this chapter was written for. Every line of this network has stood on these pages,
-# and it is equal to the library's; with other sizes and weights it is the published one.
-# `sedd_mini/network/dit.py` says the same in classes. One more check, that everything gets through: a changed
-# last token, or another σ̄, changes what the network itself says, the known term aside, at every
-# position.
-
-# %%
-def inner(x, sigma):  # without the known term, which moves with σ̄ by itself
-    out = model(x, sigma) + model.output_layer.offset(sigma)[:, None, None]
-    return out.masked_fill(F.one_hot(x, 6).bool(), 0)
-
-
-changed = x.clone()
-changed[:, -1] = 1
-for other in (inner(changed, sigma), inner(x, 2 * sigma)):
-    moved = (other - inner(x, sigma)).abs().amax(-1)  # (B, L)
-    assert (moved > 1e-3).all()
-
-# %% [markdown]
-# ### Rows only where an answer is needed
-#
-# On the absorbing graph only a ■ will ever jump backwards. The rows of visible tokens are computed and
-# thrown away, and a row is expensive: 50 258 numbers. The library's `at=` takes a mask of positions,
-# runs the head on those alone, and gives one row for each.
-
-# %% tags=["nbval-check-output"]
-rows = model(x, sigma, at=x == 5)
-assert_close(rows, model(x, sigma)[x == 5])
-print("all rows:", tuple(model(x, sigma).shape), " rows needed:", tuple(rows.shape))
-
-# %% [markdown]
-# In training not even these rows are wanted, only the loss. At $N = 50\,257$ the rows of one batch can
-# fill a GPU. So, given the clean text `x0` and the graph, the network computes the score entropy inside
-# its head, some rows at a time, and forgets each piece when its loss is known.
-
-# %%
-inside = model(x, sigma, x0=x0, graph=graph)  # (B, L); x0 and graph as in section 6
-assert_close(inside, graph.score_entropy(model(x, sigma), sigma[:, None], x, x0))
-
-# %% [markdown]
-# How much does it save? We count **FLOPs**: floating-point operations. A product of an $(m \times n)$
-# and an $(n \times p)$ matrix takes $m\,p$ dot products of $n$ multiplications and $n$ additions
-# each: $2mnp$. Everything else in a network is small beside that. PyTorch's `FlopCounterMode` adds up
-# the matrix products while the code runs.
-
-# %%
-from torch.utils.flop_counter import FlopCounterMode
-
-
-def count_flops(function, *inputs, **options):
-    with FlopCounterMode(display=False) as counter:
-        function(*inputs, **options)
-    return counter.get_total_flops()
-
-# %%
+# %% tags=["hide-cell"]
 torch.manual_seed(0)
-wide = DiffusionTransformer(DiTConfig(num_tokens=5000, length=64, width=64, num_heads=2))
-text = torch.arange(64)[None] * 70  # (1, 64)
-text[:, ::2] = 5000  # every other token masked
-level = torch.ones(1)
-saved = count_flops(wide, text, level) - count_flops(wide, text, level, at=text == 5000)
-assert saved == 2 * 32 * 64 * 5001  # 32 rows of 64 numbers, times a (64, 5001) matrix
+stuck = Network()
+for block in stuck.blocks:
+    nn.init.zeros_(block.out.weight)
+optimizer = torch.optim.SGD(stuck.parameters(), 0.1)
+for _ in range(20):
+    optimizer.zero_grad()
+    graph.score_entropy(stuck(x, sigma), sigma[:, None], x, x0).mean().backward()
+    optimizer.step()
+assert all((block.out.weight == 0).all() for block in stuck.blocks)
+assert all((block.six.weight[2 * D : 3 * D] == 0).all() for block in stuck.blocks)  # its gate
+assert stuck.blocks[0].six.weight[5 * D :].abs().max() > 0  # the MLP's gate does move
 
 # %% [markdown]
-# ## 9. How large is it?
+# ## 8. What is each piece worth?
 #
-# Let us count the real thing by hand. $S = N + 1 = 50\,258$ states, and the sizes of SEDD small and
-# medium. A linear layer from $a$ to $b$ features has $ab$ weights, and $b$ more if it has a bias. It
-# costs $2ab$ FLOPs for each vector that it is applied to. Attention costs extra: $L$ queries times $L$
-# keys, and $L \times L$ weights times $L$ values, each $2L^2D$ FLOPs with all heads together.
+# We take one piece out at a time and train what is left. The language has our five words in a circle, *the → cat → saw → dog → . → the*. The next word of a sentence is the next in the circle with probability 0.8, and each of the other four with probability 0.05. The first word is any of the five. So the exact log-probability of a sentence is known.
 
-# %%
-def parameters(D, blocks, S=50_258, C=128):
-    return {
-        "embedding": S * D,
-        "attention": blocks * (3 * D * D + D * D),  # q, k, v; out
-        "q · k and a · v": 0,
-        "MLP": blocks * (D * 4 * D + 4 * D + 4 * D * D + D),
-        "noise, norms": (6 * blocks + 2) * D * (C + 1) + (2 * blocks + 1) * D
-        + (256 + 1) * C + (C + 1) * C,
-        "head": S * (D + 1),
-    }  # fmt: skip
-
-# %%
-def flops(D, blocks, S=50_258, C=128, L=1024):  # one sequence, forward
-    return {
-        "embedding": 0,
-        "attention": L * blocks * 2 * 4 * D * D,
-        "q · k and a · v": blocks * 2 * 2 * L * L * D,
-        "MLP": L * blocks * 2 * 8 * D * D,
-        "noise, norms": 2 * ((6 * blocks + 2) * D * C + 256 * C + C * C),  # once, not L times
-        "head": L * 2 * S * D,
-    }
-
-# %% [markdown]
-# To check this we build the full-size network on the `meta` device. A tensor there has a shape and a
-# type but no numbers, so it needs neither memory nor time. Its parameters can be counted, and so can
-# its FLOPs, forward and backward.
-
-# %% tags=["nbval-check-output"]
-with torch.device("meta"):
-    for name, D, blocks, heads in (("small", 768, 12, 12), ("medium", 1024, 24, 16)):
-        big = DiffusionTransformer(DiTConfig(width=D, num_blocks=blocks, num_heads=heads))
-        P = sum(weight.numel() for weight in big.parameters())
-        text, level = torch.zeros(1, 1024, dtype=torch.int64), torch.ones(1)
-        assert P == sum(parameters(D, blocks).values())
-        assert count_flops(big, text, level) == sum(flops(D, blocks).values())
-        inside = sum(weight.numel() for weight in big.blocks.parameters())
-        print(f"SEDD {name}: {P / 1e6:.1f} M parameters, {inside / 1e6:.1f} M of them in blocks")
-
-# %% [markdown]
-# The hand count is exact, for parameters and FLOPs, at both sizes. Where are they?
-
-# %%
-fig, ax = plots.plt.subplots(figsize=(8.5, 2.8))
-colours = [plots.PURPLE, plots.BLUE, "#8fbbdb", plots.GREEN, plots.GREY, plots.ORANGE]
-for y, shares in enumerate((parameters(768, 12), flops(768, 12))):
-    start, total = 0.0, sum(shares.values())
-    for (name, part), colour in zip(shares.items(), colours):
-        ax.barh(y, part / total, left=start, color=colour, label=name if y == 0 else None)
-        if part / total > 0.03:
-            middle, label = start + part / total / 2, f"{100 * part / total:.0f} %"
-            ax.text(middle, y, label, ha="center", va="center", color="white", fontsize=10)
-        start += part / total
-ax.set_yticks([0, 1], ["parameters\n169.6 million", "FLOPs of one text\n292 billion"])
-ax.set(xlim=(0, 1), ylim=(1.5, -0.5), xticks=[])
-ax.set_title("SEDD small: where it is large, and where it works")
-ax.grid(False)
-ax.legend(ncols=6, loc="upper center", bbox_to_anchor=(0.45, 0.02), fontsize=9.5, handlelength=1)
-assert round(sum(flops(768, 12).values()) / 1e9) == 292
-
-# %% [markdown]
-# *What to see.* Nearly half of the parameters are two tables of the vocabulary. The embedding is free
-# to use (a look-up), the head is not: over a quarter of all arithmetic. That is what `at=` saves on.
-# The noise level has seven million parameters and costs next to nothing, since its layers run once a
-# text, not once a token.
-#
-# **The 6·P·tokens rule.** People estimate the cost of training as 6 FLOPs per parameter and token: 2
-# forward, and 4 backward, because the backward pass has two products for each one of the forward pass
-# (a gradient for the weights, one for the input). How good is it here?
-
-# %% tags=["nbval-check-output"]
-with torch.device("meta"):
-    big = DiffusionTransformer(DiTConfig())
-    text, level = torch.zeros(1, 1024, dtype=torch.int64), torch.ones(1)
-    measured = count_flops(lambda: big(text, level).sum().backward())
-P, embedding = sum(parameters(768, 12).values()), parameters(768, 12)["embedding"]
-print(f"backward / forward:               {measured / sum(flops(768, 12).values()) - 1:.2f}")
-print(f"measured / rule, all parameters:  {measured / (6 * P * 1024):.2f}")
-print(f"measured / rule, no embedding:    {measured / (6 * (P - embedding) * 1024):.2f}")
-
-# %% [markdown]
-# The rule is good to a sixth. Taken literally it counts the embedding, which does no arithmetic; and it
-# leaves out the products of attention, which have no parameters. With 1.3 million steps of 512 texts,
-# the paper's longest run comes to
-#
-# $$3 \cdot 292 \cdot 10^9 \cdot 512 \cdot 1.3 \cdot 10^6 \approx 6 \cdot 10^{20} \text{ FLOPs,}$$
-#
-# weeks on one of today's GPUs. You will not do that here.
-
-# %%
-assert round(measured * 512 * 1.3e6 / 1e20) == 6
-
-# %% [markdown]
-# ## 10. Experiment: what is each piece worth?
-#
-# We have claimed a lot. Bidirectional attention, positions, scale by σ, conditioning on the noise: does
-# each of them matter? Take each one out and train what is left. The language: our five words in a
-# circle, *the → cat → saw → dog → . → the*. The next word is the next in the circle with probability
-# 0.8, and one of the other four with 0.05 each. A sentence starts anywhere. The entropy of these
-# sentences is known exactly. By chapter 04 no model's bound can be lower on average, and the exact
-# ratios reach it.
-
-# %% tags=["nbval-check-output"]
+# %% tags=["pieces"]
 def sentences(num, generator):
-    columns = [torch.randint(5, (num,), generator=generator)]
-    for _ in range(5):
+    columns = [torch.randint(N, (num,), generator=generator)]
+    for _ in range(L - 1):
         follows = torch.rand(num, generator=generator) < 0.75
-        fresh = torch.randint(5, (num,), generator=generator)  # again the follower, once in five
-        columns.append(torch.where(follows, (columns[-1] + 1) % 5, fresh))
-    return torch.stack(columns, -1)  # (num, 6)
+        fresh = torch.randint(N, (num,), generator=generator)  # again the follower, once in five
+        columns.append(torch.where(follows, (columns[-1] + 1) % N, fresh))
+    return torch.stack(columns, -1)  # (num, L)
 
 
-entropy = math.log(5) - 5 * (0.8 * math.log(0.8) + 4 * 0.05 * math.log(0.05))
-print(f"entropy {entropy:.2f} nats a sentence; a uniform guess pays {6 * math.log(5):.2f}")
+def log_prob(x):  # (num, L) → (num,)
+    follows = x[:, 1:] == (x[:, :-1] + 1) % N
+    return torch.where(follows, math.log(0.8), math.log(0.05)).sum(-1) - math.log(N)
 
 # %% [markdown]
-# The network is ours from section 8, at width 32 with four heads. Training is the loop of chapter 03, with a learning
-# rate that rises and then falls to 0; chapter 07 looks at that closely. `likelihood_bound` is chapter
-# 04's. All variants see the same sentences and the same noise.
+# Training is the loop of chapter 03 (`training_loss` is its $\sigma(t)$ times the score entropy), and `likelihood_bound` is from chapter 04. All networks see the same sentences and the same noise.
 
-# %%
+# %% tags=["pieces"]
+from sedd_mini import AbsorbingGraph, LogLinearNoise
 from sedd_mini.evaluate import likelihood_bound, times
 from sedd_mini.losses import training_loss
 
+graph, noise = AbsorbingGraph(N), LogLinearNoise()
 
-def train_and_measure(scale_by_sigma=True, steps=300, batch=128, **switches):
-    torch.manual_seed(0)
-    sizes = {**tiny, "width": 32, "num_heads": 4, "cond_dim": 16, "scale_by_sigma": scale_by_sigma}
-    net, schedule = DiffusionTransformer(DiTConfig(**sizes)), LogLinearNoise()
-    model = lambda x, sigma: network(net, x, sigma, **switches)
-    generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.Adam(net.parameters(), fused=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
+
+def train(net, steps=300, seed=0, graph=graph):
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
     for _ in range(steps):
-        x0, t = sentences(batch, generator), 1e-3 + 0.999 * times(batch, generator).float()
-        loss = training_loss(model, graph, schedule, x0, t, generator=generator).mean()
-        optimiser.zero_grad()
+        x0, t = sentences(128, generator), 1e-3 + 0.999 * times(128, generator).float()
+        loss = training_loss(net, graph, noise, x0, t, generator=generator).mean()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
-        rate.step()
-    x0 = sentences(2048, generator)
-    return likelihood_bound(model, graph, schedule, x0, generator=generator, batch_size=2048)
+        optimizer.step()
+        schedule.step()
+    return net
+
+# %% tags=["pieces"]
+test = sentences(1024, torch.Generator().manual_seed(1000))
+truth = -log_prob(test).mean().item()
+
+
+def excess(model, graph=graph):
+    """Nats a sentence by which the bound lies above the truth, on the same sentences and noise."""
+    generator = torch.Generator().manual_seed(1)
+    bound = likelihood_bound(model, graph, noise, test, generator=generator, batch_size=1024)
+    return bound.nats - truth
+
+# %% [markdown]
+# The yardsticks are the truth and the uniform guess, which an untrained network makes. (Its exact cost is $6 \log 5$. Our estimate differs a little, because sentences, times and hidden places are random draws; they are the same for all networks.)
+
+# %% tags=["pieces"]
+def build(seed=0, **options):
+    torch.manual_seed(seed)
+    return Network(**options)
 
 # %%
+guess = excess(build())
+print(f"truth {truth:.2f} nats a sentence; a uniform guess costs {guess:.2f} more", end="")
+print(f" (exactly: {L * math.log(N) - truth:.2f})")
+
+# %% [markdown]
+# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $\pi$ is a distribution over the words, and $Z$ is what the sum of all $s_y/r$ happens to be. Chapter 03 split the loss of this place into
+#
+# $$\underbrace{r\,(-\log \pi_{x_0})}_{\text{cross-entropy}} \;+\; \underbrace{r\,(Z - 1 - \log Z)}_{\text{price of } Z \ne 1} .$$
+#
+# We evaluate every network twice, as it is and with $Z$ divided out. The difference is the price.
+
+# %% tags=["pieces"]
+def divide_out_Z(net):
+    def model(x, sigma):
+        u = net(x, sigma)
+        log_pi = u - u[..., :N].logsumexp(-1, keepdim=True)
+        log_r = math.log(N) - known(sigma)
+        return (log_pi + log_r[:, None, None]).masked_fill(F.one_hot(x, N + 1).bool(), 0)
+
+    return model
+
+
+def two_parts(net):
+    words = excess(divide_out_Z(net))
+    return words, excess(net) - words  # nats: cross-entropy above the truth, price of Z ≠ 1
+
+# %% [markdown]
+# *Predict:* which of these networks will be about as good as the whole one? What will the one without "scale by σ" have learned? Then run the next cells (half a minute).
+
+# %% tags=["pieces"]
 variants = {
-    "everything": {},
-    "no σ̄ inside the network": {"noise": False},
-    "no positions": {"positions": False},
-    "left side only (causal)": {"causal": True},
-    "no scale by σ": {"scale_by_sigma": False},
+    "the whole network": {},
+    "softmax head": {"softmax": True},
+    "not told σ̄": {"told": False},
+    "no positions": {"attend": F.scaled_dot_product_attention},
+    "left side only": {"attend": attend_left},
+    "no scale by σ": {"scale": False},
 }
-bounds = {name: train_and_measure(**switches) for name, switches in variants.items()}
-excess = {name: bound.nats - entropy for name, bound in bounds.items()}
 
 # %%
-fig, ax = plots.plt.subplots(figsize=(8.5, 2.9))
-errors = [2 * bound.error for bound in bounds.values()]
-colours = [plots.BLUE, plots.BLUE, plots.ORANGE, plots.ORANGE, plots.ORANGE]
-ax.barh(list(excess), list(excess.values()), xerr=errors, color=colours, height=0.6)
-ax.axvline(6 * math.log(5) - entropy, color=plots.GREY, ls="--")
-ax.text(6 * math.log(5) - entropy - 0.06, 0.9, "uniform guess", color="#555555", ha="right")
-ax.invert_yaxis()
-ax.grid(axis="y", visible=False)
-ax.set(xlabel="bound minus entropy (nats a sentence)", title="What is lost without each piece");
+parts = {name: two_parts(train(build(**options))) for name, options in variants.items()}
+before, price_before = two_parts(build(scale=False))
+print(f"no scale by σ: before training {before:.2f} + {price_before:.1f}", end="")
+print(", after it {:.2f} + {:.2f} nats".format(*parts["no scale by σ"]))
 
-# %%
-for name in ("no positions", "left side only (causal)", "no scale by σ"):
-    assert excess[name] > excess["everything"] + 0.6, name
-assert excess["no scale by σ"] > 0.85 * (6 * math.log(5) - entropy)  # nothing was found
-assert -0.2 < excess["everything"] < 0.2 * (6 * math.log(5) - entropy)
-assert abs(excess["no σ̄ inside the network"] - excess["everything"]) < 0.4
+# %% tags=["hide-input"]
+#| alt: Bars of nats above the truth. The whole network, the softmax head and the network that is
+#| not told σ̄ have about half a nat. Left side only has 1.7, no positions 3.3, and no scale by σ
+#| 4.0, where the dotted line of a uniform guess stands, plus a price of 0.2.
+fig = plots.show_parts(parts, guess, ("cross-entropy above the truth", "price of Z ≠ 1"))
+title = "Without positions, without the right side, or without the scale the network learns less"
+fig.suptitle(title, x=0.01, ha="left", fontsize=12);
+
+# %% tags=["hide-cell"]
+total = {name: sum(both) for name, both in parts.items()}
+for name in ("no positions", "left side only", "no scale by σ"):
+    assert total[name] > total["the whole network"] + 0.6, name
+assert 0 < total["the whole network"] < 0.2 * guess
+for name in ("not told σ̄", "softmax head"):
+    assert abs(total[name] - total["the whole network"]) < 0.35, name
+assert abs(parts["softmax head"][1]) < 1e-3  # its Z is 1
+assert all(price < 0.1 for name, (_, price) in parts.items() if name != "no scale by σ")
+assert price_before > 140 and parts["no scale by σ"][1] < 1
+assert abs(parts["no scale by σ"][0] - guess) < 0.2 and abs(before - guess) < 1e-3
+assert abs(guess - (L * math.log(N) - truth)) < 0.3
 
 # %% [markdown]
-# *What to see.* 0 is the best that any model can do. Blue: a few seconds of training have found about
-# nine tenths of what there is to know (the thin bars are two standard errors; more steps bring the rest,
-# chapter 07). Orange: the same seconds with a piece missing. Without positions there is no "next word".
-# With the left side only, half of the evidence is out of sight. Without the scale the network must first
-# find $\log(e^{\bar\sigma} - 1)$ from features that hardly move where it is steepest. After
-# these 300 steps it has found nothing at all.
-
-# %% [markdown]
-# **And the piece that was not missed?** Without σ̄ inside, the network is as good as with it. It is no
-# accident: section 7 has shown that on the absorbing graph the rest of the answer does not depend on
-# σ̄. So there the conditioning can be left out, and later work does so. On the uniform graph it cannot.
-# There a visible word may be wrong, and how far to trust it depends on the noise. The oracle confirms:
+# *What to see.* 0 is the best that any model can do, and the dotted line is the uniform guess. A few seconds of training bring the whole network nearly nine tenths of the way. Without positions it gains only 0.6 of 4.0 nats, in a language in which each word depends on the one before it. With the left side only it gets a bit more than half of the way.
+#
+# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 171 nats a sentence (exercise 4), and nearly all of this is the price of $Z \ne 1$. After 300 steps it is down to about 10 nats: the price is nearly gone, and the cross-entropy is still that of a uniform guess. The network has found the scale and not yet the language.
+#
+# **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price. It is behind by less than 0.1 nats with each of three seeds (laboratory), which is little beside the 3.5 nats that training gained. With MASK noise a softmax is the natural choice, and later work makes it. With uniform noise the true ratios are not a known number times a distribution, and a free head serves every kind of noise.
+#
+# **The noise level.** The network that is not told $\bar\sigma$ is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, what is left to learn is the same at every level. With uniform noise it is not, as the oracle shows, and there the network must be told (laboratory).
 
 # %% tags=["nbval-check-output"]
 for g in (AbsorbingGraph(3), UniformGraph(3)):
@@ -895,90 +600,578 @@ for g in (AbsorbingGraph(3), UniformGraph(3)):
     print(f"{g}: p(x0 | x) changes with the noise level by up to {(low - high).abs().max():.2f}")
 
 # %% [markdown]
+# ## 9. How large is it?
+#
+# We count the full-size network by hand, with $S = N + 1 = 50\,258$ states. A linear layer from $a$ to $b$ numbers has $ab$ weights, and $b$ more if it has a bias. For each vector it makes $b$ numbers with $a$ multiplications and $a$ additions each: $2ab$ **FLOPs** (floating-point operations). Attention adds $L$ queries times $L$ keys, and $L \times L$ weights times $L$ values, each $2L^2D$ FLOPs for all heads together. Everything else is small beside these.
+
+# %%
+def parameters(D, blocks, S=50_258, C=128):
+    return {
+        "embedding": S * D,
+        "attention": blocks * (3 * D * D + D * D),  # queries, keys, values; out
+        "MLP": blocks * (D * 4 * D + 4 * D + 4 * D * D + D),
+        "noise, norms": (6 * blocks + 2) * D * (C + 1) + (2 * blocks + 1) * D
+        + (256 + 1) * C + (C + 1) * C,
+        "head": S * (D + 1),
+    }  # fmt: skip
+
+
+def flops(D, blocks, S=50_258, C=128, L=1024):  # one sequence, forward
+    return {
+        "attention": L * blocks * 2 * 4 * D * D,
+        "q·k and a·v": blocks * 2 * 2 * L * L * D,
+        "MLP": L * blocks * 2 * 8 * D * D,
+        "noise, norms": 2 * ((6 * blocks + 2) * D * C + 256 * C + C * C),  # once a text
+        "head": L * 2 * S * D,
+    }
+
+# %% [markdown]
+# PyTorch counts the same. The folded cell builds the network on the `meta` device, where tensors have shapes but no numbers, and lets `FlopCounterMode` add up the matrix products. Both of our counts are exact, for SEDD small and medium.
+
+# %% tags=["nbval-check-output"]
+for name, width, blocks in (("small", 768, 12), ("medium", 1024, 24)):
+    weights, work = parameters(width, blocks), flops(width, blocks)
+    inside = sum(weights[part] for part in ("attention", "MLP", "noise, norms"))
+    print(f"SEDD {name:6} {sum(weights.values()) / 1e6:.1f} M weights", end="")
+    print(f" ({inside / 1e6:.1f} M without embedding and head)", end="")
+    print(f", {sum(work.values()) / 1e9:.0f} billion FLOPs a text")
+
+# %% tags=["hide-cell"]
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_flops(function, *inputs, **options):
+    with FlopCounterMode(display=False) as counter:
+        function(*inputs, **options)
+    return counter.get_total_flops()
+
+
+with torch.device("meta"):
+    for width, blocks, heads in ((768, 12, 12), (1024, 24, 16)):
+        big = DiffusionTransformer(DiTConfig(width=width, num_blocks=blocks, num_heads=heads))
+        total = sum(weight.numel() for weight in big.parameters())
+        text, level = torch.zeros(1, 1024, dtype=torch.int64), torch.ones(1)
+        assert total == sum(parameters(width, blocks).values())
+        assert count_flops(big, text, level) == sum(flops(width, blocks).values())
+
+# %% tags=["hide-input"]
+#| alt: Two stacked bars for SEDD small. Weights: embedding 23, attention 17, MLP 33, noise and
+#| norms 4, head 23 per cent. FLOPs: attention 20, q·k and a·v 13, MLP 40, head 27 per cent.
+colours = {"embedding": plots.PURPLE, "attention": plots.BLUE, "q·k and a·v": "#4f8fc0",
+           "MLP": plots.GREEN, "noise, norms": "#6b7079", "head": plots.ORANGE}  # fmt: skip
+rows = {"169.6 million\nweights": parameters(768, 12), "292 billion\nFLOPs a text": flops(768, 12)}
+fig = plots.show_stacked(rows, colours)
+title = "SEDD small: the embedding holds 23 % of the weights and does no arithmetic"
+fig.suptitle(title, x=0.01, ha="left", fontsize=12);
+
+# %% [markdown]
+# *What to see.* Nearly half of the weights are two tables of the vocabulary. The embedding is only looked up, but the head makes over a quarter of the arithmetic. The noise level has 7 million weights and costs next to nothing, because its layers run once a text and not once a token.
+#
+# On the absorbing graph only hidden places will ever be changed, so the rows of visible tokens need no head. And the table of all log-scores, which would not fit a GPU (chapter 05), is never stored: the library computes the loss inside the head, some rows at a time (laboratory).
+
+# %% [markdown]
+# ## What has changed on the page
+#
+# The block gets a second input, the condition (and its `__init__` the line `self.six = zeros(nn.Linear(C, 6 * D))`). `Network` replaces the last layers.
+#
+# ```diff
+# -    def forward(self, h):  # (B, L, D)
+# -        q, k, v = self.qkv(self.norm1(h)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+# +    def forward(self, h, c):  # (B, L, D), (B, C)
+# +        shift1, scale1, gate1, shift2, scale2, gate2 = self.six(c)[:, None].chunk(6, -1)
+# +        a = self.norm1(h) * (1 + scale1) + shift1
+# +        q, k, v = self.qkv(a).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+#          mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v)  # (B, HEADS, L, D/HEADS)
+# -        h = h + self.out(mixed.transpose(1, 2).flatten(2))
+# -        return h + self.mlp(self.norm2(h))
+# +        h = h + gate1 * self.out(mixed.transpose(1, 2).flatten(2))
+# +        return h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
+# ```
+#
 # ## Summary
 #
-# 1. Tokens become vectors; rotary positions turn queries and keys, so that attention compares by
-#    distance; attention is bidirectional, since a ■ is explained by both of its sides.
-# 2. The noise level becomes sinusoidal features, then a condition, then a shift, scale and gate in each
-#    block. They start at 0: an untrained block is the identity.
-# 3. The head gives log-scores, in float32: 0 at the current token, and 0 everywhere at the start.
-# 4. On the absorbing graph the score is $p(x_0 \mid \text{visible})/(e^{\bar\sigma} - 1)$. The known
-#    factor is taken out ("scale by σ"), and what remains to be learned does not depend on time.
-# 5. SEDD small has 169.6 M parameters, 92.1 M of them in its blocks. Training costs three forward
-#    passes a step, and the head, over a quarter of it, can be run on masked positions alone.
+# 1. Tokens become vectors. Rotary positions turn queries and keys, so that attention compares by distance. Attention has no mask: a hidden word is explained by both of its sides.
+# 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates start at 0: an untrained block returns its input, and the network wakes up from its head backwards.
+# 3. The head gives log-scores, with 0 at the current token. With MASK noise the known term $\log(e^{\bar\sigma} - 1)$ is taken out ("scale by σ"); the rest does not depend on the noise level.
+# 4. The head is not normalised: its loss is a cross-entropy plus $r(Z - 1 - \log Z)$. Without the scale, 300 steps of training remove most of this price and learn nothing about the words.
+# 5. SEDD small has 169.6 million weights, 92.4 million without embedding and head. The head makes 27 % of the arithmetic.
 
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer in a new cell, with the check below it. If the check is silent, you are done.
+# Write your answer into the first cell, run it, then run the check.
+
+# %% [markdown]
+# ### Exercise 1. Where attention catches up (★☆☆, 10 minutes)
 #
-# **1. Long texts** (★☆☆, 5 minutes). At which length `L` do the products $q \cdot k$ and $a \cdot v$ of
-# SEDD small cost as much as all matrices inside its blocks? Work it out by hand.
+# The products $q \cdot k$ and $a \cdot v$ grow with $L^2$, the matrices of a block (queries, keys and values; out; MLP) with $L$. Write `crossover(D)`: the length $L$ at which both take equally many FLOPs in a block of width $D$. Leave the condition's layers out.
 #
-# ```python
-# cost = flops(768, 12, L=L)
-# assert cost["q · k and a · v"] == cost["attention"] + cost["MLP"]
-# ```
+# <details><summary>Hint</summary>
 #
-# **2. Turning without sines** (★★☆, 15 minutes). A pair of numbers is one complex number, and turning
-# it by $a$ is a multiplication by $e^{ia}$. Write `turn_complex(vectors)` with `torch.complex` and
-# `torch.polar`, and no call of `rotate_half`.
+# Section 9 has both numbers for all blocks. Does the number of blocks matter, or that of heads?
 #
-# ```python
-# assert_close(turn_complex(vectors), turn(vectors))
-# ```
+# </details>
 #
-# **3. A bag of words** (★★☆, 15 minutes). Without positions the network should not notice in which
-# order the words come: permuting the input permutes the output, and nothing else. Is it so? And why does
-# the causal mask break this, though it knows no positions either? Make `shuffled`, the output for
-# `x[:, order]`.
+# [Solution](solutions/06_the_diffusion_transformer.ipynb)
+
+# %% tags=["exercise"]
+def crossover(D: int) -> float:
+    """Tokens."""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.exercises import exercise
+from sedd_mini.network import dit
+from torch.utils.flop_counter import FlopCounterMode
+
+with exercise("1"):
+    for width, heads in ((64, 2), (256, 4), (768, 12)):
+        length = round(float(crossover(width)))
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            half = [torch.ones(length, width // heads)] * 2  # cosines and sines
+            one = dit.Block(dit.DiTConfig(width=width, num_heads=heads, cond_dim=1))
+            one(torch.ones(1, length, width), torch.ones(1, 1), *half)
+        counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+        products = sum(n for op, n in counts.items() if "attention" in op or "bmm" in op)
+        quotient = products / (sum(counts.values()) - products)
+        wrong = f"q·k and a·v take {quotient:.3g} times the FLOPs of the matrices"
+        assert abs(quotient - 1) < 0.01, f"D = {width}, L = {length}: {wrong}"
+
+# %% [markdown]
+# ### Exercise 2. Turning without sines (★★☆, 15 minutes)
 #
-# ```python
-# order = torch.tensor([3, 1, 5, 0, 2, 4])
-# assert_close(shuffled, network(model, x, sigma, positions=False)[:, order])
-# ```
+# A pair of numbers $(u, v)$ is one complex number $u + iv$, and turning it by an angle $a$ multiplies it by $e^{ia}$. Write `turn_complex(vectors)`, which turns `vectors` (..., L, d) as the page's `rotate` does, with `torch.complex` and `torch.polar` instead of sines and cosines.
 #
-# **4. What "scale by σ" saves at the start** (★★☆, 25 minutes). Without the scale an untrained network
-# says $s = 1$ everywhere. What does one ■ cost then at noise σ̄? Multiply by the probability of a ■ and
-# integrate from 0 to $\bar\sigma(1) = \log 1000$ (hint: substitute $u = e^{-\bar\sigma}$; then
-# $\int_0^1 \log\frac{1 - u}{u}\, du = 0$, and what lies below $u = 0.001$ may be neglected). Name the nats
-# of a sentence of six words `foretold`. Then estimate them by `training_loss`, with a new network with
-# `scale_by_sigma=False`, 20 000 sentences and `t = times(20_000, generator).float()`, as `first_loss`.
-# Compare with $6 \log 5$: that is what the scale is for.
+# <details><summary>Hint</summary>
 #
-# ```python
-# assert foretold > 100 and abs(first_loss / foretold - 1) < 0.02
-# ```
+# Which entries make a pair (section 2)? `torch.polar(length, angle)` makes a tensor of complex numbers; `.real` and `.imag` take it apart.
 #
-# **5. Small noise, seen** (★★★, 30 minutes). Section 4 showed that the features hardly tell 0.001
-# from 0.01. With uniform noise and a geometric schedule from $10^{-4}$ to 20, more than a third of
-# all training happens below 0.01. Write `features_of_log(sigma)`, of the same shape, so that factors of ten are told apart equally well
-# everywhere between $10^{-4}$ and 20. Then train both kinds on the uniform graph: does it pay?
-# (Copy `train_and_measure`, with `UniformGraph(5)`, `GeometricNoise()` and a config with
-# `absorbing=False, scale_by_sigma=None`. `network` finds the function by its name, so that
-# `features = features_of_log` exchanges it.)
+# </details>
 #
-# ```python
-# a, b, c, d = features_of_log(torch.tensor([0.001, 0.01, 0.1, 1.0]))
-# gaps = torch.stack([(a - b).norm(), (b - c).norm(), (c - d).norm()])
-# assert gaps.min() > 1 and gaps.max() / gaps.min() < 1.01
-# ```
+# [Solution](solutions/06_the_diffusion_transformer.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def turn_complex(vectors: torch.Tensor) -> torch.Tensor:
+    """(..., L, d) → (..., L, d); the first position is number 0."""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.exercises import exercise
+from sedd_mini.network import attention as theirs
+
+with exercise("2"):
+    for shape in ((6, 4), (2, 3, 9, 10), (24, 16)):
+        given = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        found, half = turn_complex(given), shape[-1] // 2
+        assert found.shape == given.shape, f"shape {shape} became {tuple(found.shape)}"
+        assert not found.is_complex(), "the answer is complex: take it apart again"
+        lengths = found.norm(dim=-1), given.norm(dim=-1)
+        assert torch.allclose(*lengths, rtol=1e-4), "turning must not change a vector's length"
+        first = torch.allclose(found[..., 0, :], given[..., 0, :], atol=1e-4)
+        assert first, "position 0 turns by 0; are the entries back in their places?"
+        unit = torch.eye(shape[-1])[0].expand(2, -1)  # only entry 0 is not 0
+        partner = 1 + turn_complex(unit)[1, 1:].abs().argmax().item()
+        assert partner == half, f"d = {shape[-1]}: entry 0 is turned with entry {partner}"
+        right = theirs.rotate(given, *theirs.RotaryEmbedding(shape[-1])(shape[-2]))
+        pair = (found - right).abs().flatten(0, -2).amax(0).argmax().item() % half
+        wrong = f"d = {shape[-1]}: pair {pair} turns by wrong angles, or the wrong way round"
+        assert torch.allclose(found, right, atol=1e-4), wrong
+
+# %% [markdown]
+# ### Exercise 3. Keep documents apart (★★☆, 15 minutes)
+#
+# A packed block holds parts of several documents, with an end-of-text token between two of them (chapter 05). Write `same_document(x, eot)`, which returns for tokens `x` (B, L) a boolean mask (B, L, L): `True` at $[b, i, j]$ if position $i$ of row $b$ may look at position $j$, that is, if both lie in the same document. The token `eot` belongs to the document that it ends.
+#
+# <details><summary>Hint</summary>
+#
+# Give each position the number of its document: how many `eot` stand *before* it? `cumsum` counts, and a comparison of shapes (B, L, 1) and (B, 1, L) makes the table.
+#
+# </details>
+#
+# [Solution](solutions/06_the_diffusion_transformer.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def same_document(x: torch.Tensor, eot: int) -> torch.Tensor:
+    """(B, L) int64 → (B, L, L) bool"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.exercises import exercise
+
+with exercise("3"):
+    for eot, documents in ((9, ([3, 4, 5], [12], [1, 1, 10], [5, 7])), (0, ([2, 6], [8], [7, 1]))):
+        shape, generator = (len(documents), sum(documents[0])), torch.Generator().manual_seed(0)
+        rows = torch.randint(1, 9, shape, generator=generator)
+        for row, lengths in zip(rows, documents):
+            row[torch.tensor(lengths).cumsum(0)[:-1] - 1] = eot
+        mask = same_document(rows, eot)
+        assert mask.shape == (*shape, shape[1]), f"the mask has shape {tuple(mask.shape)}"
+        assert mask.dtype == torch.bool, f"the mask has type {mask.dtype}, not bool"
+        for row, lengths, seen in zip(rows.tolist(), documents, mask):
+            document = [k for k, n in enumerate(lengths) for _ in range(n)]
+            for i, j in [(i, j) for i in range(len(row)) for j in range(len(row))]:
+                apart = document[i] != document[j]
+                what = "must not look" if apart else "may look"
+                case = f"x = {row}, eot = {eot}: position {i} {what} at position {j}"
+                assert seen[i, j] != apart, case
+
+# %% [markdown]
+# ### Exercise 4. What "scale by σ" saves at the start (★★★, 30 minutes)
+#
+# Without the scale an untrained network says $\log s_y = 0$ everywhere. Write `first_loss(N, sigma_max)`: its expected loss with MASK noise, in nats a token,
+#
+# $$\int_0^{\bar\sigma_{\max}} (1 - e^{-\bar\sigma}) \Big( \sum_{y \ne \text{MASK}} s_y - r \log s_{x_0} + K(r) \Big)\, d\bar\sigma, \qquad r = \frac{1}{e^{\bar\sigma} - 1}, \quad K(r) = r(\log r - 1),$$
+#
+# where $1 - e^{-\bar\sigma}$ is the probability that the token is hidden. The check wants four digits. Then compare $N = 50\,257$, $\bar\sigma_{\max} = \log 1000$ with $\log N = 10.8$, the first loss with the scale (chapter 07).
+#
+# <details><summary>Hint</summary>
+#
+# Substitute $u = e^{-\bar\sigma}$, so that $r = u/(1-u)$. An antiderivative of $\log u - \log(1 - u)$ is $u \log u + (1 - u)\log(1 - u)$.
+#
+# </details>
+#
+# [Solution](solutions/06_the_diffusion_transformer.ipynb)
+
+# %% tags=["exercise"]
+import math
+
+
+def first_loss(N: int, sigma_max: float) -> float:
+    """Nats a token."""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import math
+
+import torch
+from sedd_mini import AbsorbingGraph
+from sedd_mini.exercises import exercise
+from sedd_mini.worlds.ctmc import log_quadrature
+
+with exercise("4"):
+    for num, top in ((2, 1.0), (5, math.log(1000)), (50, 3.0), (50_257, math.log(1000))):
+        nodes, weights = torch.tensor(log_quadrature(1e-9, top, 60), dtype=torch.float64)
+        at_mask = torch.full((len(nodes), 1), num)
+        silent = torch.zeros(1, 1, 1).double().expand(len(nodes), 1, num + 1)  # log-scores
+        graph_of = AbsorbingGraph(num)
+        cost = graph_of.score_entropy(silent, nodes[:, None], at_mask, torch.zeros_like(at_mask))
+        right = (weights * -torch.expm1(-nodes) * cost[:, 0]).sum().item()
+        found = float(first_loss(num, top))
+        wrong = f"N = {num}, σ̄max = {top:.3g}: {found:.6g} is {found / right:.4g} times the loss"
+        assert math.isclose(found, right, rel_tol=1e-4), wrong
+
+# %% [markdown]
+# ### Exercise 5. Small noise, seen (★★☆, 20 minutes)
+#
+# Uniform noise is often used with a geometric schedule from $\bar\sigma = 10^{-4}$ to 20, and then more than a third of all training happens below 0.01. But `features` of section 4 hardly moves there: by 0.02 from 0.001 to 0.01 (its vectors have length 11.3). Write `log_features(sigma)`, (B,) → (B, 256), with entries from −1 to 1, such that
+#
+# - from $\bar\sigma$ to $10\,\bar\sigma$ the vector moves by the same distance for every $\bar\sigma$, and by 1 or more;
+# - levels that are further apart than a factor of 10 are never closer than that.
+#
+# <details><summary>Hint</summary>
+#
+# The distance between two vectors of `features` depends on the difference of the two levels only. Which function turns equal factors into equal differences?
+#
+# </details>
+#
+# [Solution](solutions/06_the_diffusion_transformer.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def log_features(sigma: torch.Tensor) -> torch.Tensor:
+    """(B,) float → (B, 256)"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.exercises import exercise
+
+with exercise("5"):
+    noises = torch.logspace(-4, 1, 21)  # four levels for each factor of 10
+    found = log_features(noises)
+    assert found.shape == (21, 256), f"21 levels became {tuple(found.shape)}, not (21, 256)"
+    assert found.abs().max() <= 1 + 1e-6, f"an entry is {found.abs().max():.3g}: from -1 to 1"
+    gaps = (found[4:] - found[:-4]).norm(dim=-1)  # from σ̄ to 10 σ̄
+    low, high = gaps.argmin(), gaps.argmax()
+    least, most = gaps[low].item(), gaps[high].item()
+    far = f"from {noises[low]:.2g} to ten times as much the vector moves by {least:.3g}"
+    assert least >= 1, far
+    assert most < 1.02 * least, f"{far}, but by {most:.3g} from {noises[high]:.2g}"
+    apart = torch.cdist(found, found, compute_mode="donot_use_mm_for_euclid_dist")
+    distant = (torch.arange(21)[:, None] - torch.arange(21)).abs() > 4
+    i, j = divmod(torch.where(distant, apart, torch.inf).argmin().item(), 21)
+    near = f"{noises[i]:.2g} and {noises[j]:.2g} have nearly the same vector"
+    assert apart[i, j] > 0.99 * least, near
+
+# %% [markdown]
+# ## Laboratory
+#
+# ### Seeds: do the differences of section 8 repeat?
+#
+# `tests/benchmarks/pieces.py` ran this chapter's own cells with two more seeds, the network without the scale for five times as many steps, and once with features of $\log\bar\sigma$ (exercise 5). Numbers are nats a sentence, cross-entropy above the truth plus price of $Z \ne 1$.
+
+# %%
+import json
+from pathlib import Path
+
+shown = [(name, 300, *parts[name]) for name in parts]  # section 8: seed 0
+for run in json.loads(Path("results/06_pieces.json").read_text())["runs"]:
+    shown.append((run["network"], run["steps"], run["cross-entropy"], run["price"]))
+for kind in dict.fromkeys(row[:2] for row in shown):
+    sums = "   ".join(
+        f"{a:.2f} + {round(b, 2) + 0.0:.2f}" for *same, a, b in shown if tuple(same) == kind
+    )
+    print(f"{kind[0]:34} {kind[1]:5} steps   {sums}")
+
+# %% [markdown]
+# The order of section 8 repeats with every seed. The last two rows have one seed each. With five times as many steps the network without the scale does learn much of the language, but has not caught up with what the whole network knows after 300 steps. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. So coarse noise features account for most of the price, but not for the words that come late.
+#
+# ### Uniform noise: does the network have to be told the noise level there?
+#
+# The networks of section 8 again, with the column for MASK cut off and without the scale (which belongs to MASK noise), trained on the uniform graph:
+
+# %%
+class WithoutMask(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, sigma):
+        return self.net(x, sigma)[..., :N]
+
+
+uniform, on_uniform = UniformGraph(N), {}
+for is_told in (True, False):
+    trained = train(WithoutMask(build(scale=False, told=is_told)), graph=uniform)
+    on_uniform[is_told] = excess(trained, uniform)
+    print(f"{'told' if is_told else 'not told':8}  {on_uniform[is_told]:.2f} nats above the truth")
+
+# %% tags=["hide-cell"]
+assert on_uniform[True] + 1.5 < on_uniform[False] and on_uniform[True] < 0.5 * guess
+
+# %% [markdown]
+# Without the noise level the network stays near the uniform guess (4.1 nats above the truth). So with uniform noise the conditioning is needed.
+#
+# ### Smooth functions: what do LayerNorm, GELU and SiLU compute?
+#
+# At each position LayerNorm takes the mean and the variance over the features. GELU in its tanh form and SiLU are near 0 for negative numbers and near $u$ for positive ones.
+
+# %%
+def layer_norm(h, w):
+    h = h - h.mean(-1, keepdim=True)
+    return w * h / torch.sqrt((h**2).mean(-1, keepdim=True) + 1e-5)
+
+
+def gelu(u):
+    return u / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
+
+
+def silu(u):
+    return u / (1 + torch.exp(-u))
+
+# %%
+norm, u = nn.LayerNorm(D, bias=False), torch.linspace(-4, 4, 101)
+nn.init.normal_(norm.weight)
+assert torch.allclose(layer_norm(h, norm.weight), norm(h), atol=1e-5)
+assert torch.allclose(gelu(u), F.gelu(u, approximate="tanh"), atol=1e-6)
+assert torch.allclose(silu(u), F.silu(u), atol=1e-6)
+
+# %% [markdown]
+# ### Piece by piece: is each part equal to the library's?
+#
+# Section 6 compared whole networks. The folded cell compares the parts: rotary angles, noise features and condition, a block, the known term. It also checks the formula of section 2, and that the untrained network for uniform noise says $s_y = 1$ everywhere.
+
+# %% tags=["hide-cell"]
+from sedd_mini.network.attention import RotaryEmbedding
+from sedd_mini.network.attention import attention as library_attention
+from sedd_mini.network.attention import rotate as library_rotate
+
+turns = RotaryEmbedding(8)(L)  # cosines and sines
+assert torch.allclose(library_rotate(vectors, *turns), rotate(vectors), atol=1e-6)
+same = [q[None, None]] * 3
+assert torch.allclose(library_attention(*same), F.scaled_dot_product_attention(*same))
+c = F.silu(mine.level(features(sigma)))
+assert torch.allclose(c, F.silu(library.sigma_map(sigma)), atol=1e-5)
+hidden = mine.embed(x)
+assert torch.allclose(mine.blocks[0](hidden, c), library.blocks[0](hidden, c, *turns), atol=1e-4)
+assert torch.allclose(known(sigma), library.output_layer.offset(sigma))
+
+
+def R(a):
+    return torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+
+
+two_q, two_k, theta = torch.tensor([1.0, 0.3]), torch.tensor([-0.2, 0.8]), 0.4
+for m, n in [(0, 0), (2, 5), (7, 1)]:
+    turned = (R(m * theta) @ two_q) @ (R(n * theta) @ two_k)
+    assert torch.isclose(turned, two_q @ R((n - m) * theta) @ two_k)
+for_uniform = DiffusionTransformer(DiTConfig(**sizes, cond_dim=C, absorbing=False))
+assert (for_uniform(x.clamp(max=4), sigma) == 0).all()
+
+# %% [markdown]
+# ### Everything gets through: does each answer depend on each input?
+#
+# A changed last token, or another noise level, changes what the network says at every position, the known term aside. Without positions the network is blind to order: shuffling the words shuffles the answers, and does nothing else.
+
+# %%
+@torch.no_grad()
+def inner(net, x, sigma):  # (B, L, N + 1), without the known term
+    u = net(x, sigma) + known(sigma)[:, None, None]
+    return u.masked_fill(F.one_hot(x, N + 1).bool(), 0)
+
+
+changed = x.clone()
+changed[:, -1] = 1
+for other in (inner(mine, changed, sigma), inner(mine, x, 2 * sigma)):
+    moved = (other - inner(mine, x, sigma)).abs().amax(-1)  # (B, L)
+    assert (moved > 1e-3).all()
+
+# %%
+order = torch.tensor([3, 1, 5, 0, 2, 4])
+answers = {}
+for name, how in (("no positions", F.scaled_dot_product_attention), ("positions", attend)):
+    bag = Network(attend=how)
+    bag.load_state_dict(mine.state_dict())
+    with torch.no_grad():
+        answers[name] = (bag(x[:, order], sigma) - bag(x, sigma)[:, order]).abs().max().item()
+assert answers["no positions"] < 1e-4 and answers["positions"] > 0.1
+
+# %% [markdown]
+# ### The untrained network: which world does it describe?
+#
+# With the scale and zeros at its end, the network gives the exact ratios of a world in which all sequences are equally likely. Here are three tokens with five values:
+
+# %%
+even = Chain(AbsorbingGraph(N), torch.full((N, N, N), 1 / N**3, dtype=torch.float64))
+exact = even.log_score(x[:, :3], sigma)
+at_masks = x[:, :3] == MASK
+with torch.no_grad():
+    found = Network()(x[:, :3], sigma)[at_masks]
+assert torch.allclose(found, exact[at_masks].float(), atol=1e-5)
+
+# %% [markdown]
+# ### Noise features: which levels can the network tell apart?
+#
+# The fastest wave has length $2\pi$, so noise levels of 0.5 and 2 look different. From 0.001 to 0.01 hardly anything moves, although the ratios change by a factor of ten (exercise 5).
+
+# %% tags=["nbval-check-output"]
+def distance(a, b):
+    return (features(torch.tensor([a])) - features(torch.tensor([b]))).norm().item()
+
+
+print(f"length {features(torch.tensor([1.0])).norm():.1f}; from 0.5 to 2 it moves by", end=" ")
+print(f"{distance(0.5, 2.0):.2f}, from 0.001 to 0.01 by {distance(0.001, 0.01):.2f}")
+
+# %% [markdown]
+# ### Floats: how should $\log(e^{\bar\sigma} - 1)$ be computed, and in which type?
+#
+# As it stands, the formula fails in float32: for small $\bar\sigma$ the subtraction destroys digits, and for large $\bar\sigma$ the exponential overflows. Since $e^{\bar\sigma} - 1 = e^{\bar\sigma}(1 - e^{-\bar\sigma})$, it is $\bar\sigma + \log(1 - e^{-\bar\sigma})$, and `expm1` keeps the digits of the difference. This is how `known` is written.
+
+# %% tags=["nbval-check-output"]
+hard = torch.tensor([1e-6, 100.0])
+right = torch.tensor([math.log(1e-6), 100.0])
+naive, ours = torch.log(hard.exp() - 1), known(hard) - math.log(N)
+print(f"σ̄ = 1e-6: {naive[0]:.3f} as it stands, {ours[0]:.3f} with expm1; right is {right[0]:.3f}")
+print(f"σ̄ = 100:  {naive[1]:.3f} as it stands, {ours[1]:.3f} with expm1")
+
+# %% tags=["hide-cell"]
+assert torch.allclose(ours, right) and naive[0] - right[0] < -0.04 and naive[1].isinf()
+
+# %% [markdown]
+# On GPUs matrix products often run in **bfloat16**, a type with 8 significant bits. Two things must stay in float32. One is the sum $h$, to which every block adds: in bfloat16 a small addition to a larger number is lost. The other is the log-score: at $N = 50\,257$ these numbers are large, and between 8 and 16 neighbouring bfloat16 numbers lie 1/16 apart. So every ratio would be off by up to three per cent:
+
+# %% tags=["nbval-check-output"]
+four = torch.tensor(4.0, dtype=torch.bfloat16)
+log_score = -torch.linspace(8, 16, 10_000)
+error = (log_score.bfloat16().float() - log_score).exp() - 1
+print(f"4 + 0.01 = {(four + 0.01).item()} in bfloat16")
+print(f"ratios from bfloat16 log-scores are off by up to {100 * error.abs().max():.1f} %")
+
+# %% [markdown]
+# The library keeps both in float32 also inside `autocast`, PyTorch's switch that lets matrix products run in bfloat16.
+
+# %% tags=["hide-cell"]
+assert four + 0.01 == four
+with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+    assert library.blocks[0].attn_qkv(hidden).dtype == torch.bfloat16
+    assert library.blocks[0](hidden, c, *turns).dtype == torch.float32
+    assert library(x, sigma).dtype == torch.float32
+
+# %% [markdown]
+# ### Rows: how does the library train without the whole table of log-scores?
+#
+# `at=` takes a mask of positions, runs the head on these alone, and returns one row for each:
+
+# %% tags=["nbval-check-output"]
+with torch.no_grad():
+    table, rows = library(x, sigma), library(x, sigma, at=x == MASK)
+print("all rows:", tuple(table.shape), " rows at MASK:", tuple(rows.shape))
+
+# %% [markdown]
+# In training not even these rows are wanted, only the loss. Given the clean text and the graph, the network computes the score entropy inside its head, some rows at a time, and forgets each piece when its loss is known. (With little memory to spare the backward pass computes the piece once more.)
+
+# %%
+with torch.no_grad():
+    inside = library(x, sigma, x0=x0, graph=graph)  # (B, L)
+assert torch.allclose(inside, graph.score_entropy(table, sigma[:, None], x, x0), rtol=1e-4)
+
+# %% [markdown]
+# Head on half of the places, half of its arithmetic. The folded cell counts the FLOPs: with 32 of 64 tokens hidden, `at=` saves exactly 32 products of a vector with the matrix of the head.
+
+# %% tags=["hide-cell"]
+assert torch.allclose(rows, table[x == MASK], atol=1e-5)
+torch.manual_seed(0)
+wide = DiffusionTransformer(DiTConfig(num_tokens=5000, length=64, width=64, num_heads=2))
+long_text = torch.arange(64)[None] * 70  # (1, 64)
+long_text[:, ::2] = 5000  # every other token hidden
+one = torch.ones(1)
+saved = count_flops(wide, long_text, one) - count_flops(wide, long_text, one, at=long_text == 5000)
+assert saved == 2 * 32 * 64 * 5001
+
+# %% [markdown]
+# ### The rule of six: how well does 6 FLOPs a weight and token estimate training?
+#
+# People estimate the cost of training as 6 FLOPs for each weight and token. Forward takes 2. Backward takes 4, because each product of the forward pass has two in the backward pass: one for the gradient of the weights, one for that of the input.
+
+# %% tags=["nbval-check-output"]
+with torch.device("meta"):
+    big, level = DiffusionTransformer(DiTConfig()), torch.ones(1)
+    measured = count_flops(lambda: big(torch.zeros(1, 1024).long(), level).sum().backward())
+weights, forward = parameters(768, 12), sum(flops(768, 12).values())
+P = sum(weights.values())
+print(f"backward / forward:              {measured / forward - 1:.2f}")
+print(f"measured / rule, all weights:    {measured / (6 * P * 1024):.2f}")
+print(f"measured / rule, no embedding:   {measured / (6 * (P - weights['embedding']) * 1024):.2f}")
+
+# %% [markdown]
+# The rule is good to a sixth. Taken literally it counts the embedding, which does no arithmetic, and it leaves out the products of attention, which have no weights. The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that OpenWebText was trained for 400 000). With 1.3 million steps training takes
+#
+# $$3 \cdot 292 \cdot 10^9 \cdot 512 \cdot 1.3 \cdot 10^6 \approx 6 \cdot 10^{20} \text{ FLOPs.}$$
+#
+# Chapter 11 turns this into days.
+
+# %% tags=["hide-cell"]
+assert round(measured * 512 * 1.3e6 / 1e20) == 6
+assert round(forward / 1e9) == 292 and abs(measured / forward - 3) < 0.01
 
 # %% [markdown]
 # ## Further reading
 #
-# - A. Lou, C. Meng, S. Ermon, [*Discrete Diffusion Modeling by Estimating the Ratios of the Data
-#   Distribution*](https://arxiv.org/abs/2310.16834), 2023. The network is in its appendix on
-#   experiments.
-# - W. Peebles, S. Xie, [*Scalable Diffusion Models with
-#   Transformers*](https://arxiv.org/abs/2212.09748), 2023. Where adaLN-zero comes from, compared with
-#   other ways of conditioning.
-# - J. Su and others, [*RoFormer: Enhanced Transformer with Rotary Position
-#   Embedding*](https://arxiv.org/abs/2104.09864), 2021.
-# - A. Vaswani and others, [*Attention Is All You Need*](https://arxiv.org/abs/1706.03762), 2017.
-#   Attention, heads, and sinusoidal features.
-# - J. Ou and others, [*Your Absorbing Discrete Diffusion Secretly Models the Conditional Distributions
-#   of Clean Data*](https://arxiv.org/abs/2406.03736), 2024. Leaves σ̄ out of the network, for the
-#   reason of section 7.
-# - J. Kaplan and others, [*Scaling Laws for Neural Language
-#   Models*](https://arxiv.org/abs/2001.08361), 2020. The 6·P·tokens rule.
+# - A. Lou, C. Meng, S. Ermon, [*Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution*](https://arxiv.org/abs/2310.16834), 2023. The network is in its appendix on experiments.
+# - W. Peebles, S. Xie, [*Scalable Diffusion Models with Transformers*](https://arxiv.org/abs/2212.09748), 2022. The diffusion transformer for images: adaLN-zero, compared with other ways of conditioning.
+# - J. Su and others, [*RoFormer: Enhanced Transformer with Rotary Position Embedding*](https://arxiv.org/abs/2104.09864), 2021. Rotary positions.
+# - A. Vaswani and others, [*Attention Is All You Need*](https://arxiv.org/abs/1706.03762), 2017. Attention, heads, and sinusoidal features.
+# - J. Kaplan and others, [*Scaling Laws for Neural Language Models*](https://arxiv.org/abs/2001.08361), 2020. The rule of six.
+# - What came later: J. Ou and others, [*Your Absorbing Discrete Diffusion Secretly Models the Conditional Distributions of Clean Data*](https://arxiv.org/abs/2406.03736), 2024. Leaves the noise level out of the network, for the reason of section 5.
+# - S. Sahoo and others, [*Simple and Effective Masked Diffusion Language Models*](https://arxiv.org/abs/2406.07524), 2024. The same transformer with a softmax head, for MASK noise.

@@ -453,9 +453,12 @@ def form(sources: list[Path]) -> None:
 
 
 def find_sources(folder: Path, only: list[str] | None) -> list[Path]:
-    """The .py of every chapter and solution, whether it exists or only its .ipynb does."""
+    """The .py of every chapter and solution, whether it exists or only its .ipynb does.
+
+    A reader's own copies (03_name-Copy1.ipynb: JupyterLab's Duplicate) are passed over.
+    """
     folders = folder, folder / SOLUTIONS
-    files = [path for place in folders for path in place.glob(PATTERN)]
+    files = [path for place in folders for path in place.glob(PATTERN) if "-Copy" not in path.name]
     sources = {path.with_suffix(".py") for path in files if path.suffix in (".py", ".ipynb")}
     sources = sorted(sources, key=lambda source: (source.name, source.parent))
     if only is not None:

@@ -5,6 +5,7 @@ blindness, and in grey.
 """
 
 import itertools
+import math
 import re
 import sys
 import tempfile
@@ -761,11 +762,14 @@ def spread_labels(values: Sequence[float], least: float) -> list[float]:
     return places
 
 
-def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: float = 0.0) -> None:
+def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: float = 0.0,
+                  log: bool = False) -> None:  # fmt: skip
     """Draw learning curves against millions of tokens, each with its name at the right end.
 
-    curves: name → (list of (tokens, values) a seed, colour, line style). Shown from bottom to top.
+    curves: name → (list of (tokens, values) a seed, colour, line style). Shown from bottom to top,
+    on a logarithmic axis if `log`.
     """
+    to, back = (math.log, math.exp) if log else (float, float)
     ends, end = {}, 0
     for name, (seeds, colour, style) in curves.items():
         for tokens, values in seeds:
@@ -773,10 +777,11 @@ def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: fl
             ax.plot(x, values, style, color=colour, lw=1.6, alpha=0.85)
             end = max(end, x[-1])
         ends[name] = min(np.mean([values[-1] for _, values in seeds]), top)
-    for (name, at), y in zip(ends.items(), spread_labels(list(ends.values()),
-                             (top - bottom) / 15), strict=True):  # fmt: skip
-        ax.annotate(name, (end, at), (end * 1.03, y), color=curves[name][1], va="center",
+    places = spread_labels([to(at) for at in ends.values()], (to(top) - to(bottom)) / 15)
+    for (name, at), y in zip(ends.items(), places, strict=True):
+        ax.annotate(name, (end, at), (end * 1.03, back(y)), color=curves[name][1], va="center",
                     fontsize=10, annotation_clip=False)  # fmt: skip
+    ax.set_yscale("log" if log else "linear")
     ax.set(xlim=(0, end * 1.005), ylim=(bottom, top), xlabel="million tokens seen")
 
 
@@ -821,26 +826,533 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
                real: tuple[float, float]) -> None:  # fmt: skip
     """Samplers over the entropy of their words and their generative perplexity.
 
-    paths: name → (list of (entropy, perplexity), a label for each, colour), joined in this order,
-    the name at the last;
+    paths: name → (list of (entropy, perplexity), a label for each, colour, side of the labels,
+    "left" or "right"), joined in this order, the name at the last;
     single: name → (entropy, perplexity, colour); real: of real text, with a cross through it.
     """
     entropy, perplexity = real
     ax.axhline(perplexity, color=GREY, ls="--", lw=1, zorder=0)
     ax.axvline(entropy, color=GREY, ls="--", lw=1, zorder=0)
     ax.plot(entropy, perplexity, "D", color="#222222", ms=8, zorder=3)
-    ax.annotate("real text", real, (-10, 9), textcoords="offset points", ha="right")
-    for name, (places, labels, colour) in paths.items():
+    ax.annotate("real text", real, (10, -16), textcoords="offset points")
+    for name, (places, labels, colour, side) in paths.items():
+        how = {"left": ((-7, 2), "right", "bottom"), "right": ((7, -3), "left", "top")}[side]
         x, y = zip(*places, strict=True)
         ax.plot(x, y, "o-", color=colour, ms=5, lw=1.3)
         for place, label in zip(places, labels, strict=True):
-            ax.annotate(label, place, (6, -4), textcoords="offset points", color=colour,
-                        fontsize=9.5, va="top")  # fmt: skip
-        ax.annotate(name, places[-1], (-8, 8), textcoords="offset points", color=colour, ha="right")
+            ax.annotate(label, place, how[0], textcoords="offset points", color=colour,
+                        fontsize=9.5, ha=how[1], va=how[2])  # fmt: skip
+        away = (0, 14) if side == "left" else (0, -20)
+        ax.annotate(name, places[-1], away, textcoords="offset points", color=colour, ha="center")
     for name, (x, y, colour) in single.items():
         ax.plot(x, y, "s", color=colour, ms=9, mfc="none", mew=1.6)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
     ax.margins(x=0.2, y=0.12)
+
+
+def show_run_log(ax: plt.Axes, losses: dict, checks: Sequence[tuple], levels: dict,
+                 of_checks: float) -> None:  # fmt: skip
+    """The losses of a run, their running mean, its validations, and levels to compare them with.
+
+    losses: step → mean of a few steps, nats a token; checks: (step, bound, two errors) each;
+    levels: name → nats a token, the lowest named below its line; of_checks: what the last level's
+    model pays on the validation text.
+    """
+    steps, values = np.array(list(losses)), np.array(list(losses.values()))
+    ax.plot(steps, values, ".", color="#b9c1cc", ms=5)
+    wide = 15
+    smooth = np.convolve(values, np.ones(wide) / wide, "valid")
+    ax.plot(steps[wide // 2 : wide // 2 + len(smooth)], smooth, color=BLUE)
+    for name, level in levels.items():
+        ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
+        lowest = level == min(levels.values())
+        ax.text(3 if lowest else steps[-1], level + (-0.08 if lowest else 0.08), name, color=ORANGE,
+                ha="left" if lowest else "right", va="top" if lowest else "bottom")  # fmt: skip
+    at, bound, error = zip(*checks, strict=True)
+    for step in at:
+        ax.plot([step - 7, step + 7], [of_checks] * 2, color=ORANGE, lw=2)
+    ax.errorbar(at, bound, error, fmt="o", capsize=3, color=GREEN, zorder=3)
+    ax.text(45, 8.6, "mean of 15 dots", color=BLUE)
+    ax.text(22, 9.9, "dot: mean of two steps", color="#666666")
+    ax.text(at[0] + 9, bound[0], "validation, ± 2 errors", color=GREEN, va="center")
+    ax.text(at[0] + 9, of_checks - 0.12, "the table, on the validation text", color=ORANGE,
+            va="center")  # fmt: skip
+    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, steps[-1] + 9), ylim=(5.6, 12.2))
+
+
+def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]) -> None:
+    """Attainable speed against FLOPs a byte: a roof for each device, a vertical for each work.
+
+    roofs: name → (FLOPs a second, bytes a second, colour); works: name → FLOPs a byte.
+    """
+    x = np.logspace(-1, 4, 400)
+    for name, (speed, bandwidth, colour) in roofs.items():
+        ax.loglog(x, np.minimum(speed, bandwidth * x) / 1e12, color=colour)
+        ax.plot(speed / bandwidth, speed / 1e12, "o", color=colour, ms=6)
+        ax.text(9e3, speed / 1e12 * 1.15, name, color=colour, ha="right", va="bottom")
+    for name, at in works.items():
+        ax.axvline(at, color="#aaaaaa", lw=1, ls=":")
+        low = at > 10  # there the roofs are high up
+        ax.text(at * 0.92, 0.033 if low else 2500, name, rotation=90, ha="right", color="#444444",
+                va="bottom" if low else "top", fontsize=10.5)  # fmt: skip
+    ax.set(xlabel="FLOPs a byte", ylabel="TFLOPs a second", ylim=(0.025, 4000), xlim=(0.1, 1e4))
+
+
+def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) -> Figure:
+    """Stacked bars from 0 to 1, one a row, each share of 2.5 % and more with its number.
+
+    colours: part → (its colour, that of its number).
+    """
+    fig, ax = plt.subplots(figsize=(9, 0.62 * len(rows) + 1.3))
+    for y, shares in enumerate(rows.values()):
+        left = 0.0
+        for part, (colour, ink) in colours.items():
+            share = shares[part]
+            ax.barh(y, share, left=left, color=colour, height=0.66)
+            if share >= 0.025:
+                ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center")
+            left += share
+    left = 0.0
+    for part, (colour, _) in colours.items():  # names over the parts of the first row
+        if next(iter(rows.values()))[part] or part == list(colours)[-1]:
+            share = next(iter(rows.values()))[part]
+            place = (left + share / 2, "center") if share else (1.0, "right")
+            ink = "#555555" if colour == GREY else colour
+            ax.text(place[0], -0.5, part, color=ink, ha=place[1], va="bottom")
+        left += share
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.45, -0.95), xticks=[])
+    ax.tick_params(left=False)
+    ax.grid(False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return fig
+
+
+def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], rooms: dict) -> None:
+    """Stacked bars of memory for each number of texts, with lines for what GPUs have.
+
+    parts: name → (bytes for each of `batches`, colour); rooms: name → bytes.
+    """
+    bottom, last = np.zeros(len(batches)), len(batches) - 1
+    for name, (sizes, colour) in parts.items():
+        sizes = np.array(sizes) / 1e9
+        ax.bar(range(len(batches)), sizes, bottom=bottom, color=colour, width=0.6)
+        ax.text(last + 0.38, (bottom + sizes / 2)[-1], name, color=colour, va="center")
+        bottom += sizes
+    for name, room in rooms.items():
+        ax.axhline(room / 1e9, color="#777777", ls="--", lw=1.2)
+        ax.text(-0.42, room / 1e9 + 1, name, color="#555555", fontsize=10.5)
+    ax.set_xticks(range(len(batches)), batches)
+    top = 1.12 * max(bottom.max(), max(rooms.values()) / 1e9)
+    ax.set(xlabel="texts at a time", ylabel="GB", xlim=(-0.5, last + 2.0), ylim=(0, top))
+    ax.grid(axis="x", visible=False)
+
+
+def show_three_runs(runs: dict[str, Sequence[float]], levels: dict[str, float]) -> Figure:
+    """The losses of three runs: near the levels on a linear axis, and whole on a log axis.
+
+    runs: name → losses, the third one lost; levels: name → nats a token.
+    """
+    fig, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[1.4, 1])
+    low, high = min(levels.values()), max(levels.values())
+    end, room = max(map(len, runs.values())), high - low
+    near.set(xlim=(0, end + 1), ylim=(low - 1.1 * room, high + 1.5 * room))
+    for (name, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
+        steps = range(1, len(losses) + 1)
+        for ax in (near, whole):
+            ax.plot(steps, losses, color=colour, lw=1.6)
+        top = int(np.argmax(losses)) + 1, max(losses)
+        if top[1] > 2 * high:
+            whole.plot(*top, "o", color=colour, ms=5)
+            whole.annotate(f"{name}\n(up to {top[1]:,.0f})", top, (8, -2), color=colour,
+                           textcoords="offset points", va="center")  # fmt: skip
+    first, second = list(runs)[:2]
+    near.text(0.98, 0.04, first, color=BLUE, ha="right", transform=near.transAxes)
+    near.text(0.98, 0.88, second, color=GREEN, ha="right", transform=near.transAxes)
+    for name, level in levels.items():
+        near.axhline(level, color=ORANGE, ls="--", lw=1.2)
+        near.text(end + 1.5, level, name, color=ORANGE, va="center")
+    whole.set_yscale("log")
+    whole.set(xlim=(0, end + 1), ylim=(1.5, 6 * max(max(v) for v in runs.values())))
+    whole.text(end, 0.7 * low, first, color=BLUE, ha="right", va="top")
+    for ax in (near, whole):
+        ax.set_xlabel("step")
+    near.set_ylabel("loss (nats a token)")
+    whole.minorticks_off()
+    return fig
+
+
+def show_agreement(
+    laws: dict[str, Sequence], rows: Sequence[str], columns: Sequence[str]
+) -> Figure:
+    """Tables of probabilities of two words, (2, 2) each, with their numbers on a tint of ink."""
+    fig, axes = plt.subplots(1, len(laws), figsize=(3.1 * len(laws), 2.7))
+    for k, (ax, (title, law)) in enumerate(zip(axes, laws.items(), strict=True)):
+        law = np.asarray(law)
+        ax.imshow(law, cmap=INK, vmin=0, vmax=1.0)
+        for (i, j), p in np.ndenumerate(law):
+            ax.text(j, i, f"{p:.2f}", ha="center", va="center", fontsize=14)
+        ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)))
+        ax.set_yticklabels(rows if k == 0 else [""] * len(rows))
+        ax.tick_params(length=0)
+        ax.grid(False)
+        ax.set_title(title, fontsize=11.5, loc="center")
+    return fig
+
+
+def show_error_curves(ax: plt.Axes, Ks: Sequence[int], curves: dict[tuple[str, str], Sequence],
+                      colours: dict[str, str], styles: dict[str, str]) -> None:  # fmt: skip
+    """Errors against the number of leaps on log axes, each named at its right end; a line 1/K.
+
+    curves: (graph, schedule) → errors; colours: graph → colour; styles: schedule → line style.
+    """
+    ends = {}
+    for (graph, schedule), values in curves.items():
+        ax.loglog(Ks, values, styles[schedule], marker="o", ms=4, color=colours[graph])
+        ends[f"{graph}, {schedule}"] = (values[-1], colours[graph])
+    heights = spread_labels([math.log(v) for v, _ in ends.values()], 0.3)
+    for (name, (_, colour)), y in zip(ends.items(), heights, strict=True):
+        ax.text(Ks[-1] * 1.12, math.exp(y), name, color=colour, va="center")
+    low = min(min(values) for values in curves.values())
+    line = [0.45 * low * Ks[-1] / K for K in Ks[2:]]
+    ax.loglog(Ks[2:], line, color=GREY, lw=1)
+    ax.text(Ks[2], line[0] * 0.75, "slope −1", color="#555555", ha="right", va="top")
+    ax.set_xticks(Ks, Ks)
+    ax.minorticks_off()
+    ax.set_xlim(Ks[0] * 0.9, Ks[-1] * 4.6)
+
+
+def show_stretch(ax: plt.Axes, factors: Sequence[float], curves: dict[str, Sequence],
+                 defined: dict[str, float]) -> None:  # fmt: skip
+    """Errors of samplers whose leaps are stretched by a factor; a circle at each one's own."""
+    for (name, values), colour in zip(curves.items(), (BLUE, GREEN), strict=False):
+        ax.plot(factors, values, "o-", ms=4, color=colour)
+        at = list(factors).index(defined[name])
+        ax.plot(factors[at], values[at], "o", ms=14, mfc="none", mec=colour, mew=2)
+        below = name == "Euler"
+        ax.annotate(
+            f"{name} as defined", (factors[at], values[at]), (0, -14 if below else -15),
+            textcoords="offset points", ha="center" if below else "right", va="top", color=colour,
+        )  # fmt: skip
+        ax.text(factors[-1] + 0.004, values[-1], name, color=colour, va="center")
+    ax.set_xlim(factors[0] - 0.02, factors[-1] + 0.035)
+    ax.set_ylim(0, 1.08 * max(max(values) for values in curves.values()))
+
+
+def show_quality_against_calls(
+    Ks: Sequence[int], excess: dict[str, Sequence], star: tuple[float, float],
+    docs: dict[int, Sequence], real: float,
+) -> Figure:
+    """Two panels: excess bits a word on the synthetic language, a judge's bits on documentation.
+
+    excess: name → (value, error) for each K; star: of one word a call, at 32 calls; docs: calls →
+    (value, error, …), the last of them one token a call; real: the judge on real text.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
+    for values, colour in zip(excess.values(), (BLUE, ORANGE), strict=True):
+        value, error = np.array(values).T
+        left.errorbar(Ks, value, error, fmt="o-", color=colour, ms=5)
+    left.errorbar(32, star[0], star[1], fmt="*", color=GREEN, ms=15, zorder=4)
+    left.set_yscale("log")
+    left.text(2.1, 0.85, "exact ratios", color=BLUE)
+    left.text(6, 1.5, "trained network", color=ORANGE)
+    left.annotate("network,\none word a call", (32, star[0]), (-12, 0), ha="right", va="center",
+                  textcoords="offset points", color=GREEN)  # fmt: skip
+    left.set(ylabel="bits a word above true text", ylim=(0.04, None))
+    left.set_title("Language of 40 words, L = 32:\nmost of the excess comes from leaping")
+    *leaps, last = docs
+    right.errorbar(leaps, [docs[K][0] for K in leaps], [docs[K][1] for K in leaps], fmt="s-",
+                   color=ORANGE, ms=5)  # fmt: skip
+    right.errorbar(last, *docs[last][:2], fmt="*", color=GREEN, ms=15, zorder=4)
+    right.annotate("one token\na call", (last, docs[last][0]), (2, 14), ha="center", va="bottom",
+                   textcoords="offset points", color=GREEN)  # fmt: skip
+    right.text(5, docs[leaps[1]][0] + 0.1, "trained network", color=ORANGE)
+    right.axhline(real, color="#444444", lw=1)
+    right.text(1, real + 0.12, "validation text", color="#444444")
+    right.set(ylabel="bits a token, by the judge")
+    right.set_title("Python's documentation, L = 128:\nthe first few leaps bring most")
+    for ax, ticks in ((left, Ks), (right, list(docs))):
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ticks, ticks)
+        ax.set(xlabel="leaps (star: calls)")
+    right.set_xlim(0.8, 220)
+    return fig
+
+
+def show_false_improvement(ax: plt.Axes, Ks: Sequence[int], judged: Sequence[float],
+                           variety: Sequence[float], correct: float) -> None:  # fmt: skip
+    """Perplexity and exp(entropy) of a sampler with coarse random numbers; a line at the truth."""
+    ax.axhline(correct, color=BLUE)
+    ax.text(Ks[-1], correct * 1.03, "correct samples, any K", color=BLUE, ha="right")
+    ax.semilogx(Ks, judged, "o-", color=ORANGE)
+    ax.semilogx(Ks, variety, "s--", color=PURPLE)
+    ax.text(Ks[2] * 0.8, 0.55 * judged[2], "generative perplexity", color=ORANGE, ha="right")
+    ax.text(Ks[3] * 1.3, variety[3], "exp(entropy)", color=PURPLE, va="bottom")
+    ax.set_xticks(Ks, Ks)
+    ax.minorticks_off()
+    ax.set(xlabel="leaps K", ylim=(0, 1.2 * correct))
+
+
+def _box(ax: plt.Axes, x: float, y: float, text: str, colour: str, size: float = 11) -> None:
+    """A text in a rounded frame of this colour."""
+    frame = {"boxstyle": "round,pad=0.45", "fc": "white", "ec": colour, "lw": 1.8}
+    how = {"ha": "center", "va": "center", "multialignment": "center", "zorder": 3}
+    ax.text(x, y, text, color=colour, fontsize=size, bbox=frame, **how)
+
+
+def _arrow(ax: plt.Axes, start, end, colour: str = "#555555") -> None:
+    """A thin arrow between two points of the data."""
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4})
+
+
+def show_network() -> Figure:
+    """A map of the diffusion transformer with two blocks: what goes in, what comes out, shapes."""
+    fig, ax = plt.subplots(figsize=(10.5, 3.3))
+    stages = ["tokens x\n(B, L)", "embedding\n(B, L, D)", "block 1\n(B, L, D)",
+              "block 2\n(B, L, D)", "head\n(B, L, N + 1)", "log-scores\n(B, L, N + 1)"]  # fmt: skip
+    for i, stage in enumerate(stages):
+        _box(ax, 2 * i, 0, stage, BLUE if 0 < i < 5 else "#444444")
+        if i:
+            _arrow(ax, (2 * i - 1.28, 0), (2 * i - 0.72, 0))
+    _box(ax, 0, -1.9, "noise level σ̄\n(B,)", "#444444")
+    _box(ax, 2, -1.9, "condition c\n(B, C)", ORANGE)
+    _arrow(ax, (0.72, -1.9), (1.28, -1.9))
+    ax.plot([2.72, 8], [-1.9, -1.9], color=ORANGE, lw=1.4)
+    for i in (4, 6, 8):
+        _arrow(ax, (i, -1.9), (i, -0.62), ORANGE)
+    ax.text(8.25, -1.9, "shift, scale (and gates in blocks)", color=ORANGE, va="center", ha="left",
+            fontsize=11)  # fmt: skip
+    ax.text(5, 1.65, "rotary positions, in attention", color=GREEN, ha="center", fontsize=11)
+    for i in (4, 6):
+        _arrow(ax, (5 + (i - 5) * 0.4, 1.5), (i, 0.62), GREEN)
+    ax.set(xlim=(-1, 11.2), ylim=(-2.5, 2))
+    ax.set_axis_off()
+    return fig
+
+
+def show_turns(angle: float, dots: Sequence) -> Figure:
+    """A pair of numbers turned at six positions, and all products of a turned query and key.
+
+    angle: radians a position, of the pair that is drawn; dots: (L, L), row = position of q.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
+    for position in range(6):
+        tip = np.array([np.cos(position * angle), np.sin(position * angle)])
+        style = {"arrowstyle": "->", "color": BLUE, "lw": 2}
+        left.annotate("", tip, (0, 0), arrowprops=style)
+        left.text(*(1.14 * tip), str(position), ha="center", va="center")
+    left.set(xlim=(-0.7, 1.3), ylim=(-0.15, 1.3), aspect="equal", xticks=[], yticks=[])
+    left.set_title("One pair at positions 0 to 5", fontsize=11.5)
+    left.grid(False)
+    left.spines[:].set_visible(False)
+    dots = np.asarray(dots)
+    most = np.abs(dots).max()
+    image = right.imshow(dots, cmap="PuOr_r", vmin=-most, vmax=most)
+    right.set(xlabel="position of the key", ylabel="position of the query")
+    right.set_title("q · k after turning both: constant on diagonals", fontsize=11.5)
+    right.grid(False)
+    fig.colorbar(image, ax=right)
+    return fig
+
+
+def show_influence(tables: dict[str, Sequence], words: Sequence[str]) -> Figure:
+    """Who notices a changed token: tables (L, L) of changes, row = noticing, column = changed.
+
+    The larger the change the darker the cell; changes above nine tenths of all have the same ink.
+    """
+    fig, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.9), sharey=True)
+    changes = np.stack([np.asarray(table) for table in tables.values()])
+    shade = PowerNorm(0.6, vmin=0, vmax=np.quantile(changes[changes > 0], 0.9), clip=True)
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        ax.imshow(np.asarray(table), cmap=INK, norm=shade)
+        ax.set_xticks(range(len(words)), words)
+        ax.set_yticks(range(len(words)), words)
+        ax.set(xlabel="this token is changed")
+        ax.set_title(title, fontsize=11.5)
+        ax.set_xticks(np.arange(len(words) + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(len(words) + 1) - 0.5, minor=True)
+        ax.grid(False)
+        ax.grid(True, which="minor", color="#c9ccd2", lw=0.6)
+        ax.tick_params(which="both", length=0)
+    axes[0].set_ylabel("does this position notice?")
+    return fig
+
+
+def show_half_a_block() -> Figure:
+    """One half of a block: norm, shift and scale, attention or MLP, gate, and the sum."""
+    fig, ax = plt.subplots(figsize=(10.5, 2.9))
+    steps = {0: "h", 1.7: "norm", 4.2: "× (1 + scale)\n+ shift", 7: "attention\nor MLP",
+             9.3: "× gate", 11: "+"}  # fmt: skip
+    half = {0: 0.25, 1.7: 0.55, 4.2: 0.9, 7: 0.75, 9.3: 0.6, 11: 0.25}  # widths, for the arrows
+    for x, label in steps.items():
+        noise = label.startswith("×")
+        _box(ax, x, 0, label, ORANGE if noise else "#444444" if len(label) == 1 else BLUE)
+    for a, b in itertools.pairwise(steps):
+        _arrow(ax, (a + half[a], 0), (b - half[b], 0))
+    _arrow(ax, (11.3, 0), (12.3, 0))
+    ax.text(12.4, 0, "h", va="center", color="#444444", fontsize=11)
+    ax.plot([0, 0, 11], [0.35, 1.25, 1.25], color="#555555", lw=1.4)
+    _arrow(ax, (11, 1.25), (11, 0.32))
+    ax.text(5.5, 1.36, "h goes past unchanged", color="#555555", ha="center", va="bottom",
+            fontsize=11)  # fmt: skip
+    _box(ax, 6.75, -1.7, "condition c, from the noise level", ORANGE)
+    _arrow(ax, (5.2, -1.35), (4.3, -0.6), ORANGE)
+    _arrow(ax, (8.3, -1.35), (9.2, -0.4), ORANGE)
+    ax.set(xlim=(-0.4, 12.8), ylim=(-2.1, 1.75))
+    ax.set_axis_off()
+    return fig
+
+
+def show_awake(awake: dict[str, Sequence[bool]]) -> Figure:
+    """Which parts of a network have a gradient, step by step: a row a part, a column a step."""
+    table = np.asarray(list(awake.values()), dtype=float)  # (parts, steps)
+    fig, ax = plt.subplots(figsize=(7.5, 0.42 * len(table) + 0.7))
+    for (i, j), on in np.ndenumerate(table):
+        box = plt.Rectangle((j + 0.04, i + 0.06), 0.92, 0.88, color=BLUE if on else "#e9ecf0", lw=0)
+        ax.add_patch(box)
+        label, ink = ("learns", "white") if on else ("gradient 0", "#666666")
+        ax.text(j + 0.5, i + 0.5, label, ha="center", va="center", color=ink, fontsize=10.5)
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, [f"step {j + 1}" for j in range(len(table[0]))])
+    ax.set_yticks(np.arange(len(table)) + 0.5, list(awake))
+    ax.set(xlim=(0, table.shape[1]), ylim=(len(table), 0))
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return fig
+
+
+def show_stacked(rows: dict[str, dict[str, float]], names: dict[str, str], least: float = 0.03):
+    """Rows of shares that add up to 1, as stacked bars with their per cents written inside.
+
+    rows: label → {part: number}; names: part → colour. A part is named above the first row in
+    which its share is at least `least`.
+    """
+    fig, ax = plt.subplots(figsize=(10, 1.15 * len(rows) + 0.6))
+    told = set()
+    for y, (_, parts) in enumerate(rows.items()):
+        start, total = 0.0, sum(parts.values())
+        for name, colour in names.items():
+            share = parts.get(name, 0) / total
+            ax.barh(y, share, left=start, color=colour, height=0.5, edgecolor="white", lw=1)
+            if share >= least:
+                middle = start + share / 2
+                ax.text(middle, y, f"{100 * share:.0f} %", ha="center", va="center", color="white")
+                if name not in told:
+                    ax.text(middle, y - 0.31, name, ha="center", va="bottom", color=colour)
+                told.add(name)
+            start += share
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.6, -0.65), xticks=[])
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return fig
+
+
+def show_parts(rows: dict[str, tuple[float, float]], limit: float, names: Sequence[str]) -> Figure:
+    """Horizontal bars of two parts each, with their numbers, and a dotted line at a limit.
+
+    rows: label → (first part, second part), not negative but for rounding; names: of the parts,
+    the first written inside the longest bar, the second beside the row in which it is largest.
+    """
+    fig, ax = plt.subplots(figsize=(10, 0.5 * len(rows) + 1.3))
+    longest = max(rows, key=lambda name: rows[name][0])
+    second = max(rows, key=lambda name: rows[name][1])
+    for y, (name, (a, b)) in enumerate(rows.items()):
+        ax.barh(y, a, color=BLUE, height=0.62)
+        ax.barh(y, max(b, 0), left=a, color=ORANGE, height=0.62)
+        if name == longest:
+            ax.text(0.05, y, names[0], va="center", color="white", fontsize=10.5)
+        label = f"{a:.2f} + {b:.2f}" if b >= 0.005 else f"{a:.2f}"
+        end = a + max(b, 0)
+        crosses = end < limit < end + 0.25 * limit  # the label would lie on the dotted line
+        place, ink, side = ((-7, 0), "white", "right") if crosses else ((7, 0), "#222222", "left")
+        ax.annotate(label, (end, y), place, textcoords="offset points", va="center", ha=side,
+                    color=ink)  # fmt: skip
+        if name == second:
+            ax.annotate(names[1], (a + b / 2, y - 0.31), (a + b / 2 + 0.25, y - 1.0),
+                        color=ORANGE, va="center", fontsize=10.5,
+                        arrowprops={"arrowstyle": "-", "color": ORANGE, "lw": 1})  # fmt: skip
+    ax.axvline(limit, color="#555555", ls=":", lw=1.6, zorder=0)
+    ax.text(limit + 0.04, -0.35, "a uniform guess", color="#555555", va="center")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(xlim=(0, 1.35 * limit), ylim=(len(rows) - 0.5, -0.6), xlabel="nats a sentence")
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(left=False)
+    return fig
+
+
+def show_fillings(
+    rows: Sequence[Sequence[str]], free: Sequence[bool], labels: Sequence[str], title: str
+) -> Figure:
+    """Draw rows of tokens in aligned columns, those of the gaps in blue on tinted paper.
+
+    rows: as many tokens in each; free: which of them were gaps; labels: one for each row.
+    """
+    rows = [[token.replace("\n", "↵") for token in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(free))]
+    fig, ax = plt.subplots(figsize=(10, 0.55 + 0.28 * len(rows)))
+    style = {"family": "monospace", "va": "center", "fontsize": 1060 / sum(widths)}
+    for i, width in enumerate(widths):
+        x = sum(widths[:i])
+        if free[i]:
+            ax.barh(range(len(rows)), width - 0.1, left=x, height=0.9, color="#dbe7f2")
+        for y, row in enumerate(rows):
+            ax.text(x, y, row[i], color=BLUE if free[i] else "#333333", **style)
+    ax.set(xlim=(0, sum(widths)), ylim=(len(rows) - 0.4, -0.6), xticks=[], title=title)
+    ax.set_yticks(range(len(rows)), labels)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return fig
+
+
+def show_conditions(panels: dict[str, Sequence[str]]) -> Figure:
+    """Draw noun and verb, clean above noisy, once a panel, with what is known filled orange.
+
+    panels: title → the known ones among "clean noun", "noisy noun".
+    """
+    places = {"clean noun": (0, 1), "clean verb": (1.7, 1), "noisy noun": (0, 0),
+              "noisy verb": (1.7, 0)}  # fmt: skip
+    fig, axes = plt.subplots(1, len(panels), figsize=(10, 3.0))
+    for ax, (title, known) in zip(axes, panels.items(), strict=True):
+        ax.plot([0.5, 1.2], [1, 1], color=GREY, lw=1.6)
+        ax.text(0.85, 1.06, "language", ha="center", va="bottom", color="#555555", fontsize=10)
+        for x in (0, 1.7):
+            ax.annotate("", (x, 0.2), (x, 0.8),
+                        arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.6})  # fmt: skip
+        ax.text(0.85, 0.5, "noise", ha="center", va="center", color="#555555", fontsize=10)
+        for name, (x, y) in places.items():
+            here = name in known
+            box = {"boxstyle": "round,pad=0.35", "fc": ORANGE if here else "white",
+                   "ec": ORANGE if here else GREY, "lw": 1.4}  # fmt: skip
+            label = name + ("\n= cat" if here else "")
+            ax.text(x, y, label, ha="center", va="center", bbox=box, fontsize=11,
+                    color="white" if here else "#333333")  # fmt: skip
+        ax.set(xlim=(-0.7, 2.4), ylim=(-0.35, 1.4))
+        ax.set_title(title, fontsize=11.5, loc="center")
+        ax.set_axis_off()
+    return fig
+
+
+def show_gap_patterns(
+    patterns: dict[str, Sequence[bool]], notes: dict[str, str], heading: str = ""
+) -> Figure:
+    """Draw each pattern of gaps (dark) as a row of cells, its name before it, its note after it.
+
+    heading: stands above the notes.
+    """
+    fig, ax = plt.subplots(figsize=(10, 0.5 * len(patterns) + 0.8))
+    for y, (name, gaps) in enumerate(patterns.items()):
+        colours = [BLUE if gap else "#dbe1ea" for gap in gaps]
+        ax.barh([-y] * len(gaps), 0.86, left=np.arange(len(gaps)), height=0.62, color=colours)
+        ax.text(-0.6, -y, name, ha="right", va="center")
+        ax.text(len(gaps) + 0.6, -y, notes[name], va="center")
+    ax.text(len(gaps) + 0.6, 0.62, heading, va="center", color="#555555")
+    ax.set(xlim=(-0.2, len(gaps)), ylim=(0.5 - len(patterns), 0.8))
+    ax.set_axis_off()
+    return fig
 
 
 def show_masking_rates(words: Sequence[str], u: Sequence[float], rates: Sequence[float]) -> Figure:

@@ -156,6 +156,10 @@ def test_mean_prediction_and_lower_perplexity(made):
     for data in ("synthetic", "docs"):
         train(made, data, dict.fromkeys(mean_of, 2.0 - math.log(0.74)))  # 26 % lower
     assert verdict("lower", made) == HOLDS
+    train(made, "docs", {"informed-uniform": 2.0})  # a form that has not learned is not enough
+    assert verdict("lower", made) == PART
+    train(made, "docs", {"informed-uniform": 2.0 - math.log(0.74)})
+    assert verdict("lower", made) == HOLDS
     assert verdict("mean_prediction", made) == PART  # on two tokens it is not weaker
     far = [{"method": "mean prediction, ratios from 1", "steps": 800, "tv": 0.2}] * 3
     change(made / "02_longer.json", far, "runs")
@@ -165,6 +169,9 @@ def test_mean_prediction_and_lower_perplexity(made):
     assert verdict("lower", made) == PART
     train(made, "synthetic", dict.fromkeys(mean_of, 2.0 - math.log(0.74)), spread=0.05)
     assert verdict("lower", made) == NOT  # the seeds differ too much to tell
+    told = verdicts.lower(Results(made)).statements
+    assert told["lower by at least 25 %, synthetic, absorb"] is None
+    assert told["lower by at least 25 %, docs, absorb"] is False
 
 
 def test_level_with_gpt2(made):
@@ -273,7 +280,7 @@ def test_figures_in_words(figure, text):
 @pytest.mark.parametrize(("gone", "left_open"), [
     ("rivals/docs/gpt2-lr1-seed0.json", {"level"}),
     ("rivals/synthetic/sedd-uniform-lr2-seed2.json", {"mean_prediction", "lower"}),
-    ("rivals/docs/informed-uniform-lr2-seed1.json", {"mean_prediction"}),
+    ("rivals/docs/informed-uniform-lr2-seed1.json", {"mean_prediction", "lower"}),
     ("frontier/docs-real-text-seed1.json", {"generative", "annealing"}),
     ("frontier/synthetic-seconds.json", {"seconds"}),
     ("claims.json", {"optimum", "gradients", "concrete", "ratio_matching", "infilling", "bayes",

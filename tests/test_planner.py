@@ -152,13 +152,27 @@ def test_command_line(capsys):
     assert "169.6 M parameters, 1,300,000 steps of 512 × 1024 tokens" in out
     assert "arithmetic: 5.03e+20 FLOPs" in out  # 6e20 if the head worked on all positions
     hours = 5.034e20 / (8 * 989e12 * 0.4) / 3600
-    assert f"time: {hours:.1f} hours" in out
+    assert f"time: {hours:.1f} hours on 8 × h100 at 40% of 989 TFLOP/s each (bfloat16)" in out
     assert "cost: 884 at 2.5 a GPU and hour\n" in out
     plan_command(["--preset", "medium", "--kind", "rtx4090", "--gpus", "4", "--parallel", "fsdp",
                   "--checkpoint-activations"])  # fmt: skip
     assert "--accumulate 2" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="3 GPUs do not divide"):
         plan_command(["--gpus", "3"])
+
+
+def test_a_gpu_without_bfloat16_is_planned_in_float32():
+    """T4 and V100 have none in hardware, so that a run there multiplies in float32: no copies of
+    the weights, larger activations, and the data sheet's speed of float32."""
+    assert set(planner.NO_BFLOAT16) <= planner.KINDS.keys()
+    said = planner.plan(preset("small", steps=1000), gpus=1, kind="t4")
+    hours = planner.training_flops(DiTConfig(), 1024) * 512 * 1000 / (8.1e12 * 0.4) / 3600
+    assert f"time: {hours:,.1f} hours on 1 × t4 at 40% of 8.1 TFLOP/s each (float32)" in said
+    assert re.search(r"copies in bfloat16 +0\.00 GB", said)
+    (parts,) = re.findall(r"--accumulate (\d+)", said)
+    for k, fits in ((int(parts), True), (int(parts) // 2, False)):
+        need = planner.memory(DiTConfig(), 1024, 512 // k, "float32", accumulate=k)
+        assert (sum(need.values()) <= 0.9 * 16e9) is fits
 
 
 @pytest.mark.parametrize(

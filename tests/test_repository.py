@@ -241,6 +241,20 @@ def test_readme_links_lead_somewhere_and_to_every_chapter():
     assert linked == chapters, "README's table and chapters/ differ"
 
 
+def test_the_korean_readme_has_the_same_commands_and_chapters():
+    """Every block of code, and number, link and minutes of every chapter are equal."""
+    found = {}
+    for name in ("README.md", "README.ko.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
+        rows = re.findall(r"^\| (\d\d) \| (\[.*?\]\(.*?\)) \| (.*?) \|", text, re.MULTILINE)
+        figures = re.findall(r"!\[[^\]]+\]\((.*?)\)", text)
+        found[name] = blocks, rows, figures
+    assert found["README.md"] == found["README.ko.md"]
+    assert len(found["README.md"][0]) >= 6
+    assert len(found["README.md"][1]) == len(list(CHAPTERS.glob("[0-9][0-9]_*.ipynb")))
+
+
 def test_cells_are_short():
     """House rules for chapters: no cell over 40 lines, the median at most 10, lines up to 100."""
     for path in build.find_sources(CHAPTERS, None):
@@ -563,8 +577,8 @@ def test_unknown_chapter_is_an_error(chapter):
 
 def test_html_book_needs_no_network(chapter):
     folder = chapter.parent
-    for name in ("conf.py", "index.md"):
-        shutil.copy(CHAPTERS / name, folder / name)
+    for path in (CHAPTERS / "conf.py", CHAPTERS / "works.py", *CHAPTERS.glob("*.md")):
+        shutil.copy(path, folder / path.name)
     shutil.copytree(CHAPTERS / "_static", folder / "_static")
     (folder / "results").mkdir()
     (folder / "results" / "ledger.md").write_text("not a page of the book")

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 1. Chains and time reversal
 #
-# You need chapters 00 and 01. Plan 93 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 00 and 01 (for problem 2 also "Numerics" in the laboratory of chapter 01). Plan 92 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -69,7 +69,7 @@ hidden.rates(rate_matrix, points=6)
 # Noise may come in instalments: the kernel for σ̄ is the square of the kernel for σ̄/2. For a very small σ̄ the kernel is nearly $I + \bar\sigma Q$. Put the two together: write `kernel(Q, sigma)`, the forward
 # kernel $\exp(\bar\sigma Q)$ of any rate matrix, **without** `torch.matrix_exp` (the tests switch it off). `sigma` is a number, from 0 to 100.
 # Every entry must be right within $10^{-6}$. Half of the hidden points are for fast chains with rates up to 100, for which a few halvings are not enough.
-# An answer of chapter 01 has a fixed number of them, 8; how many are needed depends on σ̄ and $Q$. Too many halvings lose digits as well, since each squaring doubles the rounding error. About 25 do for all chains here.
+# The function `exp_better` in the laboratory of chapter 01 has a fixed number of them, 8; how many are needed depends on σ̄ and $Q$. Too many halvings lose digits as well, since each squaring doubles the rounding error.
 
 # %% nbgrader={"grade_id": "kernel", "solution": true}
 def kernel(Q, sigma):
@@ -101,7 +101,7 @@ hidden.kernel(kernel, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 3. The law of a jump time (12 points, 12 minutes)
+# ## 3. The law of a jump time (12 points, 8 minutes)
 #
 # Noise follows the schedule $\bar\sigma(t) = a\,t^2$, with $a > 0$. At time $s$ a token is in a state that it leaves at the total rate $q$ per unit of σ̄. It stays there until a random time $T > s$.
 #
@@ -138,7 +138,7 @@ hidden.jump_time(still_there, jump_time, points=7)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 4. One large step back (15 points, 15 minutes)
+# ## 4. One large step back (15 points, 10 minutes)
 #
 # Chapter 01 walks back in small steps of size $h$, and its step is wrong for a large one. With Bayes' rule one step can be exact for every $h$. A token is at `x` when the noise is σ̄. Write
 # `step_back(x, ratios, Q, h)`: the probabilities of each state $y$ that it may have had at noise $\bar\sigma - h$, shape (S,).
@@ -168,7 +168,7 @@ hidden.step_back(step_back, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 5. A chain of your own (10 points, 15 minutes)
+# ## 5. A chain of your own (10 points, 12 minutes)
 #
 # Design noise that goes round in one direction. Write `one_way(mixture)`: given a distribution over S states, all positive, return a rate matrix $Q$ (S, S) for which
 #
@@ -209,7 +209,7 @@ hidden.one_way(one_way, points=6)
 # ## 6. The loss of the page, in bits (6 points, 5 minutes)
 #
 # Chapter 00 hides a share $t$ of the words of each text and counts the surprise at hidden words only. Write `bits_a_word(surprise, hidden, t)`: the page's loss in **bits** a word. `surprise` (B, L) is
-# $-\log p$ of each true word in nats, `hidden` (B, L) is True where the word was hidden, and `t` (B,) is the share of each text.
+# $-\log p$ of each true word in nats (float32 here, as on the page), `hidden` (B, L) is True where the word was hidden, and `t` (B,) is the share of each text.
 
 # %% nbgrader={"grade_id": "page", "solution": true}
 def bits_a_word(surprise, hidden, t):
@@ -232,7 +232,7 @@ hidden.page(bits_a_word, points=4)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. This term's chain (12 points, 10 minutes)
+# ## 7. This term's chain (12 points, 12 minutes)
 #
 # These numbers are your course's own. Your notebook has them in the dictionary `world`.
 #
@@ -277,7 +277,7 @@ hidden.term(stationary, noisy, back, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 8. Why ratios? (10 points, 8 minutes, in words)
+# ## 8. Why ratios? (10 points, 10 minutes, in words)
 #
 # A network is to learn what the reverse process needs. Why is it enough to learn the ratios $p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$, for which sequences $y$ are they needed, and what is gained over learning
 # the probabilities themselves? What else does the reverse process need to start? Answer in four to six sentences.
@@ -289,7 +289,7 @@ hidden.term(stationary, noisy, back, points=9)
 # For enough noise this tends to the stationary distribution, which is known without the data.
 
 # %% [markdown]
-# ## 9. Two words in one step (10 points, 5 minutes, in words)
+# ## 9. Two words in one step (10 points, 12 minutes, in words)
 #
 # Noise treats the two words of a pair independently. A friend concludes: "So the noisy words are independent, and the way back may treat each word on its own, in steps as large as I like." What is right, what is
 # wrong, and what does a small step change? Use the fact that a step of size $h$ moves both words with a probability of order $h^2$. Answer in four to six sentences.

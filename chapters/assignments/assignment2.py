@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 2. Score entropy and its rivals
 #
-# You need chapters 02, 03 and 04. Plan 110 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 02, 03 and 04. Plan 119 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -22,7 +22,7 @@
 # - The problems do not depend on each other. You may solve them in any order.
 #
 # As in the chapters, $Q(y, x)$ is the rate of the jump $x \to y$, so that columns of $Q$ sum to 0. σ̄ is the amount of noise, $s_y$ the network's estimate of $p(y)/p(x)$, and $K(r) = r(\log r - 1)$ with $K(0) = 0$.
-# All logarithms are natural. Use no function of `sedd_mini`: the hidden tests compare with it.
+# All logarithms are natural. Tensors of numbers come in float32 or in float64, all of one call in the same type. Use no function of `sedd_mini`: the hidden tests compare with it.
 
 # %% nbgrader={"grade_id": "setup"}
 import math
@@ -43,8 +43,13 @@ def noise_levels(sigma_max):
     edges = torch.logspace(-8, math.log10(sigma_max), 401, dtype=torch.float64)
     return (edges[1:] * edges[:-1]).sqrt(), edges.diff()
 
+
+def entropy_terms(log_s, R):
+    """s - R log s + K(R), entry by entry, of scores and targets whose shapes broadcast."""
+    return log_s.exp() - R * log_s + torch.xlogy(R, R) - R
+
 # %% [markdown]
-# ## 1. Find the bias of a loss (14 points, 12 minutes)
+# ## 1. Find the bias of a loss (14 points, 13 minutes)
 #
 # A denoising loss compares the estimate $s$ with a noisy target $R$, whose **mean** is the true ratio. A loss is safe only if it is smallest on average at $s = \mathbb E R$, and public code
 # has contained variants that are not. The surest check is to search for the minimum.
@@ -78,7 +83,7 @@ hidden.bias(bias, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. Both kinds of noise at once (20 points, 25 minutes)
+# ## 2. Both kinds of noise at once (20 points, 20 minutes)
 #
 # MASK noise and uniform noise each have a closed form of the loss. What if a token suffers both? A word that is not hidden jumps to MASK at rate `a`. Independently, at rate `b`, it is replaced by a random one of the $N$ words (maybe
 # itself). MASK never leaves. So, with σ̄ the amount of noise,
@@ -90,26 +95,28 @@ hidden.bias(bias, points=9)
 # $$\sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + K(R_y) \big), \qquad R_y = \frac{p(y|x_0)}{p(x|x_0)} .$$
 #
 # `log_s` is $\log s$, (B, L, N + 1), with MASK as state number $N$. `x` (B, L) holds the noisy tokens, `x0` (B, L) the words, `sigma` (B, 1) is positive, and `a` and `b` are positive numbers.
-# The entries of `log_s` at $y = x$ and at MASK have no weight; they may hold any number.
+# The entries of `log_s` at $y = x$ and at MASK have no weight; they may hold any finite number. Two functions are given: `entropy_terms` in the first cell, and `word_law` below.
 # First list the cases: for $x$ = MASK, for $x = x_0$ and for another word $x$, which $y$ have a weight $Q(x, y) > 0$, and what is $R_y$? Each of the three cases gives a third of the points.
 #
 # Some hidden tests have $N = 30\,000$ words. So do not build an $N \times N$ matrix.
+
+# %% nbgrader={"grade_id": "mixed-given"}
+def word_law(x0, sigma, a, b, N):
+    """p(y | x0) of each word y, (B, L, N), at the places x0 (B, L) and noise levels sigma (B, 1)."""
+    fresh = (-torch.expm1(-b * sigma) / N)[..., None]  # a word that has been replaced, (B, 1, 1)
+    same = torch.arange(N) == x0[..., None]
+    return torch.exp(-a * sigma)[..., None] * torch.where(same, torch.exp(-b * sigma)[..., None] + fresh, fresh)
 
 # %% nbgrader={"grade_id": "mixed", "solution": true}
 def mixed_loss(log_s, sigma, a, b, x, x0):
     """log_s (B, L, N + 1), sigma (B, 1), a and b numbers, x and x0 (B, L) → (B, L)."""
     ### BEGIN SOLUTION
     N = log_s.shape[-1] - 1
-    fresh, y = -torch.expm1(-b * sigma) / N, torch.arange(N)
-    p = torch.where(y == x0[..., None], (torch.exp(-b * sigma) + fresh)[..., None], fresh[..., None])
-    p = torch.exp(-a * sigma)[..., None] * p  # (B, L, N): p(y | x0) of each word
-    hidden = x == N
+    p, hidden = word_law(x0, sigma, a, b, N), x == N  # (B, L, N) and (B, L)
     word = torch.where(hidden, 0, x)
     p_x = torch.where(hidden, -torch.expm1(-a * sigma), p.gather(-1, word[..., None])[..., 0])
-    R = p / p_x[..., None]
-    log_s = log_s[..., :N]
-    terms = log_s.exp() - R * log_s + R * (R.log() - 1)
-    others = torch.where(y == x[..., None], 0, terms).sum(-1)
+    terms = entropy_terms(log_s[..., :N], p / p_x[..., None])
+    others = torch.where(torch.arange(N) == x[..., None], 0, terms).sum(-1)
     return torch.where(hidden, a, b / N) * others
     ### END SOLUTION
 
@@ -127,7 +134,7 @@ hidden.mixed(mixed_loss, points=12)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 3. What the rivals' networks say about ratios (10 points, 10 minutes)
+# ## 3. What the rivals' networks say about ratios (10 points, 8 minutes)
 #
 # Mean prediction and ratio matching train a classifier by cross-entropy. To compare them with score entropy, turn their outputs into ratios. Chapter 02 does this for noise that treats all
 # words alike; here the noise may prefer some words, so mind which index is which.
@@ -174,8 +181,8 @@ hidden.rivals(from_guess, from_blank, points=6)
 #
 # $$\int_0^{\bar\sigma_{\max}} \sum_x p_{\bar\sigma}(x|x_0) \sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + K(R_y) \big)\, d\bar\sigma \;+\; \mathrm{KL}\big( p_{\bar\sigma_{\max}}(\cdot|x_0) \,\big\|\, p_{\text{base}} \big), \qquad R_y = \frac{p_{\bar\sigma}(y|x_0)}{p_{\bar\sigma}(x|x_0)} .$$
 #
-# `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m; entries with y = x do not count. `log_base` (S,) is
-# $\log p_{\text{base}}$. The result has shape (S,) and must be right within 0.002. Use `torch.matrix_exp`, and `noise_levels` from the first cell for the integral. `torch.matrix_exp` takes a stack of matrices (M, S, S) too.
+# `Q` is (S, S), float64, with all jumps possible. `log_s(sigma)` takes noise levels (M,) and returns $\log s$, (M, S, S): entry `[m, x, y]` is the log of the estimated $p(y)/p(x)$ at level m (`matrix_exp` of the chain gives `[m, y, x0]`; with it all four indices are `[m, x, y, x0]`); entries with y = x do not count and are finite. `log_base` (S,) is
+# $\log p_{\text{base}}$. The result has shape (S,) and must be right within 0.002. Use `torch.matrix_exp`, and from the first cell `noise_levels` for the integral and `entropy_terms` for the terms. `torch.matrix_exp` takes a stack of matrices (M, S, S) too.
 #
 # Partial credit: the integral alone keeps the points of the tests in which the prior term is nearly 0.
 
@@ -186,8 +193,7 @@ def bound(Q, log_s, log_base, sigma_max):
     sigma, weight = noise_levels(sigma_max)
     p = torch.matrix_exp(sigma[:, None, None] * Q)  # (M, x, x0)
     R = p[:, None] / p[:, :, None]  # (M, x, y, x0)
-    u = log_s(sigma)[..., None]  # (M, x, y, 1)
-    terms = u.exp() - R * u + R * (R.log() - 1)
+    terms = entropy_terms(log_s(sigma)[..., None], R)
     rates = Q - Q.diagonal().diag()  # (x, y)
     integrand = torch.einsum("mxo,xy,mxyo->mo", p, rates, terms)
     last = torch.matrix_exp(sigma_max * Q)
@@ -208,7 +214,7 @@ hidden.bound(bound, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 5. What the bound does not see: two tokens in one leap (10 points, 12 minutes)
+# ## 5. What the bound does not see: two tokens in one leap (10 points, 10 minutes)
 #
 # Even with exact ratios a sampler that changes several tokens at once draws from another law than the data, and the bound knows nothing of it. For two tokens and MASK noise this law has a short form.
 #
@@ -241,7 +247,7 @@ hidden.leaps(law_of_leaps, points=6)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 6. This term's triples (12 points, 17 minutes)
+# ## 6. This term's triples (12 points, 20 minutes)
 #
 # Now three tokens, with two words 0 and 1 at each place. These numbers are your course's own. Your notebook has them in the dictionary `world`.
 #
@@ -256,6 +262,7 @@ hidden.leaps(law_of_leaps, points=6)
 # - `needed`: the smallest number of equal leaps with a total variation of at most `goal`, a whole number.
 #
 # Hint: each token appears in a leap of its own choice, uniformly among the $K$. So all that matters is which tokens share a leap, and in which order the groups appear.
+# Three cases have different laws: all three share a leap (probability $1/K^2$); no two do; a pair does and the third token does not ($(K-1)/K^2$ for each of the three pairs), where the pair is as often first as last.
 # Check yourself: with $K = 1$ your law is the product of the marginals; for two tokens your method must give problem 5.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
@@ -297,9 +304,9 @@ hidden.term(law, tv, needed, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. Prove the 1/K law (10 points, 7 minutes, in words)
+# ## 7. Prove the 1/K law (10 points, 15 minutes, in words)
 #
-# Take two tokens, MASK noise, exact conditionals and $K$ equal leaps, as in problem 5. Prove that the total variation between the written pairs and the data is exactly $c/K$, and say what $c$ is in terms of $p$.
+# Take two tokens, MASK noise, exact conditionals and $K$ equal leaps, as in problem 5. Prove that the total variation between the written pairs and the data is exactly $c/K$, and say what $c$ is in terms of $p$. Show also with which probability the two tokens share a leap, and why.
 # Then say in one or two sentences why the likelihood bound of the same ratios does not depend on $K$.
 
 # %% [markdown] nbgrader={"grade_id": "one_over_k", "grade": true, "solution": true, "points": 10}
@@ -309,12 +316,12 @@ hidden.term(law, tv, needed, points=9)
 # $p_1 p_2$ and $p$, which is 0 only for independent tokens. The bound is about the chain in continuous time, in which two tokens never jump at the same moment; it contains the ratios and no number of leaps.
 
 # %% [markdown]
-# ## 8. A loss that does not go to zero (10 points, 7 minutes, in words)
+# ## 8. A loss that does not go to zero (10 points, 13 minutes, in words)
 #
-# A classmate trains two networks on the same text and reads off their losses on fresh text, each an average of the denoising loss (A's with the constant $K$), integrated over all noise levels
-# (A's from σ̄ = 0 to infinity; B's from 0.001). Network A, with score entropy on MASK noise, ends at 2.6 nats a token.
+# A classmate trains two networks on the same text and reads off their losses on fresh text, each an average of the denoising loss (A's with the constant $K$), integrated over the noise levels
+# (A's over all of them, from σ̄ = 0 to infinity; B's from 0.001 upwards). Network A, with score entropy on MASK noise, ends at 2.6 nats a token.
 # Network B, with squared errors of the ratios (concrete score matching) on uniform noise, ends at 41. "Neither reached zero, so both learned badly, and B is sixteen times worse than A." What is wrong with each half of this conclusion? What is the lowest value that A's
-# loss can have, and how would you compare A and B fairly? Answer in four to six sentences.
+# loss can have on average over texts, and how would you compare A and B fairly? Answer in four to six sentences.
 
 # %% [markdown] nbgrader={"grade_id": "not_zero", "grade": true, "solution": true, "points": 10}
 # The target of a denoising loss is the ratio given the original token, which a network that sees only the noisy text cannot know. So even with the exact ratios a positive rest remains, the spread of the targets, and a loss above zero is no sign of a bad network.

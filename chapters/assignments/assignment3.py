@@ -13,7 +13,8 @@
 # %% [markdown]
 # # Assignment 3. The bug museum
 #
-# You need chapters 03 to 07. Plan 105 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 03 to 07, with three sections of chapter 05's laboratory: "Epochs" (problem 2), "Float32" (problems 1 and 7) and "The first number" (problem 8). Plan 116 minutes.
+# There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # Every exhibit of this museum is a mistake that public implementations have made, cut down to a few lines. Each one runs without an error and looks right on small examples. Show what is wrong, measure it, and repair it.
 #
@@ -25,7 +26,8 @@
 #
 # Three problems ask for a **check**: a function `check_…(f)` that tries a function `f`, raises `AssertionError` if `f` is wrong, and returns without an error if `f` is right. The hidden tests give your check several
 # right functions, which differ in style and in rounding, and several broken ones, which have the exhibit's mistake or another one. A check that fails for a right function earns nothing, and neither does one that never fails.
-# An `f` that fails with another error is wrong too; turn that into `AssertionError`. The number type (dtype) of its result does not count.
+# An `f` that fails with another error, or returns nothing, is wrong too: call it as `call(f, …)`, which is given in the first cell and turns that into `AssertionError`. The number type (dtype) of its result does not count.
+# With the helpers that each problem gives, a check takes four to eight lines. The thinking goes into *which* inputs show a mistake.
 #
 # σ̄ is the amount of noise, and all logarithms are natural unless a problem says bits.
 
@@ -39,8 +41,16 @@ import tests3  # loaded before your cells run
 
 world = grading.term()  # the numbers of problem 6
 
+
+def call(f, *arguments):
+    """f(*arguments) as a tensor; AssertionError if f raises an error or returns no numbers."""
+    try:
+        return torch.as_tensor(f(*arguments))
+    except Exception as error:
+        raise AssertionError(f"f fails: {error!r}") from error
+
 # %% [markdown]
-# ## 1. Lost digits (18 points, 25 minutes)
+# ## 1. Lost digits (18 points, 21 minutes)
 #
 # On the uniform graph a network may output $\pi_y$, the probability that the original word is $y$. Noise mixes it with a uniform word, and the ratio is
 #
@@ -55,12 +65,24 @@ def museum_log_ratios(log_pi, sigma, x):
     c = (1 - moved) * log_pi.exp() + moved / log_pi.shape[-1]
     return (c / c.gather(-1, x[..., None])).log()
 
+
+def some_words(N, level):
+    """Inputs to try: log_pi (4, 3, N), sigma (4, 1) all equal to level, and x (4, 3).
+
+    The probabilities are random, but for log_pi[0], where word 0 has probability 1.
+    """
+    generator = torch.Generator().manual_seed(0)
+    log_pi = (3 * torch.randn(4, 3, N, generator=generator)).log_softmax(-1)
+    log_pi[0], log_pi[0, :, 0] = -math.inf, 0.0
+    return log_pi, torch.full((4, 1), level), torch.randint(N, (4, 3), generator=generator)
+
 # %% [markdown]
 # Write three functions. For σ̄ from $10^{-9}$ to 20 and N up to 1000 a result is right if it is within $10^{-4}$ of the true logarithm. A probability in `log_pi` may be 0, which makes its logarithm $-\infty$, and some may be 1.
 #
-# - `log_ratios(log_pi, sigma, x)`, the exhibit repaired.
-# - `bits_off(f, log_pi, sigma, x)`, a number: the largest absolute error of the log-ratios `f(log_pi, sigma, x)` over all entries, in **bits** (`math.inf` if any of them is NaN or infinite).
-# - `check_log_ratios(f)`, a check as described above.
+# - `log_ratios(log_pi, sigma, x)`, the exhibit repaired. Find the operation that loses the digits, and do without it. (A switch to float64 gets the points too, but the same mistake waits there at smaller noise.)
+# - `bits_off(f, log_pi, sigma, x)`, a number: the largest absolute error of the log-ratios `call(f, log_pi, sigma, x)` over all entries, in **bits** (`math.inf` if any of f's log-ratios is NaN or infinite).
+#   As the truth take the exhibit with float64 inputs, which is right to six digits down to $\bar\sigma = 10^{-9}$.
+# - `check_log_ratios(f)`, a check as described at the top. `some_words(N, level)` gives inputs, and `bits_off` measures. Which vocabularies and which levels show a mistake?
 
 # %% nbgrader={"grade_id": "ratios", "solution": true}
 def log_ratios(log_pi, sigma, x):
@@ -76,10 +98,8 @@ def log_ratios(log_pi, sigma, x):
 def bits_off(f, log_pi, sigma, x):
     """The largest error of f's log-ratios, in bits."""
     ### BEGIN SOLUTION
-    log_pi, sigma = log_pi.double(), sigma.double()
-    c = torch.exp(-sigma)[..., None] * log_pi.exp() - torch.expm1(-sigma)[..., None] / log_pi.shape[-1]
-    true = (c / c.gather(-1, x[..., None])).log()
-    found = f(log_pi.float(), sigma.float(), x).double()
+    true = museum_log_ratios(log_pi.double(), sigma.double(), x)
+    found = call(f, log_pi, sigma, x).double()
     if not found.isfinite().all():
         return math.inf
     return (found - true).abs().max().item() / math.log(2)
@@ -89,17 +109,9 @@ def bits_off(f, log_pi, sigma, x):
 def check_log_ratios(f):
     """Raises AssertionError if f is not a right log_ratios."""
     ### BEGIN SOLUTION
-    generator = torch.Generator().manual_seed(0)
     for N in (2, 7, 1000):
-        log_pi = (3 * torch.randn(5, 4, N, generator=generator)).log_softmax(-1)
-        log_pi[0] = -math.inf
-        log_pi[0, :, 1] = 0.0
-        x = torch.randint(N, (5, 4), generator=generator)
         for level in (1e-9, 3e-8, 1e-6, 1e-3, 0.5, 20.0):
-            try:
-                off = bits_off(f, log_pi, torch.full((5, 1), level), x)
-            except Exception as error:
-                raise AssertionError(f"it fails with {error!r}") from error
+            off = bits_off(f, *some_words(N, level))
             assert off * math.log(2) < 1e-4, f"N = {N}, σ̄ = {level}: {off} bits off"
     ### END SOLUTION
 
@@ -117,7 +129,7 @@ hidden.ratios(log_ratios, bits_off, check_log_ratios, points=11)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. An epoch that misses blocks (16 points, 18 minutes)
+# ## 2. An epoch that misses blocks (16 points, 16 minutes)
 #
 # `ranks` processes train together. At each step each of them reads one block out of `M`, where `M` is a multiple of `ranks`. An epoch takes `M // ranks` steps, and in an epoch the processes together should read every block exactly once, in an
 # order that is new in each epoch. Here is how one training script chose the block.
@@ -128,11 +140,17 @@ def museum_block(step, rank, ranks, M, seed):
     order = torch.randperm(M, generator=torch.Generator().manual_seed(seed + rank))
     return order[step % (M // ranks)].item()
 
+
+def read_in_epoch(f, number, ranks, M, seed):
+    """The blocks that all processes read in epoch `number` (0, 1, …), in order: a list of ints."""
+    steps = range(number * (M // ranks), (number + 1) * (M // ranks))
+    return [int(call(f, step, rank, ranks, M, seed)) for step in steps for rank in range(ranks)]
+
 # %% [markdown]
 # - Write `block(step, rank, ranks, M, seed)`, the exhibit repaired. The result must be a function of the five arguments alone, so that a run can be resumed at any step. Another `seed` must give another order.
 # - Write `never_read(ranks)`: the expected share of the blocks that **no** process of the exhibit reads in an epoch. (With 2 processes it is a quarter.)
-# - Write `check_block(f)`, a check as described at the top. An order with as few as three blocks may repeat by chance; take enough blocks that this does not matter.
-#   Two epochs of one seed, or one epoch under two seeds, must not have the same order; nothing more is asked of the order.
+# - Write `check_block(f)`, a check as described at the top. An epoch must be complete. Two epochs of one seed, or one epoch under two seeds, must not have the same order; nothing more is asked of the order.
+#   An order of as few as three blocks may repeat by chance, so take more. `read_in_epoch` collects an epoch. You need not call `f` twice with the same arguments: no function that your check meets has a memory.
 
 # %% nbgrader={"grade_id": "order", "solution": true}
 def block(step, rank, ranks, M, seed):
@@ -154,21 +172,11 @@ def never_read(ranks):
 def check_block(f):
     """Raises AssertionError if f is not a right block."""
     ### BEGIN SOLUTION
-    for ranks, M in ((1, 30), (4, 32)):
-
-        def epoch(number, seed, ranks=ranks, M=M):
-            steps = range(number * (M // ranks), (number + 1) * (M // ranks))
-            try:
-                order = [int(f(step, rank, ranks, M, seed)) for step in steps for rank in range(ranks)]
-            except Exception as error:
-                raise AssertionError(f"it fails with {error!r}") from error
-            assert sorted(order) == list(range(M)), "a block is read twice, or never"
-            return order
-
-        first, second, third = (epoch(number, 5) for number in (0, 1, 2))
-        assert first != second and first != third and second != third, "two epochs are the same"
-        assert first != epoch(0, 6), "two seeds have the same order"
-        assert second == epoch(1, 5), "not the same at a second call"
+    first, second, other = (read_in_epoch(f, number, 4, 32, seed) for number, seed in ((0, 5), (1, 5), (0, 6)))
+    for order in (first, second, other):
+        assert sorted(order) == list(range(32)), "a block is read twice, or never"
+    assert first != second, "two epochs have the same order"
+    assert first != other, "two seeds have the same order"
     ### END SOLUTION
 
 # %% nbgrader={"grade_id": "order-visible", "grade": true}
@@ -185,7 +193,7 @@ hidden.order(block, never_read, check_block, points=10)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 3. Text that never arrives (12 points, 13 minutes)
+# ## 3. Text that never arrives (12 points, 17 minutes)
 #
 # Documents are packed: laid end to end in one stream, with one end-of-text token **between** two documents, and cut into blocks of `L` tokens. Only an incomplete block at the very end of all text is dropped. Data libraries map a function over
 # the documents, some documents at a time, and this one packs each such batch by itself.
@@ -204,7 +212,8 @@ def museum_pack(documents, L, eot, batch=2):
 # %% [markdown]
 # - Write `pack(documents, L, eot)`, repaired. `documents` holds at least one list, and no list is empty. If there is not enough text for one block, the result has shape (0, L).
 # - Write `blocks_lost(lengths, L, batch)`: how many blocks fewer the exhibit returns than `pack`, for documents of these lengths. It is a whole number, and it may be negative.
-# - Write `check_pack(f)`, a check as described at the top; `f` has the arguments of `pack`.
+# - Write `check_pack(f)`, a check as described at the top; `f` has the arguments of `pack`. A few documents of which you know the blocks are enough (those of the visible test do not show the mistake); `grading.close(call(f, …), want, "the blocks")` raises
+#   `AssertionError` unless shape and values are those of `want`, a list or a tensor. Besides the exhibit's mistake, think of the first and the last token of the stream and of its incomplete last block.
 
 # %% nbgrader={"grade_id": "packing", "solution": true}
 def pack(documents, L, eot):
@@ -228,17 +237,12 @@ def blocks_lost(lengths, L, batch):
 def check_pack(f):
     """Raises AssertionError if f is not a right pack."""
     ### BEGIN SOLUTION
-    generator = torch.Generator().manual_seed(0)
-    for L, lengths in ((5, (3, 9, 1, 1, 7, 12, 2)), (4, (4, 4, 4)), (6, (2, 2)), (7, (30,)), (8, (3, 1, 2))):
-        documents = [torch.randint(50, (n,), generator=generator).tolist() for n in lengths]
-        stream = [token for document in documents for token in [99, *document]][1:]
-        want = torch.tensor(stream[: len(stream) // L * L]).reshape(-1, L)
-        try:
-            found = torch.as_tensor(f([list(document) for document in documents], L, 99))
-        except Exception as error:
-            raise AssertionError(f"it fails with {error!r}") from error
-        assert found.shape == want.shape, f"shape {tuple(found.shape)}, not {tuple(want.shape)}"
-        assert (found == want).all(), "other tokens than the stream has"
+    for documents, L, want in (
+        ([[1, 2], [3], [4, 5], [6], [7, 8]], 3, [[1, 2, 0], [3, 0, 4], [5, 0, 6], [0, 7, 8]]),
+        ([[1, 2], [3]], 3, [[1, 2, 0]]),  # the last block is incomplete
+        ([[1, 2], [3]], 5, torch.zeros(0, 5)),  # one token is missing
+    ):
+        grading.close(call(f, documents, L, 0), want, "the blocks")
     ### END SOLUTION
 
 # %% nbgrader={"grade_id": "packing-visible", "grade": true}
@@ -255,7 +259,7 @@ hidden.packing(pack, blocks_lost, check_pack, points=7)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 4. Precision in the wrong place (12 points, 14 minutes)
+# ## 4. Precision in the wrong place (12 points, 15 minutes)
 #
 # A large network multiplies in bfloat16, which is fast, and keeps its log-scores in float32, which is precise enough. Two exhibits have it the wrong way round. The first wants to multiply in bfloat16 and does not: `autocast` acts on the operations that *run*
 # inside its block, and here only a definition runs there. The second computes in bfloat16 what should be in float32: it subtracts $\log(e^{\bar\sigma} - 1) + \log N$, the known part of the log-scores on the absorbing graph ("scale by σ"). It also fails
@@ -278,8 +282,8 @@ def museum_log_scores(logits, sigma):
     return (logits - known.to(logits.dtype)[:, None, None]).float()
 
 # %% [markdown]
-# - Write `make_product(weight)` and `log_scores(logits, sigma)`, both repaired. `make_product` must leave autocast off outside of its product. `log_scores` must take each bfloat16 logit as it is,
-#   with an error of at most $10^{-5} \cdot (1 + |\text{result}|)$, for σ̄ from $10^{-6}$ to 200.
+# - Write `make_product(weight)` and `log_scores(logits, sigma)`, both repaired. Calling `make_product` or its product must not change autocast outside of the product. `log_scores` must use the exact value of each bfloat16 logit (no further
+#   rounding), with an error of at most $10^{-5} \cdot (1 + |\text{result}|)$, for σ̄ from $10^{-6}$ to 200.
 # - Write `ratio_error(size)`. Log-scores whose absolute value lies between `size` and 2 · `size`, where `size` is a power of two, are rounded to the nearest bfloat16, which keeps 8 significant bits. By which share can a *ratio* be too large, at most?
 #   (For sizes from 8 to 16 it is about 3 per cent, 0.03.)
 
@@ -324,7 +328,7 @@ hidden.precision(make_product, log_scores, ratio_error, points=7)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 5. A number without its unit (8 points, 5 minutes)
+# ## 5. A number without its unit (8 points, 4 minutes)
 #
 # An evaluation has $-\log p$ of each document in nats, its number of tokens and its number of characters. The exhibit reports three numbers for the corpus. All three are wrong: documents are averaged as if they were equally long, an exponential is
 # averaged, a division is missing, or a unit is missing.
@@ -359,7 +363,7 @@ hidden.meter(report, points=5)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 6. This term's exhibit: only damaged words count (14 points, 16 minutes)
+# ## 6. This term's exhibit: only damaged words count (14 points, 17 minutes)
 #
 # With MASK noise only hidden words have a loss. Somebody keeps this habit for uniform noise: their denoising score entropy skips each token that still has its original value, $x = x_0$. The training runs well and finds wrong ratios.
 # Take a single token with $N$ words on the uniform graph. These numbers are your course's own. Your notebook has them in the dictionary `world`.
@@ -372,8 +376,7 @@ hidden.meter(report, points=5)
 #
 # - `true`: the true ratios $p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$ at $x$ = `state`, a list with one number for each $y$, 1 at $y = x$;
 # - `learned`: the ratios that the broken loss finds at this $x$, a list in the same form. Hint: score entropy finds the mean of its target. Over which originals is the mean taken here?
-# - `excess`: the price of the mistake in **bits** per unit of σ̄, $\;\sum_x p_{\bar\sigma}(x) \sum_{y \ne x} \frac1N \big( s_y - r_y \log s_y + K(r_y) \big)$, with the true ratios as $r$, the learned ones as $s$ and $K(r) = r(\log r - 1)$, now for *every* $x$;
-# - `tv`: divide the entries of `learned` by their sum. The result is the distribution of noisy words that these ratios stand for. Give its total variation (half the sum of the absolute differences) from the true $p_{\bar\sigma}$.
+# - `excess`: the price of the mistake in **bits** per unit of σ̄, $\;\sum_x p_{\bar\sigma}(x) \sum_{y \ne x} \frac1N \big( s_y - r_y \log s_y + K(r_y) \big)$, with the true ratios as $r$, the learned ones as $s$ and $K(r) = r(\log r - 1)$, now for *every* $x$.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
 ### BEGIN SOLUTION
@@ -399,29 +402,34 @@ for x in range(N):
     terms = s - r * s.log() + r * (r.log() - 1)
     terms[x] = 0
     excess += (p[x] * terms.sum() / N / math.log(2)).item()
-implied = learned_at(state) / learned_at(state).sum()
-tv = (implied - p).abs().sum().item() / 2
 ### END SOLUTION
 
 # %% nbgrader={"grade_id": "term-visible", "grade": true}
 import tests3 as tests
 
-tests.term(true, learned, excess, tv, world, points=4)
+tests.term(true, learned, excess, world, points=4)
 
 # %% nbgrader={"grade_id": "term-hidden", "grade": true}
-# Hidden tests: are the four answers right? (10 points)
+# Hidden tests: are the three answers right? (10 points)
 ### BEGIN HIDDEN TESTS
 import hidden3 as hidden
 
-hidden.term(true, learned, excess, tv, points=10)
+hidden.term(true, learned, excess, points=10)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. A repair that hides (10 points, 7 minutes, in words)
+# ## 7. A repair that hides (10 points, 14 minutes, in words)
 #
-# A run on the uniform graph with $N$ = 50 000 computes the smallest ratio as $q = 1 - N/((e^{\bar\sigma} - 1) + N)$ in float32. At small noise $q$ comes out as 0, and the loss (B, L) is NaN at the tokens that noise has not moved. A colleague writes
-# `loss = torch.nan_to_num(loss, nan=0.0)` before the mean and the backward pass. (At the tokens that have moved, this code has a separate formula for $1/q$; leave them out.) The log looks healthy again. What is the gradient in the log-scores of these tokens, without this line and with it (PyTorch passes no gradient where `nan_to_num` has replaced a NaN)? What should it be?
-# What does the network learn about them at small noise? What would you change, and which test would have found the mistake before the run? Answer in four to six sentences.
+# A run on the uniform graph with $N$ = 50 000 computes the smallest ratio as $q = 1 - N/((e^{\bar\sigma} - 1) + N)$ in float32. Its loss at the tokens that noise has not moved is
+#
+# ```python
+# loss = (s.sum(-1) - q * log_s.sum(-1) + (N - 1) * q * (q.log() - 1)) / N  # s = log_s.exp(); all y ≠ x
+# ```
+#
+# At small noise $q$ comes out as 0, and this loss is NaN. A colleague writes `loss = torch.nan_to_num(loss, nan=0.0)` before the mean and the backward pass; PyTorch passes no gradient where this has replaced a NaN. The log looks healthy again.
+#
+# What is the gradient in `log_s` of these tokens (up to a constant factor) without the colleague's line, what is it with the line, and what should it be? How would you compute $q$, and which test would have found the mistake before the run?
+# Answer in about five sentences.
 
 # %% [markdown] nbgrader={"grade_id": "hides", "grade": true, "solution": true, "points": 10}
 # The NaN stands in the constant K(q) = q(log q - 1), because 0 · log 0 is NaN in floating point. The constant does not depend on the network, so without the line the gradient in log s is finite: it is proportional to s - q with 0 in the place of q, where it should be s minus the true q.
@@ -430,12 +438,13 @@ hidden.term(true, learned, excess, tv, points=10)
 # scores have a gradient of 0.
 
 # %% [markdown]
-# ## 8. The first number of three logs (10 points, 7 minutes, in words)
+# ## 8. The first number of three logs (10 points, 12 minutes, in words)
 #
-# Three people start to train the same untrained network on the absorbing graph: $N$ = 4096 words, $L$ = 256 tokens, log-linear noise, "scale by σ", last layer zero. The means of their first hundred losses, before any learning, are 2129, 12.0 and 4.2. Which of
-# the three runs may be right, and in which units are they? Which one would you stop, and why can neither nats nor bits, per token or per sequence, explain it? Name one mistake that could have caused it, and one further measurement, cheap and made before training, that would tell you where to look. Answer in four to six sentences.
+# Three people start to train the same untrained network on the absorbing graph: $N$ = 4096 words, $L$ = 256 tokens, log-linear noise, "scale by σ", last layer zero. By chapter 05 such a network costs nearly $\ln N$ nats a token, whatever the text.
+# The means of their first hundred losses, before any learning, are 2129, 12.0 and 4.2. Which of the three runs may be right, and in which units are they? Which one would you stop, and which mistake could have caused its number?
+# Name one measurement, cheap and made before training, that would tell you where to look. Answer in four or five sentences.
 
 # %% [markdown] nbgrader={"grade_id": "three_logs", "grade": true, "solution": true, "points": 10}
-# The first loss of this network is (1 - e^(-σ̄(1))) ln N for each token, nearly ln 4096 = 8.32 nats, whatever the text. In nats a sequence this is 256 · 8.32 = 2129, and in bits a token 12.0, so these two runs agree and differ in their units only.
+# The first loss should be nearly ln 4096 = 8.32 nats a token. In nats a sequence this is 256 · 8.32 = 2129, and in bits a token 12.0, so these two runs agree and differ in their units only.
 # 4.2 is half of 8.32 and fits none of these units: in nats a token it must be 8.3, in bits a token 12, and a sum over a sequence is in the thousands. So I would stop the third run. Its noise levels or positions have a wrong weight: without the rate σ(t), for instance, the expected loss at time t is
 # (1 - t) ln N instead of ln N, and its mean over t is just one half. To see where it comes from, evaluate the untrained loss at single times t, which with log-linear noise must all give ln N. A slope points to the rate, and a constant factor to the mean over positions or to the noise.

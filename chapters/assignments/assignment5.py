@@ -208,8 +208,8 @@ hidden.fill(fill, points=10)
 # %% [markdown]
 # ## 5. Graph or schedule? (8 points, 10 minutes)
 #
-# Chapter 08 compares two samplers: uniform noise with the geometric schedule, and absorbing noise with the log-linear one. Two things differ between them, so a difference in their errors has no known cause. A
-# **factorial** runs all four combinations.
+# The paper has two samplers: uniform noise with the geometric schedule, and absorbing noise with the log-linear one. Two things differ between them, so a difference in their errors has no known cause. A
+# **factorial** runs all four combinations, as chapter 08 did on one world.
 #
 # `error(graph, schedule, world)` is the error of a sampler: a positive number. `graph` is `"uniform"` or `"absorbing"`, `schedule` is `"geometric"` or `"log-linear"`. Errors act by factors, so we compare base-2
 # logarithms: one unit is one halving of the error. Write `effects(error, worlds)`, which calls `error` for each of the four combinations and each world of the list, and returns a dictionary of three numbers:
@@ -312,14 +312,14 @@ hidden.term(cost, even, times, points=11)
 # ## 7. The best leap that loses (10 points, 10 minutes, in words)
 #
 # Per leap, Tweedie's is proved to be the best of all leaps that move each token on its own. Yet on the uniform graph with the geometric schedule, chapter 08 finds Euler's run of 64 leaps *nearer* to the data. What
-# exactly does the theorem compare, and why does it not forbid this? Chapter 08 names a reason, and one experiment that supports it: what is varied there, what is held fixed, and what comes out? Answer in four to six
+# exactly does the theorem compare, and why does it not forbid this? Chapter 08 names a difference in the distance of the leaps, and tests it by an experiment: what is varied there, what is held fixed, and what comes out? Answer in four to six
 # sentences.
 
 # %% [markdown] nbgrader={"grade_id": "best_leap", "grade": true, "solution": true, "points": 10}
 # The theorem compares single leaps that start from the true noisy law, and measures each by its KL divergence from the true joint posterior. A run of 64 leaps starts each leap but the first from a law that is already off,
-# and it is judged by the total variation at its end; the divergence of the ends is at most the sum of those of the leaps, so the best bound need not be the best end. The reason given is pace: on the geometric schedule
-# Euler multiplies the rate at the start of the leap, the highest one, by its whole length, which is more than Δσ̄. So it moves more tokens, and on the uniform graph another move can repair a wrong pair. The experiment
-# gives Euler the honest Δσ̄ and leaves graph, world, number of leaps and method as they are. Its advantage is then gone: it ends further from the data than Tweedie.
+# and it is judged by the total variation at its end; the divergence of the ends is at most the sum of those of the leaps, so the best bound need not be the best end. The difference is distance: on the geometric schedule
+# Euler multiplies the rate at the start of the leap, the highest one, by its whole length, which is more than Δσ̄ (1.1 times at 64 leaps). The experiment gives both methods the distance f Δσ̄ and varies f; graph, world, schedule
+# and number of leaps are fixed. With f = 1 Euler's advantage is gone: it ends further from the data than Tweedie. Tweedie given Euler's distance does not gain, so the distance alone is not the cause either: Euler's lead needs both.
 
 # %% [markdown]
 # ## 8. What caused it? (10 points, 10 minutes, in words)

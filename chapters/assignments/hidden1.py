@@ -98,9 +98,9 @@ def step_back(answer, *, points):
 
 
 def one_way(answer, *, points):
-    """Four and seven states."""
+    """Four and twenty states: a way around twenty must count as a way."""
     marks = Marks(points)
-    for S in (4, 7):
+    for S in (4, 20):
         mixture = torch.linspace(1, 2.5, S).double().flip(0)
         tests1.check_one_way(marks, answer, mixture / mixture.sum())
     return marks.total()

@@ -290,10 +290,10 @@ def meter(report, *, points):
     return marks.total()
 
 
-def term(true, learned, excess, tv, *, points):
+def term(true, learned, excess, *, points):
     """The instructor's own answers."""
     marks, answers = Marks(points), expected(__file__)
-    parts = (("true", true, 2), ("learned", learned, 4), ("excess", excess, 2), ("tv", tv, 2))
+    parts = (("true", true, 2), ("learned", learned, 5), ("excess", excess, 3))
     for name, found, weight in parts:
         with marks.part(weight, f"{name} is right within 0.001"):
             got = torch.as_tensor(found).double()

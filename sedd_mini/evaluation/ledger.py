@@ -74,7 +74,7 @@ CLAIMS = (
     Claim("Faithful text without annealing", f"chapters 08 and 10; {FRONTIER}", "no figure",
           judge.annealing),
     Claim("Tweedie's leap is the best that tokens can do one by one",
-          "chapter 08, sections 4 and 5; results/claims.json: leaps", "a theorem", judge.leaps),
+          "chapter 08, sections 4 to 6; results/claims.json: leaps", "a theorem", judge.leaps),
     Claim("Infilling at any position", "chapter 09, section 6; results/claims.json: infilling",
           "as good as nucleus sampling of an autoregressive model (not compared here)",
           judge.infilling),
@@ -97,6 +97,9 @@ CLAIMS = (
         ("several modalities", "chapter 13"),
     )),
 )  # fmt: skip
+
+
+TOLD = {True: "yes", False: "no", None: "cannot tell"}
 
 
 class Row(NamedTuple):
@@ -152,7 +155,8 @@ def as_markdown(rows: list[Row]) -> str:
         "diffusion is an upper bound. Level means at most 5 % above in perplexity.", "",
         f'The verdict follows from the statements below the table. All are true: "{HOLDS}"; some: '
         f'"{PART}"; none: "{NOT}". If a control fails, a claim holds "{PART}" at most. A '
-        "statement about a figure with ± that is false comes out true once in forty times.", "",
+        "statement about a figure with ± that is false comes out true once in forty times. Where "
+        'the interval holds the threshold, it reads "cannot tell", and counts as not true.', "",
         "| claim | where it is tested | here | published | verdict |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
@@ -164,7 +168,7 @@ def as_markdown(rows: list[Row]) -> str:
         controls = {f"control: {text}": ok for text, ok in (row.judged.controls or {}).items()}
         if checks := row.judged.statements | controls:
             lines += ["", f"{row.claim.claim}: **{row.verdict}**", ""]
-            lines += [f"- {text}: {'yes' if ok else 'no'}" for text, ok in checks.items()]
+            lines += [f"- {text}: {TOLD[ok]}" for text, ok in checks.items()]
     return "\n".join(lines) + "\n"
 
 

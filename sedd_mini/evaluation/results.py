@@ -224,7 +224,7 @@ class Judged(NamedTuple):
     """Figures, what is said of them, and the verdict that follows."""
 
     figures: list[Figure]
-    statements: dict[str, bool]
+    statements: dict[str, bool | None]  # None: cannot tell
     controls: dict[str, bool] | None = None
     verdict: str | None = None  # None: by the statements
 

@@ -18,11 +18,14 @@ from sedd_mini.files import newest_checkpoint
 from sedd_mini.network.dit import DiTConfig
 from sedd_mini.training.settings import Settings
 
-# GPU → (bfloat16 FLOPs a second of the data sheet, without sparsity; bytes of memory)
+# GPU → (FLOPs a second of the data sheet, without sparsity, in the precision that "auto" chooses
+# there; bytes of memory, the smaller size where there are two)
 KINDS = {
-    "rtx4090": (165e12, 24e9), "l40s": (362e12, 48e9), "a100": (312e12, 80e9),
+    "t4": (8.1e12, 16e9), "v100": (15.7e12, 16e9), "rtx3090": (71e12, 24e9), "a10": (125e12, 24e9),
+    "l4": (121e12, 24e9), "rtx4090": (165e12, 24e9), "l40s": (362e12, 48e9), "a100": (312e12, 80e9),
     "h100": (989e12, 80e9), "h200": (989e12, 141e9), "b200": (2250e12, 180e9),
 }  # fmt: skip
+NO_BFLOAT16 = ("t4", "v100")  # of these: "auto" is float32 there, see hardware.py
 
 
 def parameters(c: DiTConfig) -> int:
@@ -224,8 +227,9 @@ def plan(
         raise ValueError(f"{gpus} GPUs do not divide a batch of {s.batch_size}")
     (speed, room), each = KINDS[kind], s.batch_size // gpus
     shares = gpus if s.parallel == "fsdp" else 1
-    accumulate = smallest_accumulate(c, s.length, each, 0.9 * room, shares=shares)
-    parts = memory(c, s.length, each // accumulate, shares=shares, accumulate=accumulate)
+    about = {"shares": shares, "precision": "float32" if kind in NO_BFLOAT16 else "bfloat16"}
+    accumulate = smallest_accumulate(c, s.length, each, 0.9 * room, **about)
+    parts = memory(c, s.length, each // accumulate, accumulate=accumulate, **about)
     flops = training_flops(c, s.length) * s.batch_size * s.steps
     blocks = sum(forward_flops(c, s.length, masked=0).values())
     extra = 1 + s.checkpoint_activations * blocks / training_flops(c, s.length)
@@ -239,7 +243,7 @@ def plan(
         f"  {'together':22s}{sum(parts.values()) / 1e9:8.2f} GB of {room / 1e9:.0f}",
         f"disk: a checkpoint takes {in_bytes(checkpoint_bytes(c))}, two of them at a time",
         f"time: {hours:,.1f} hours on {gpus} × {kind} at {utilisation:.0%} of "
-        f"{speed / 1e12:.0f} TFLOP/s each",
+        f"{speed / 1e12:g} TFLOP/s each ({about['precision']})",
     ]
     if price is not None:
         lines.append(f"cost: {hours * gpus * price:,.0f} at {price:g} a GPU and hour")

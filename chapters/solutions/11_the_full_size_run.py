@@ -1,0 +1,345 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   sedd_mini:
+#     edition: 2
+# ---
+
+# %% [markdown]
+# # Solutions to chapter 11
+#
+# Cells tagged `wrong` are plausible answers that the checks refuse; they are kept so that a test can try them.
+
+# %% [markdown]
+# ## Exercise 1. Where is the corner?
+#
+# The intensity must reach $S/W$:
+#
+# $$\frac{2/w}{1/m + 1/n + 1/p} \ge \frac SW \quad\Longleftrightarrow\quad \frac1m \le \frac{2W}{wS} - \frac1n - \frac1p .$$
+#
+# If the right side is not positive, no $m$ suffices: the weights are so small that even with infinitely many tokens each number is used too rarely. For an H100, $S/W = 295$, and $n = p = 64$ allow at most 32 FLOPs a byte in bfloat16.
+
+# %% tags=["solution"]
+import math
+
+
+def fewest_tokens(n, p, w, S, W):
+    rest = 2 * W / (w * S) - 1 / n - 1 / p  # 1 / m is at most this
+    return math.ceil(1 / rest) if rest > 0 else None
+
+# %% tags=["wrong"]
+# Only the weights move: n p numbers.
+import math
+
+
+def fewest_tokens(n, p, w, S, W):
+    if 2 / w / (1 / n + 1 / p) <= S / W:
+        return None
+    return math.ceil(S / W * w / 2)
+
+# %% tags=["wrong"]
+# Rounds down.
+import math
+
+
+def fewest_tokens(n, p, w, S, W):
+    rest = 2 * W / (w * S) - 1 / n - 1 / p
+    return math.floor(1 / rest) if rest > 0 else None
+
+# %% tags=["wrong"]
+# A multiplication and an addition counted as one.
+import math
+
+
+def fewest_tokens(n, p, w, S, W):
+    rest = W / (w * S) - 1 / n - 1 / p
+    return math.ceil(1 / rest) if rest > 0 else None
+
+# %% tags=["wrong"]
+# The number of bytes a number is left out.
+import math
+
+
+def fewest_tokens(n, p, w, S, W):
+    rest = 2 * W / S - 1 / n - 1 / p
+    return math.ceil(1 / rest) if rest > 0 else None
+
+# %% tags=["wrong"]
+# Forgets that there may be no such number.
+import math
+
+
+def fewest_tokens(n, p, w, S, W):
+    return math.ceil(1 / (2 * W / (w * S) - 1 / n - 1 / p))
+
+# %% [markdown]
+# ## Exercise 2. Unequal parts
+#
+# The mean over the batch gives each text the weight $1/B$. The mean over a part of $b$ texts gives each of them $1/b$, so the part's loss is multiplied by $b/B$. With equal parts this is one over the number of parts. `backward` adds to what is in `.grad`, so that has to be cleared first, once. Calling it in each part sets that part's activations free.
+
+# %% tags=["solution"]
+import torch
+
+
+def accumulate(weights, loss, batch, most):
+    for weight in weights:
+        weight.grad = None
+    for rows in batch.split(most):
+        (loss(rows) * len(rows) / len(batch)).backward()
+
+# %% tags=["wrong"]
+# Divides by the number of parts, whatever their sizes.
+def accumulate(weights, loss, batch, most):
+    for weight in weights:
+        weight.grad = None
+    parts = batch.split(most)
+    for rows in parts:
+        (loss(rows) / len(parts)).backward()
+
+# %% tags=["wrong"]
+# Adds the means of the parts.
+def accumulate(weights, loss, batch, most):
+    for weight in weights:
+        weight.grad = None
+    for rows in batch.split(most):
+        loss(rows).backward()
+
+# %% tags=["wrong"]
+# Keeps what the last step left in .grad.
+def accumulate(weights, loss, batch, most):
+    for rows in batch.split(most):
+        (loss(rows) * len(rows) / len(batch)).backward()
+
+# %% tags=["wrong"]
+# Clears the gradients in every part: only the last part counts.
+def accumulate(weights, loss, batch, most):
+    for rows in batch.split(most):
+        for weight in weights:
+            weight.grad = None
+        (loss(rows) * len(rows) / len(batch)).backward()
+
+# %% tags=["wrong"]
+# One backward pass at the end: right, but it holds the activations of all parts.
+def accumulate(weights, loss, batch, most):
+    for weight in weights:
+        weight.grad = None
+    sum(loss(rows) * len(rows) / len(batch) for rows in batch.split(most)).backward()
+
+# %% tags=["wrong"]
+# The whole batch at once.
+def accumulate(weights, loss, batch, most):
+    for weight in weights:
+        weight.grad = None
+    loss(batch).backward()
+
+# %% tags=["wrong"]
+# Makes the parts equal by dropping the last texts.
+def accumulate(weights, loss, batch, most):
+    for weight in weights:
+        weight.grad = None
+    parts = [rows for rows in batch.split(most) if len(rows) == most]
+    for rows in parts:
+        (loss(rows) / len(parts)).backward()
+
+# %% [markdown]
+# ## Exercise 3. A small GPU
+#
+# Count up while one more text fits. For 90 % of 24 GB the small network has 24 texts as it is and 207 with recomputing.
+#
+# Recomputing does the trunk's forward pass twice, about a quarter more arithmetic (a third if there were no head). What does it buy? A batch of 512 is then done in 3 parts instead of 22. But section 3 says that 24 texts of 1024 tokens are enough: their products wait for arithmetic already, and larger parts make nothing faster. So it is not worth its time here. It is where not even one text would fit, as with very long texts.
+
+# %% tags=["solution"]
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 0
+    while sum(planner.memory(changed, length, n + 1).values()) <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# One too many: the first number that does not fit.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 1
+    while sum(planner.memory(changed, length, n).values()) <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# Does not recompute.
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    n = 0
+    while sum(planner.memory(config, length, n + 1).values()) <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# Divides the room by the need of one text: the copies of the weights are counted for each.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    return int(room // sum(planner.memory(changed, length, 1).values()))
+
+# %% tags=["wrong"]
+# Only the activations are compared with the room.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 0
+    while planner.memory(changed, length, n + 1)["activations"] <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# At least one text, even where none fits.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 1
+    while sum(planner.memory(changed, length, n + 1).values()) <= room:
+        n += 1
+    return n
+
+# %% [markdown]
+# ## Exercise 4. Would clipping have saved the lost run?
+#
+# Gradients with norms from 50 to 500 are clipped to norm 1 or to norm 0.01. The second ones are the first ones divided by 100, in every step. A constant factor in $g$ multiplies $m$ by that factor and $\sqrt v$ too, so it cancels, up to $\epsilon$: both paths are the same. Adam's steps have the size of the learning rate, whatever the size of the gradient.
+#
+# So a smaller `clip` would not have saved the run: its steps would still have been about 3 in every weight. (Clipping changes the path where single gradients are much larger than the others.) The learning rate has to be lowered.
+
+# %% tags=["solution"]
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * min(1.0, clip / g.norm().item())
+        m = 0.9 * m + 0.1 * g
+        v = 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Forgets to divide by 1 − βⁿ.
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for g in gradients:
+        g = g * min(1.0, clip / g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * m / (v.sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Scales every gradient to norm `clip`, small ones too.
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / g.norm()
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Cuts each number at ± clip, not the norm.
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g.clamp(-clip, clip)
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Clips the update instead of the gradient.
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        step = lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        w = w - step * min(1.0, clip / step.norm().item())
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# ε stands under the root.
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * min(1.0, clip / g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / (v / (1 - 0.99**n) + 1e-8).sqrt()
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Without the root: divides by v.
+import torch
+
+
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * min(1.0, clip / g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / (v / (1 - 0.99**n) + 1e-8)
+        path.append(w)
+    return torch.stack(path)
