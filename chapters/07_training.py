@@ -96,7 +96,8 @@ log_s = F.pad(u - torch.log(torch.expm1(sigma)), (0, 1))  # log (r e^u); MASK's 
 sedd = rate * graph.score_entropy(log_s, sigma, torch.tensor(graph.mask_id), x0)
 Z = u.exp().sum()
 cross_entropy, price = F.cross_entropy(u, x0) / t, (Z - 1 - Z.log()) / t
-print(f"Z = {Z:.2f}: score entropy {sedd:.3f}, cross-entropy {cross_entropy:.3f}, price {price:.3f}")
+print(f"Z = {Z:.2f}: score entropy {sedd:.3f}, "
+      f"cross-entropy {cross_entropy:.3f}, price {price:.3f}")  # fmt: skip
 
 # %% tags=["hide-cell"]
 assert torch.isclose(sedd, cross_entropy + price, rtol=1e-5)
@@ -477,7 +478,8 @@ fig, ax = plots.plt.subplots(figsize=(8, 3.8))
 zero = -language.log_prob(corpus.valid[:256]).mean().item() / L  # the texts of the curves
 curves = {}
 for kind, name, colour in (("absorb", "MASK", plots.BLUE), ("uniform", "uniform", plots.ORANGE)):
-    seeds = [(r["curve"]["tokens"], [(v - zero) / math.log(2) for v in r["curve"]["nats_per_token"]])
+    seeds = [(r["curve"]["tokens"],
+              [(v - zero) / math.log(2) for v in r["curve"]["nats_per_token"]])
              for r in rivals[kind]]  # fmt: skip
     curves[name] = seeds, colour, "-"
 plots.show_learning(ax, curves, top=1.6)
@@ -840,7 +842,8 @@ def whole_bound(model, blocks, graph, noise, repeats=4):
 
 
 bound = whole_bound(average, exam_blocks, graph, noise)
-perfect = whole_bound(lambda x, s: exact_log_score(language, graph, x, s), exam_blocks, graph, noise)
+perfect = whole_bound(lambda x, s: exact_log_score(language, graph, x, s),
+                      exam_blocks, graph, noise)  # fmt: skip
 bit = L * math.log(2)  # nats a text → bits a word
 minus_truth, paired = (bound.bits_per_token - v for v in (truth, perfect.bits_per_token))
 print(f"bound minus truth         {minus_truth:.3f} ± {bound.error / bit:.3f} bits a word")
@@ -950,7 +953,8 @@ for g in (graph, uniform):
     x = g.sample_transition(exam_blocks, level[:, None], generator)
     probs = from_the_rest(evidence(g, x, keep=0.5))
     doubts.append(-torch.xlogy(probs, probs).sum(-1).mean().item() / math.log(2))
-    print(f"{'MASK' if g.mask_id else 'uniform':8} the rest leaves {doubts[-1]:.1f} bits about a word")
+    print(f"{'MASK' if g.mask_id else 'uniform':8} "
+          f"the rest leaves {doubts[-1]:.1f} bits about a word")  # fmt: skip
 
 # %% tags=["hide-cell"]
 assert share_untouched(exams["absorb"], shipped["absorb"][0]) == 0 and untouched > 0.1
