@@ -26,7 +26,8 @@
 # - say how it differs from BERT and from GPT, and what the rest of the book adds to it.
 #
 # *You need* Python with this repository installed, and some PyTorch for section 4. No knowledge of diffusion is assumed.
-# *Running time:* a minute and a half on two CPU cores.
+# *Running time:* a minute and a half on two CPU cores. If something does not run, `python -m sedd_mini doctor` in a terminal says what
+# this machine lacks and how to mend it.
 
 # %% [markdown]
 # ## The lines of the page
