@@ -1106,13 +1106,13 @@ def show_false_improvement(ax: plt.Axes, Ks: Sequence[int], judged: Sequence[flo
     """Perplexity and exp(entropy) of a sampler with coarse random numbers; a line at the truth."""
     ax.axhline(correct, color=BLUE)
     ax.text(Ks[-1], correct * 1.03, "correct samples, any K", color=BLUE, ha="right")
-    ax.semilogx(Ks, judged, "o-", color=ORANGE)
-    ax.semilogx(Ks, variety, "s--", color=PURPLE)
-    ax.text(Ks[2] * 0.8, 0.55 * judged[2], "generative perplexity", color=ORANGE, ha="right")
-    ax.text(Ks[3] * 1.3, variety[3], "exp(entropy)", color=PURPLE, va="bottom")
+    ax.semilogx(Ks, judged, "o-", color=ORANGE, ms=5)
+    ax.semilogx(Ks, variety, "s--", color=PURPLE, ms=10, mfc="none", zorder=1)
+    ax.text(Ks[3] * 1.15, 1.04 * judged[3], "generative perplexity", color=ORANGE)
+    ax.text(Ks[3] * 0.87, 0.88 * variety[3], "exp(entropy)", color=PURPLE, ha="right")
     ax.set_xticks(Ks, Ks)
     ax.minorticks_off()
-    ax.set(xlabel="leaps K", ylim=(0, 1.2 * correct))
+    ax.set(xlabel="leaps K", ylabel="effective number of tokens", ylim=(0, 1.2 * correct))
 
 
 def _box(ax: plt.Axes, x: float, y: float, text: str, colour: str, size: float = 11) -> None:
