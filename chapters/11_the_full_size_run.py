@@ -145,7 +145,7 @@ print(f"{'together':12} {planner.parameters(config):12,}")
 assert planner.parameters(config) == sum(counts.values())
 
 # %% [markdown]
-# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head on hidden tokens only, in training about half of them. (The layers of the noise level run once a text and cost almost nothing.) The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass:
+# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head on hidden tokens only, in training about half of them. (The layers of the noise level run once a text and cost almost nothing.) The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass. (Chapter 06 counted the head for every token, 285 million FLOPs a token forward.)
 
 # %% tags=["nbval-check-output"]
 forward = planner.forward_flops(config, 1024, masked=0.5)  # of one text
@@ -256,7 +256,7 @@ per_weight = 10 * 4  # bytes: ten float32 numbers are read or written for each w
 print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% [markdown]
-# The sizes are those of a block's first MLP layer, and last of the layer after attention (just below the H100's 295). With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, two moments) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
+# The sizes are those of a block's first MLP layer, and last of the layer after attention (just below the H100's 295). With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at a
@@ -352,7 +352,7 @@ for texts in (1, 4, 16):
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
 #
-# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and in bfloat16 a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
+# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and in bfloat16 (numbers of 16 bits, chapter 06's laboratory) a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
 
 # %% tags=["hide-input"]
 #| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB. Activations
@@ -508,7 +508,7 @@ for values in (healthy, leaping):
 assert abs(5.95 - levels["frequencies"]) < 0.02
 
 # %% [markdown]
-# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is the **first plateau** (60 steps do not show how long it lasts). Green leaves the left panel twice, while the learning rate rises and just after, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
+# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau** (60 steps do not show how long it lasts). Green leaves the left panel twice, while the learning rate rises and just after, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
 #
 # Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Try these remedies in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
@@ -614,7 +614,7 @@ if released:
 # %% [markdown]
 # ## What has changed on the page
 #
-# The loop works on a batch in parts, cuts the gradient's norm at 1, and stops before a bad gradient reaches the weights:
+# The loop works on a batch in parts, cuts the gradient's norm at 1 (as in chapter 07), and stops before a bad gradient reaches the weights:
 #
 # ```diff
 # -N, L, B, D, HEADS = words.vocab_size, 32, 32, 64, 4
@@ -805,7 +805,7 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. Would clipping have saved the lost run? (★★★, 30 minutes)
 #
-# The loop cuts the norm of the gradient to `clip`: if the norm is larger, the gradient is multiplied by clip/norm. The run with learning rate 3 broke although `clip` was 1. Would 0.01 have saved it? Write `adam_path`: the positions of a weight vector, starting at 0, after each step of Adam with clipping, with $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 10^{-8}$ and no weight decay:
+# The loop cuts the norm of the gradient to `clip`: if the norm is larger, the gradient is multiplied by clip/norm. The run with learning rate 3 broke although `clip` was 1. Would 0.01 have saved it? Write `adam_path` (chapter 07's exercises 3 and 4 in one): the positions of a weight vector, starting at 0, after each step of Adam with clipping, with $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 10^{-8}$ and no weight decay:
 #
 # $$m \leftarrow \beta_1 m + (1-\beta_1)\, g, \quad v \leftarrow \beta_2 v + (1-\beta_2)\, g^2, \quad w \leftarrow w - \text{lr}\, \frac{m/(1-\beta_1^n)}{\sqrt{v/(1-\beta_2^n)} + \epsilon} \quad (n = 1, 2, \dots)$$
 #
@@ -864,7 +864,7 @@ with exercise("4"):
 #
 # ### Counts: does PyTorch count the same?
 #
-# `FlopCounterMode` adds up the matrix products while a network runs; on `meta` nothing is computed. The second number is the ratio to the rule of thumb, "6 FLOPs for each parameter and token".
+# `FlopCounterMode` adds up the matrix products while a network runs; on `meta` nothing is computed. The second number is the ratio to chapter 06's rule of six; there the head worked on every token.
 
 # %% tags=["nbval-check-output"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -1162,7 +1162,7 @@ assert_close(*after, rtol=1e-6, atol=1e-9)
 #
 # ### Going on: does an interrupted run take the same steps?
 #
-# A checkpoint holds weights, averages, Adam's moments and the position in the data. Everything random in a step comes from the seed and the step's number. One run of eight steps, and one that is stopped after four and started again:
+# Chapter 07's laboratory showed what a checkpoint must hold. Here is the check once more, with the loop of this chapter: one run of eight steps, and one that is stopped after four and started again:
 
 # %%
 straight = Trainer(brief, language)
