@@ -24,7 +24,7 @@
 # - measure the error of a filled gap, on small worlds and on a language whose truth is known;
 # - say what the words to the right of a gap are worth, and what goes wrong if several words appear in one step.
 #
-# *You need* chapters 01, 03 and 04, and Tweedie's leap from chapter 08. *Running time:* about half a minute on two CPU cores.
+# *You need* chapters 01, 03 and 04, and Tweedie's leap from chapter 08. *Running time:* under a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -85,7 +85,7 @@ plots.show_fillings([row[:n] for row in rows], free, labels, title);
 #
 # ## 1. Two words, counted
 #
-# The smallest example has two words. In a hundred sentences we have counted
+# The smallest example has two words. In a hundred sentences we counted
 #
 # | | *sleeps* | *sleep* |
 # |---|---|---|
@@ -114,7 +114,7 @@ print(f"joint ratio {p0[0, 1] / p0[0, 0]:.3f}, given cat {after_cat[1] / after_c
 #
 # The network has learned the right-hand side where $x$ and $y$ differ in one position, so it stays as it is. We put the given tokens in place, ask for the ratios elsewhere, and never change the given tokens. They are **clamped**.
 #
-# But $p_t$ is the law of the *noisy* sentence, so "given" means here that the **noisy** sentence shows *cat*. What we know is that the *clean* sentence has *cat*. Does that make a difference?
+# But $p_t$ is the law of the *noisy* sentence, so "given" means here that the **noisy** sentence shows *cat*. We know that the *clean* sentence has *cat*. Does that make a difference?
 #
 # ## 2. The clamped sampler, exactly
 #
@@ -155,7 +155,7 @@ for name, pair in pairs.items():
 print(f"uniform noise, 256 leaps: sleeps {laws[-1][0]:.3f}, truth {after_cat[0]:.3f}")
 
 # %% [markdown]
-# MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away, however many leaps there are. It writes *sleeps* in 71 of 100 sentences, where 83 would be right. (With the schedule of MASK noise it ends at the same place, within 0.01.)
+# MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away even with 256 leaps. It writes *sleeps* in 71 of 100 sentences instead of 83. (With the schedule of MASK noise it ends within 0.01 of this.)
 #
 # Was the pair unlucky? On the laboratory's random worlds (108 choices of given tokens, 128 leaps) the TV is 0.16 on average with uniform noise, and at most 0.004 with MASK noise, where it falls as $1/K$.
 
@@ -213,7 +213,7 @@ ax.set_xlabel(r"total noise $\bar\sigma$ (the sampler runs to the right)")
 ax.set_title("The clamped sampler follows the wrong condition, and ends at 0.71 instead of 0.83");
 
 # %% [markdown]
-# *What to see.* The green line falls at first, as *sleeps* is the rarer verb (42 of 100), and stays below the blue one until little noise is left. The sampler (orange) hardly moves after that: below $\bar\sigma = 0.01$ it rises by less than 0.01.
+# *What to see.* Green and orange fall at first, as *sleeps* is the rarer verb (42 of 100). The green line stays below the blue one until little noise is left. The sampler (orange) hardly moves after that: below $\bar\sigma = 0.01$ it rises by less than 0.01.
 #
 # As a control, the next cell takes the same leaps with the ratios of the blue line, and ends at the truth.
 
@@ -241,7 +241,7 @@ assert abs(total_variation(other, after_cat) - errors[1]) < 0.01
 # %% [markdown]
 # ## 4. A weight makes uniform noise exact
 #
-# Think of the forward process. Every token jumps at the same rate, whatever the sentence is. So the event "no given token ever jumps" has the same probability for every sentence, and conditioning on it leaves the law of the rest unchanged. But then the noisy given tokens *are* the clean ones, at every noise level. Hence
+# In the forward process every token jumps at the same rate, whatever the sentence is. So the event "no given token ever jumps" has the same probability for every sentence, and conditioning on it leaves the law of the rest unchanged. But then the noisy given tokens *are* the clean ones, at every noise level. Hence
 #
 # $$p_0(\text{rest} \mid \text{given}) = \text{law of the rest in the reverse process, given that the given tokens show their values and } \textbf{never jump}.$$
 #
@@ -379,7 +379,7 @@ for name in patterns:
     print(f"{name:13} at least {2 ** (8 * lacks[name].mean()):3.0f} draws for one filling")
 
 # %% [markdown]
-# So a left-to-right model *can* fill gaps by weights, but the draws grow at least exponentially with the bits that it lacks. (Particle filters may need fewer; we did not try.) A diffusion model uses the right side at every step.
+# A left-to-right model *can* fill gaps by weights, but the draws grow at least exponentially with the bits that it lacks. (Particle filters may need fewer; we did not try.) A diffusion model uses the right side at every step.
 
 # %% [markdown]
 # ## 6. How close does a network come?
@@ -489,7 +489,7 @@ for parts, most in ((mask_parts, 0.0054), (uniform_parts, 1e-15)):
     assert parts[1].prior_kl(parts[2].total(1.0).double()) / math.log(2) < most  # bits a word
 
 # %% [markdown]
-# *What to see.* Grey is exact, the bars below are upper bounds, on another scale. With exact ratios MASK noise has no error (section 3). The MASK network is within about 0.01 bit of the truth in every pattern, so it does use the words to the right. Clamping with uniform noise costs at most 0.02 to 0.07 bits with exact ratios (light orange), and 0.06 to 0.11 with the network (orange). Standard errors are at most 0.003 bits for the MASK network, 0.02 for the others.
+# *What to see.* Grey is exact, the bars below are upper bounds, on another scale. With exact ratios MASK noise has no error (section 3). The MASK network is within about 0.01 bit of the truth in every pattern, so it does use the words to the right. Clamping with uniform noise costs at most 0.02 to 0.07 bits with exact ratios (light orange), and 0.06 to 0.11 with the network (orange). Standard errors are at most 0.003 bits for the MASK network, 0.02 for others.
 #
 # ## 7. Words that appear in the same leap
 #
@@ -497,7 +497,7 @@ for parts, most in ((mask_parts, 0.0054), (uniform_parts, 1e-15)):
 #
 # $$\text{law of } K \text{ leaps} = \Big(1-\frac1K\Big)\,p(\text{gap}\mid\text{given}) + \frac1K\,p(\text{first}\mid\text{given})\,p(\text{second}\mid\text{given}).$$
 #
-# (In chapter 08, one leap made two words agree as often as independent words.) It is better to reveal **one word at a time**, in random order, so that each word sees those before it. With exact probabilities this is exact (chain rule), and takes one evaluation of the network for each missing word.
+# In chapter 08, one leap made two words agree only as often as independent words. It is better to reveal **one word at a time**, in random order, so that each word sees those before it. With exact probabilities this is exact (chain rule), and takes one evaluation of the network for each missing word.
 
 # %%
 def one_by_one(chances, x):
@@ -564,7 +564,7 @@ print(f"truth {true_share:.3f}; three leaps, network "
 
 # %% tags=["hide-input"]
 #| alt: Share of fillings that agree against the number of leaps, 1 to 32: a blue line from 0.25 up
-#| to 0.93. A star at three evaluations lies on the line of the truth, 0.95.
+#| to 0.93. A star at three evaluations lies on the line of the truth, 0.95, a hollow one below it.
 fig, ax = plots.plt.subplots(figsize=(8, 3.6))
 ax.axhline(true_share, color="#444444", lw=1)
 ax.text(0.95, true_share - 0.02, f"truth {true_share:.2f}", color="#444444", va="top")
@@ -591,7 +591,7 @@ assert abs(by_leaps[1] - 0.25) < 0.06 and by_leaps[4] < one["exact ratios"] - 0.
 #
 # ## 8. Gaps in English, and what this does not do
 #
-# `fill` makes a template, clamps and samples. A run of underscores is a gap, of one token each with `gap=1`.
+# `fill` makes a template, clamps and samples. A run of underscores is a gap, of one token with `gap=1`.
 
 # %%
 text = 'If *key* is ____ found, return ____. A "KeyError" is ____ if the key ____ not exist.'
@@ -601,14 +601,14 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 # %% [markdown]
 # All four write *not*, one writes *None*. In the last gap *not exist* demands *does*, and all four write *is* or *was*. The network often finds the right kind of word, and knows little about Python. What this method leaves open:
 #
-# - **The length is given.** If nobody knows the length of a gap, one must try several (exercise 3).
+# - **The length is given.** If nobody knows it, one must try several (exercise 3).
 # - **Left-to-right models can be taught to fill**, if texts are cut before training and the middle is put last (further reading). Diffusion needs no such change, and takes any pattern.
 # - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size continues and fills web text about as well as GPT-2 with nucleus sampling continues it, judged by a score called MAUVE.
 
 # %% [markdown]
 # ## What has changed on the page
 #
-# The page's `write` already keeps the given words. It now reveals one word at each step, which removes the error of section 7. Three missing words take three evaluations instead of 16, and 32 words take 32.
+# The page's `write` already keeps the given words. It now reveals one word at each step, which removes the error of section 7. Three missing words take three evaluations instead of 16, and 32 take 32.
 #
 # ```diff
 # -def write(x, steps=16):
@@ -1123,7 +1123,7 @@ assert copies[1][0] > 2 * copies[2][0] > 4 * copies[3][0] > 4 * copies[5][0]
 assert all(abs(coin - copies[1][0]) < 1e-6 for _, coin in copies.values())
 
 # %% [markdown]
-# Copies shrink the error, coins do not. So given words that confirm each other do help. Whether this explains the language is not shown: its words are not copies of each other.
+# Copies shrink the error, coins do not (exercise 2 varies the pair). So given words that confirm each other do help. Whether this explains the language is not shown: its words are not copies of each other.
 #
 # ### The library: does `sample` draw from this law?
 #

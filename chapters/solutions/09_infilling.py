@@ -328,7 +328,7 @@ def keep_unjumped(pair, levels, num, generator):
 # %% [markdown]
 # ## Exercise 5. What does an order cost?
 #
-# By the chain rule the divergence is a sum over rounds, and each round costs the total correlation of its tokens given the earlier ones. For determiner, noun and verb the best two rounds begin with a single word and draw the two others together, at 0.03 bits, whichever word it is: once one word shows the number, the two others are nearly independent. Two words in the first round may disagree, and cost 0.94 bits. All three at once cost 1.90 bits. The cell after the solution computes these numbers.
+# By the chain rule the divergence is a sum over rounds, and each round costs the total correlation of its tokens given the earlier ones. For determiner, noun and verb the best two rounds begin with a single word and draw the two others together, at 0.03 bits, whichever word it is: once one word shows the number, the two others are nearly independent. Two words in the first round may disagree, and cost 0.93 or 0.94 bits. All three at once cost 1.90 bits. The cell after the solution computes these numbers.
 
 # %% tags=["solution"]
 import math
