@@ -609,20 +609,32 @@ def show_packing(documents: Sequence[str], length: int) -> Figure:
     return fig
 
 
-def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) -> Figure:
-    """Horizontal bars with their numbers: a row for each name, a panel for each of its values."""
+def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours, first=0) -> Figure:
+    """Horizontal bars with their numbers: a row for each name, a panel for each of its values.
+
+    first: how many rows stand apart, above, in panels with a scale of their own.
+    """
+    groups = [part for part in (list(rows)[:first], list(rows)[first:]) if part]
+    height = 0.55 * len(rows) + 0.7 + 0.5 * len(groups)
     fig, axes = plt.subplots(
-        1, len(titles), figsize=(10, 0.55 * len(rows) + 1.2), sharey=True, sharex=True
-    )
-    for k, ax in enumerate(np.atleast_1d(axes)):
-        bars = ax.barh(list(rows), [row[k] for row in rows.values()], height=0.62, color=colours)
-        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
-        ax.bar_label(bars, fmt="%.2f", padding=5, bbox=white)
-        ax.set_title(titles[k], fontsize=11)
-        ax.margins(x=0.15)
-        ax.grid(axis="y", visible=False)
-        ax.tick_params(left=False)
-    ax.invert_yaxis()
+        len(groups), len(titles), figsize=(10, height), sharey="row", sharex="row", squeeze=False,
+        height_ratios=[len(part) for part in groups],
+    )  # fmt: skip
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
+    for g, part in enumerate(groups):
+        for k, ax in enumerate(axes[g]):
+            own = colours[first * g : first * g + len(part)]
+            bars = ax.barh(part, [rows[name][k] for name in part], height=0.62, color=own)
+            ax.bar_label(bars, fmt="%.2f", padding=5, bbox=white)
+            if g == 0:
+                ax.set_title(titles[k], fontsize=11)
+            ax.margins(x=0.35 if first else 0.15)
+            ax.grid(axis="y", visible=False)
+            ax.tick_params(left=False)
+        if first:
+            axes[g, 0].set_ylim(len(part) - 0.5, -0.5)  # bars of one height in both groups
+        else:
+            axes[g, 0].invert_yaxis()
     return fig
 
 
