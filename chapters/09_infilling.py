@@ -290,7 +290,7 @@ for K in (4, 64):
 # %% [markdown]
 # ## 5. What are the words to the right worth?
 #
-# Now blocks of 32 words of the artificial language (chapter 00). It is a hidden Markov chain, so exact probabilities are cheap: `log_prob(x, known)` is the log-probability of the known words alone. We remove eight words, in four patterns.
+# Now blocks of 32 words of the artificial language (chapter 00). It is a hidden Markov chain (chapter 05's laboratory), so exact probabilities are cheap: `log_prob(x, known)` is the log-probability of the known words alone. We remove eight words, in four patterns.
 
 # %%
 from sedd_mini.text.synthetic import SyntheticLanguage
@@ -1154,7 +1154,7 @@ assert lowest > 1e-4
 # %% [markdown]
 # ### The exact model: how are the ratios of 32 noisy words computed?
 #
-# Noise acts on each word alone, so the noisy language is a hidden Markov chain too: the same hidden states, with other chances to show a word. One forward–backward pass gives, for every position, the law of the hidden state given what is seen at all *other* positions (`hidden_from_others`). From it follow the law of the clean word there and the ratios. At noise $\bar\sigma$ a word is clean with probability $e^{-\bar\sigma}$; `clean` says at which positions we *know* it to be.
+# As in chapter 07's laboratory, the noisy language is a hidden Markov chain too, with other chances to show a word. One forward–backward pass gives, for every position, the law of the hidden state given what is seen at all *other* positions (`hidden_from_others`). From it follow the law of the clean word there and the ratios. At noise $\bar\sigma$ a word is clean with probability $e^{-\bar\sigma}$; `clean` says at which positions we *know* it to be.
 #
 # Three checks. With MASK noise the ratios times $e^{\bar\sigma} - 1$ are the library's `posterior`. With uniform noise they equal quotients of the probabilities of whole blocks that differ in the eleventh word. With `clean`, when that word is the only noisy one, it shows $y$ either because it is clean and is $y$, or because it was replaced.
 
