@@ -15,8 +15,7 @@
 # %% [markdown]
 # # 06. The diffusion transformer: how can one network answer for every word at every noise level?
 #
-# The page of chapter 00 has a small transformer, which we have used with little explanation. It does not know the noise level, and its last layer gives probabilities of words, which suits MASK noise only.
-# This chapter explains the page's network line by line and turns it into the network of the SEDD paper, the **diffusion transformer**.
+# The page of chapter 00 has a small transformer, not yet explained. It is not told the noise level, and its last layer gives probabilities of words, which suits MASK noise only. This chapter explains it line by line and turns it into SEDD's network, the **diffusion transformer**.
 #
 # After this chapter you will be able to
 #
@@ -64,7 +63,7 @@ fig.suptitle("The diffusion transformer: a table of log-scores from tokens and a
              x=0.01, ha="left", fontsize=12);  # fmt: skip
 
 # %% [markdown]
-# *What to see.* $B$ is the number of sequences in a batch, $L$ their length. From left to right each position carries a vector of $D$ numbers (the **width**), and every block adds something to it. Positions enter inside the blocks, the noise level enters the blocks and the head. SEDD small has 12 blocks and $D = 768$; ours has two blocks and $D = 32$.
+# *What to see.* $B$ is the number of sequences in a batch, $L$ their length. Each position carries a vector of $D$ numbers (the **width**), and every block adds something to it. SEDD small has 12 blocks and $D = 768$; ours has two blocks and $D = 32$.
 
 # %% [markdown]
 # ## 1. Tokens become vectors
@@ -83,7 +82,7 @@ for row in x:
     print(" ".join(words[i] for i in row))
 
 # %% [markdown]
-# Token number 3 is not three times token number 1, so the number itself is no use in arithmetic. Each of the $N + 1$ states gets a row of $D$ learned numbers, and `nn.Embedding` looks the rows up. The result is the product of the token's one-hot vector and the table.
+# A token's number is only a name. So each of the $N + 1$ states gets a row of $D$ learned numbers, which `nn.Embedding` looks up. This equals the token's one-hot vector times the table.
 
 # %%
 torch.manual_seed(0)
@@ -165,7 +164,7 @@ assert dots.std() > 1  # and different distances do give different ones
 # $$a_{ij} = \frac{\exp(q_i \cdot k_j / \sqrt{d})}{\sum_{j'} \exp(q_i \cdot k_{j'} / \sqrt{d})}, \qquad
 # o_i = \sum_j a_{ij}\, v_j .$$
 #
-# A sum of $d$ independent terms has a standard deviation that grows like $\sqrt d$, hence the division. Here is the formula with loops over the asking position $i$ and the answering position $j$. Queries and keys are turned; values are not.
+# The product $q_i \cdot k_j$ is a sum of $d$ terms. If they are independent it grows like $\sqrt d$, and the division undoes this. Here is the formula with loops. Queries and keys are turned; values are not.
 
 # %%
 def attend_slowly(q, k, v):  # (L, d) each
@@ -188,7 +187,7 @@ q, k, v = torch.randn(3, 6, 8)
 assert torch.allclose(attend(q, k, v), attend_slowly(q, k, v), atol=1e-6)
 
 # %% [markdown]
-# One weighted mean can look for one thing only. So the width is cut into `HEADS` parts, the **heads**, and each part does this by itself with $d$ = `D/HEADS` numbers. One matrix makes all queries, keys and values, and another mixes the answers of the heads:
+# A single query can ask for one thing only. So the width is cut into `HEADS` parts, the **heads**, each with its own queries, keys and values of $d$ = `D/HEADS` numbers. One matrix makes them all; `unflatten` and `permute` sort its $3D$ numbers into `q`, `k` and `v`, each (B, HEADS, L, D/HEADS). Another matrix mixes the answers of the heads:
 
 # %%
 qkv, out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
@@ -202,7 +201,7 @@ def attention(h, attend=attend):  # (B, L, D)
 # %% [markdown]
 # ### Why there is no mask
 #
-# A model that writes from left to right must not see the word that it is about to predict. It uses a **causal mask**, which sets $a_{ij} = 0$ for all $j > i$. Our network needs no mask, because what has to be guessed is already hidden in its input. To see the difference, change one token $j$ and measure how much the answer at each position $i$ moves:
+# A left-to-right model must not see the word that it predicts. It uses a **causal mask**: $a_{ij} = 0$ for all $j > i$. Our network needs no mask, because its input is the noisy text. We change one token $j$ and measure how much the answer at each position $i$ moves (the weights are random):
 
 # %% tags=["pieces"]
 def attend_left(q, k, v):
@@ -232,14 +231,14 @@ assert (both_sides > 0.01).all()
 assert (left_only.triu(1) == 0).all() and (left_only.tril() > 0).sum() == 21
 
 # %% [markdown]
-# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* only, without it about the whole sentence. This has a price: when one token changes, everything has to be computed again. A left-to-right model can keep the keys and values of the words that it has written (a *KV cache*).
+# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* and itself only, without it about the whole sentence. The causal mask has one advantage: keys and values of earlier words never change and can be kept (a *KV cache*).
 #
-# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, and then multiplies each feature by a learned weight. The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. The laboratory writes them out.
+# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, then multiplies each feature by a learned weight (and, on the page, adds a learned bias). The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. The laboratory writes them out.
 
 # %% [markdown]
 # ## 4. How noisy is it? Shift, scale and gate
 #
-# With uniform noise a visible word may be wrong, and how far to trust it depends on $\bar\sigma$. So the network is told $\bar\sigma$. A single number is a poor input for linear layers, so we spread it over 256 **features**, cosines and sines with 128 speeds, as in section 2:
+# With uniform noise a visible word may be wrong, and how far to trust it depends on $\bar\sigma$. So the network is told $\bar\sigma$. A linear layer can only stretch and shift a single number, so we first spread it over 256 **features**, cosines and sines with 128 speeds, as in section 2:
 #
 # $$\cos(f_k \bar\sigma),\; \sin(f_k \bar\sigma), \qquad f_k = 10\,000^{-k/128}, \quad k = 0, \dots, 127 .$$
 
@@ -261,11 +260,11 @@ fig.suptitle("The noise level acts before and after attention, and before and af
              x=0.01, ha="left", fontsize=12);  # fmt: skip
 
 # %% [markdown]
-# *What to see.* This is one half of a block, with attention in its middle; the other half is the same with the MLP. Blue is the page's block, and orange is new:
+# *What to see.* Blue is the page's block, and orange is new. The half with attention computes
 #
 # $$h \leftarrow h + \text{gate} \cdot \mathrm{attention}\big(\mathrm{norm}(h)\,(1 + \text{scale}) + \text{shift}\big).$$
 #
-# The six vectors start at 0, because the layer that makes them starts with zeros. Then every gate is closed, and an untrained block returns its input. This scheme is called **adaLN-zero** (adaptive layer norm). Here is the new block. Like the published one it uses GELU in its tanh form, and no bias in the norms and in attention.
+# The layer that makes the six vectors starts with zeros. So every gate is 0, and an untrained block returns its input (**adaLN-zero**, adaptive layer norm). Like the published block, ours uses GELU in its tanh form, and no bias in the norms and in attention:
 
 # %% tags=["pieces"]
 def zeros(layer):
@@ -296,14 +295,14 @@ assert torch.equal(Block()(h, torch.randn(2, C)), h)  # untrained
 # %% [markdown]
 # ## 5. The head: log-scores, scaled by σ
 #
-# The last layer gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, its exponential is positive, and a factor of ten is the same step everywhere. One entry is known: at the current token, $y = x$, the ratio is 1. The network puts 0 there.
+# The last layer gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, and its exponential is positive, as a ratio must be. For the current token, $y = x$, the ratio is 1, so the network puts 0 there.
 #
 # With MASK noise more is known. By chapter 03 the true ratio at a hidden place is
 #
 # $$\frac{p_{\bar\sigma}(y)}{p_{\bar\sigma}(x)}
 # = \frac{1}{e^{\bar\sigma} - 1}\; p(x_0 = y \mid \text{visible words}) .$$
 #
-# The noise level stands in the first factor alone, which is known. The second factor is a conditional probability of the *data*, the same at every noise level. The oracle shows it for a random world of three tokens with three values each:
+# Only the first factor depends on the noise level, and it is known. The second is a conditional probability of the *data*. The oracle (chapter 01) shows this for a random world of three tokens with three values each:
 
 # %%
 from sedd_mini import AbsorbingGraph, UniformGraph
@@ -340,7 +339,7 @@ for level in (0.001, 0.1, 1.0, 5.0):
     assert torch.allclose(scores * math.expm1(level), posterior)
 
 # %% [markdown]
-# *What to see.* Left: the log-scores of the three values fall by more than ten while the noise grows, always in parallel. Right: with the known term added, three constants are left. They are the logarithms of the conditional probabilities, and they are all that has to be learned.
+# *What to see.* Left: the three log-scores fall in parallel, by more than ten. Right: with the known term added, three constants are left, the logarithms of the conditional probabilities. Only these have to be learned.
 #
 # So on the absorbing graph (MASK noise) we subtract $\log(e^{\bar\sigma} - 1)$ from the output of the last layer. We also subtract $\log N$, so that an output of 0 means the uniform guess $p = 1/N$. This is **"scale by σ"**.
 
@@ -378,7 +377,7 @@ class Network(nn.Module):
         return u.masked_fill(F.one_hot(x, N + 1).bool(), 0)
 
 # %% [markdown]
-# Now we may import the library's network. We give both the same random weights (untrained weights contain zeros, which would hide mistakes), in the order in which they were defined. They return the same log-scores.
+# The library has the same network. We give both the same random weights (the zeros of untrained weights would hide mistakes), and they return the same log-scores.
 
 # %%
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
@@ -394,11 +393,11 @@ with torch.no_grad():
 # With other sizes and weights this is the published network. (Dropout, which sets random entries to 0 during training, is off here.)
 
 # %% [markdown]
-# ## 7. It wakes up from its end
+# ## 7. Which part learns first?
 #
-# The head's matrix and bias start at zero too. So the untrained network says "every word is equally likely" at each hidden place, and its first loss is known before it starts (chapter 07). But can it learn? While the last matrix is zero, nothing before it has an effect on the output.
+# The head's matrix and bias start at zero too. So the untrained network says "every word is equally likely" at each hidden place. But while the last matrix is zero, nothing before it has an effect on the output. Can such a network learn?
 #
-# *Predict:* the network has 30 weight tensors. How many of them have a gradient other than 0 in the first step of training? And in the second and third? Then run the next cells.
+# *Predict:* the network has 30 weight tensors. How many have a gradient other than 0 in the first, second and third step? Then run the next cells.
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
@@ -437,7 +436,7 @@ title = "The head learns first, attention and MLP last"
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head itself learns. In step 2 it passes the head and reaches the embedding and the layers that make shifts, scales and gates. The gates are still 0 and stop it before attention and MLP, and the zero matrices of those layers stop it before the condition. In step 3 everything learns.
+# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head learns. In step 2 it reaches the last norm, the embedding and the gates (rows in the layers of shifts, scales and gates). The gates, still 0, keep it from the rest of each block, and the zero matrices of those layers from the condition. In step 3 every tensor has a gradient.
 #
 # (If attention's `out` started at zero *as well as* its gate, each would have the other as a factor of its gradient, and neither would ever move.)
 
@@ -458,7 +457,7 @@ assert stuck.blocks[0].six.weight[5 * D :].abs().max() > 0  # the MLP's gate doe
 # %% [markdown]
 # ## 8. What is each piece worth?
 #
-# We take one piece out at a time and train what is left. The language has our five words in a circle, *the → cat → saw → dog → . → the*. The next word of a sentence is the next in the circle with probability 0.8, and each of the other four with probability 0.05. The first word is any of the five. So the exact log-probability of a sentence is known.
+# We take one piece out at a time and train what is left. Our five words form a circle, *the → cat → saw → dog → . → the*. The next word is the next in the circle with probability 0.8, and each other word with 0.05; the first word is any of the five. So the exact log-probability of a sentence is known.
 
 # %% tags=["pieces"]
 def sentences(num, generator):
@@ -510,7 +509,7 @@ def excess(model, graph=graph):
     return bound.nats - truth
 
 # %% [markdown]
-# The yardsticks are the truth and the uniform guess, which an untrained network makes. (Its exact cost is $6 \log 5$. Our estimate differs a little, because sentences, times and hidden places are random draws; they are the same for all networks.)
+# The yardsticks are the truth and the uniform guess of an untrained network. (The guess costs exactly $6 \log 5$; our estimate uses random sentences, times and hidden places.)
 
 # %% tags=["pieces"]
 def build(seed=0, **options):
@@ -523,7 +522,7 @@ print(f"truth {truth:.2f} nats a sentence; a uniform guess costs {guess:.2f} mor
 print(f" (exactly: {L * math.log(N) - truth:.2f})")
 
 # %% [markdown]
-# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $\pi$ is a distribution over the words, and $Z$ is what the sum of all $s_y/r$ happens to be. Chapter 03 split the loss of this place into
+# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place into
 #
 # $$\underbrace{r\,(-\log \pi_{x_0})}_{\text{cross-entropy}} \;+\; \underbrace{r\,(Z - 1 - \log Z)}_{\text{price of } Z \ne 1} .$$
 #
@@ -585,13 +584,13 @@ assert abs(parts["no scale by σ"][0] - guess) < 0.2 and abs(before - guess) < 1
 assert abs(guess - (L * math.log(N) - truth)) < 0.3
 
 # %% [markdown]
-# *What to see.* 0 is the best that any model can do, and the dotted line is the uniform guess. A few seconds of training bring the whole network nearly nine tenths of the way. Without positions it gains only 0.6 of 4.0 nats, in a language in which each word depends on the one before it. With the left side only it gets a bit more than half of the way.
+# *What to see.* 0 is the truth, and the dotted line is the uniform guess. Training brings the whole network nearly nine tenths of the way from the guess to the truth. Without positions it gains only 0.65 of 3.96 nats, although each word depends on the one before it, and with the left side only 2.3.
 #
-# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 171 nats a sentence (exercise 4), and nearly all of this is the price of $Z \ne 1$. After 300 steps it is down to about 10 nats: the price is nearly gone, and the cross-entropy is still that of a uniform guess. The network has found the scale and not yet the language.
+# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 170 nats a sentence (exercise 4), nearly all of it the price of $Z \ne 1$. After 300 steps the price is nearly gone, and the cross-entropy is still that of a uniform guess: nothing has been learned yet about the words.
 #
-# **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price. It is behind by less than 0.1 nats with each of three seeds (laboratory), which is little beside the 3.5 nats that training gained. With MASK noise a softmax is the natural choice, and later work makes it. With uniform noise the true ratios are not a known number times a distribution, and a free head serves every kind of noise.
+# **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price, but is behind by less than 0.1 nats with each of three seeds (laboratory), little beside the 3.5 nats gained by training. With uniform noise the ratios are not a known number times a distribution, but a free head can learn them.
 #
-# **The noise level.** The network that is not told $\bar\sigma$ is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, what is left to learn is the same at every level. With uniform noise it is not, as the oracle shows, and there the network must be told (laboratory).
+# **The noise level.** The network that is not told $\bar\sigma$ (its head still subtracts the known term) is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, the rest is the same at every level. With uniform noise it is not, as the oracle shows below, and the network must be told (laboratory).
 
 # %% tags=["nbval-check-output"]
 for g in (AbsorbingGraph(3), UniformGraph(3)):
@@ -626,7 +625,7 @@ def flops(D, blocks, S=50_258, C=128, L=1024):  # one sequence, forward
     }
 
 # %% [markdown]
-# PyTorch counts the same. The folded cell builds the network on the `meta` device, where tensors have shapes but no numbers, and lets `FlopCounterMode` add up the matrix products. Both of our counts are exact, for SEDD small and medium.
+# A *text* here has $L = 1024$ tokens. The folded cell lets PyTorch count matrix products (`FlopCounterMode`), with networks on the `meta` device (shapes without numbers). It finds the same for SEDD small and medium.
 
 # %% tags=["nbval-check-output"]
 for name, width, blocks in (("small", 768, 12), ("medium", 1024, 24)):
@@ -665,9 +664,9 @@ title = "SEDD small: the embedding holds 23 % of the weights and does no arithme
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* Nearly half of the weights are two tables of the vocabulary. The embedding is only looked up, but the head makes over a quarter of the arithmetic. The noise level has 7 million weights and costs next to nothing, because its layers run once a text and not once a token.
+# *What to see.* Nearly half of the weights are in the embedding and the head. The embedding is only looked up, but the head does over a quarter of the arithmetic. The 7 million weights for the noise level run once a text, not once a token.
 #
-# On the absorbing graph only hidden places will ever be changed, so the rows of visible tokens need no head. And the table of all log-scores, which would not fit a GPU (chapter 05), is never stored: the library computes the loss inside the head, some rows at a time (laboratory).
+# With MASK noise only hidden places need the head. The table of all log-scores, too large for a GPU (chapter 05), is never stored (laboratory).
 
 # %% [markdown]
 # ## What has changed on the page
@@ -690,10 +689,10 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 #
 # ## Summary
 #
-# 1. Tokens become vectors. Rotary positions turn queries and keys, so that attention compares by distance. Attention has no mask: a hidden word is explained by both of its sides.
-# 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates start at 0: an untrained block returns its input, and the network wakes up from its head backwards.
+# 1. Tokens become vectors. Rotary positions turn queries and keys, so their product depends on the offset. Attention has no mask: a hidden word is guessed from both sides.
+# 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates and the head start at 0: an untrained block returns its input, and the head learns first.
 # 3. The head gives log-scores, with 0 at the current token. With MASK noise the known term $\log(e^{\bar\sigma} - 1)$ is taken out ("scale by σ"); the rest does not depend on the noise level.
-# 4. The head is not normalised: its loss is a cross-entropy plus $r(Z - 1 - \log Z)$. Without the scale, 300 steps of training remove most of this price and learn nothing about the words.
+# 4. The loss is a cross-entropy plus a price $r(Z - 1 - \log Z)$, since the scores need not sum to $r$. Without the scale, 300 steps remove most of this price and teach nothing about the words.
 # 5. SEDD small has 169.6 million weights, 92.4 million without embedding and head. The head makes 27 % of the arithmetic.
 
 # %% [markdown]
@@ -875,7 +874,7 @@ with exercise("4"):
 # Uniform noise is often used with a geometric schedule from $\bar\sigma = 10^{-4}$ to 20, and then more than a third of all training happens below 0.01. But `features` of section 4 hardly moves there: by 0.02 from 0.001 to 0.01 (its vectors have length 11.3). Write `log_features(sigma)`, (B,) → (B, 256), with entries from −1 to 1, such that
 #
 # - from $\bar\sigma$ to $10\,\bar\sigma$ the vector moves by the same distance for every $\bar\sigma$, and by 1 or more;
-# - levels that are further apart than a factor of 10 are never closer than that.
+# - two levels that differ by more than a factor of 10 have vectors at least as far apart as that distance.
 #
 # <details><summary>Hint</summary>
 #
@@ -961,7 +960,7 @@ for is_told in (True, False):
 assert on_uniform[True] + 1.5 < on_uniform[False] and on_uniform[True] < 0.5 * guess
 
 # %% [markdown]
-# Without the noise level the network stays near the uniform guess (4.1 nats above the truth). So with uniform noise the conditioning is needed.
+# Without the noise level the network stays near the uniform guess (4.1 nats above the truth). It has lost two things, how far to trust a visible word and the size of the ratios: here no known term supplies the latter. So with uniform noise the conditioning is needed (one seed, 300 steps).
 #
 # ### Smooth functions: what do LayerNorm, GELU and SiLU compute?
 #
@@ -1155,7 +1154,7 @@ print(f"measured / rule, all weights:    {measured / (6 * P * 1024):.2f}")
 print(f"measured / rule, no embedding:   {measured / (6 * (P - weights['embedding']) * 1024):.2f}")
 
 # %% [markdown]
-# The rule is good to a sixth. Taken literally it counts the embedding, which does no arithmetic, and it leaves out the products of attention, which have no weights. The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that OpenWebText was trained for 400 000). With 1.3 million steps training takes
+# With all weights the rule is almost a fifth too high, because it counts the embedding, which does no arithmetic. Without the embedding it is 8 % too low, mainly because the products $q \cdot k$ and $a \cdot v$ have no weights. The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that OpenWebText was trained for 400 000). With 1.3 million steps training takes
 #
 # $$3 \cdot 292 \cdot 10^9 \cdot 512 \cdot 1.3 \cdot 10^6 \approx 6 \cdot 10^{20} \text{ FLOPs.}$$
 #
