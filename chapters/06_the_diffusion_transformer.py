@@ -15,8 +15,7 @@
 # %% [markdown]
 # # 06. The diffusion transformer: how can one network answer for every word at every noise level?
 #
-# The page of chapter 00 has a small transformer, which we have used with little explanation. It does not know the noise level, and its last layer gives probabilities of words, which suits MASK noise only.
-# This chapter explains the page's network line by line and turns it into the network of the SEDD paper, the **diffusion transformer**.
+# The page of chapter 00 has a small transformer, not yet explained. It is not told the noise level, and its last layer gives probabilities of words, which suits MASK noise only. This chapter explains it line by line and turns it into SEDD's network, the **diffusion transformer**.
 #
 # After this chapter you will be able to
 #
@@ -64,7 +63,7 @@ fig.suptitle("The diffusion transformer: a table of log-scores from tokens and a
              x=0.01, ha="left", fontsize=12);  # fmt: skip
 
 # %% [markdown]
-# *What to see.* $B$ is the number of sequences in a batch, $L$ their length. From left to right each position carries a vector of $D$ numbers (the **width**), and every block adds something to it. Positions enter inside the blocks, the noise level enters the blocks and the head. SEDD small has 12 blocks and $D = 768$; ours has two blocks and $D = 32$.
+# *What to see.* $B$ is the number of sequences in a batch, $L$ their length. Each position carries a vector of $D$ numbers (the **width**), and every block adds something to it. SEDD small has 12 blocks and $D = 768$; ours has two blocks and $D = 32$.
 
 # %% [markdown]
 # ## 1. Tokens become vectors
@@ -83,7 +82,7 @@ for row in x:
     print(" ".join(words[i] for i in row))
 
 # %% [markdown]
-# Token number 3 is not three times token number 1, so the number itself is no use in arithmetic. Each of the $N + 1$ states gets a row of $D$ learned numbers, and `nn.Embedding` looks the rows up. The result is the product of the token's one-hot vector and the table.
+# A token's number is only a name. So each of the $N + 1$ states gets a row of $D$ learned numbers, which `nn.Embedding` looks up. This equals the token's one-hot vector times the table.
 
 # %%
 torch.manual_seed(0)
@@ -102,12 +101,11 @@ assert torch.equal(h[0, 0], h[0, 3]) and not torch.equal(h[0, 0], h[0, 2])
 #
 # Attention (section 3) compares two positions by a dot product $q \cdot k$. The *query* $q$ is made from the vector of one position, the *key* $k$ from that of the other. This number should depend on how far apart the two words are.
 #
-# **Rotary positions** achieve this by turning every query and key by an angle proportional to its position. If two vectors are turned by the same angle, their dot product does not change, so only the difference of the angles counts. In the plane, with $\theta$ radians a position,
+# **Rotary positions** turn every query and key by an angle proportional to its position. In the plane, the matrix that turns a vector by $a$ radians is
 #
-# $$R_a = \begin{pmatrix} \cos a & -\sin a \\ \sin a & \cos a \end{pmatrix}, \qquad
-# (R_{m\theta}\, q) \cdot (R_{n\theta}\, k) = q \cdot R_{(n-m)\theta}\, k .$$
+# $$R_a = \begin{pmatrix} \cos a & -\sin a \\ \sin a & \cos a \end{pmatrix} .$$
 #
-# A longer vector of $d$ numbers is cut into $d/2$ pairs: entry $i$ of its first half goes with entry $i$ of its second half. Pair $i$ turns by $\theta_i = 10\,000^{-i/(d/2)}$ radians a position. The first pair turns fast and tells neighbours apart, and the last ones turn slowly and tell distant positions apart.
+# A vector of $d$ numbers is cut into $d/2$ pairs: entry $i$ of its first half goes with entry $i$ of its second half. Pair $i$ turns by $\theta_i = 10\,000^{-i/(d/2)}$ radians a position. The first pair turns fast and tells neighbours apart, and the last ones turn slowly and tell distant positions apart.
 
 # %%
 def turn(vectors):  # (L, d)
@@ -150,12 +148,15 @@ fig.suptitle("The product of a turned query and key depends on the offset of the
 
 # %% tags=["hide-cell"]
 for distance in range(-23, 24):
-    diagonal = dots.diagonal(distance)
-    assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4)
+    assert dots.diagonal(distance).std(correction=0) < 1e-4
 assert dots.std() > 1  # and different distances do give different ones
 
 # %% [markdown]
-# *What to see.* Left: one pair, turned by 0.4 radians a position. Right: every diagonal has a single colour. So the product depends on the offset alone: how far apart two positions are, and which comes first. What is learned at one place in the text holds at every other place.
+# *What to see.* Left: one pair, turned by 0.4 radians a position. Right: every diagonal has a single colour. So the product depends on the offset alone: how far apart two positions are, and which comes first. A comparison learned at one place works at every other.
+#
+# The reason: if two vectors are turned by the same angle, their dot product does not change, so only the difference of the angles counts. For positions $m$ and $n$ and one pair, turned by $\theta$ radians a position,
+#
+# $$(R_{m\theta}\, q) \cdot (R_{n\theta}\, k) = q \cdot R_{(n-m)\theta}\, k .$$
 
 # %% [markdown]
 # ## 3. Attention: looking at the other words
@@ -165,7 +166,7 @@ assert dots.std() > 1  # and different distances do give different ones
 # $$a_{ij} = \frac{\exp(q_i \cdot k_j / \sqrt{d})}{\sum_{j'} \exp(q_i \cdot k_{j'} / \sqrt{d})}, \qquad
 # o_i = \sum_j a_{ij}\, v_j .$$
 #
-# A sum of $d$ independent terms has a standard deviation that grows like $\sqrt d$, hence the division. Here is the formula with loops over the asking position $i$ and the answering position $j$. Queries and keys are turned; values are not.
+# The product $q_i \cdot k_j$ is a sum of $d$ terms. If these are independent, with mean 0, the sum grows like $\sqrt d$, and the division undoes this. Here is the formula with loops. Queries and keys are turned; values are not.
 
 # %%
 def attend_slowly(q, k, v):  # (L, d) each
@@ -188,7 +189,7 @@ q, k, v = torch.randn(3, 6, 8)
 assert torch.allclose(attend(q, k, v), attend_slowly(q, k, v), atol=1e-6)
 
 # %% [markdown]
-# One weighted mean can look for one thing only. So the width is cut into `HEADS` parts, the **heads**, and each part does this by itself with $d$ = `D/HEADS` numbers. One matrix makes all queries, keys and values, and another mixes the answers of the heads:
+# A single query can ask for one thing only. So the width is cut into `HEADS` parts, the **heads**, each with its own queries, keys and values of $d$ = `D/HEADS` numbers. One matrix makes them all; `unflatten` and `permute` sort its $3D$ numbers into `q`, `k` and `v`, each (B, HEADS, L, D/HEADS). Another matrix mixes the answers of the heads:
 
 # %%
 qkv, out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
@@ -202,7 +203,7 @@ def attention(h, attend=attend):  # (B, L, D)
 # %% [markdown]
 # ### Why there is no mask
 #
-# A model that writes from left to right must not see the word that it is about to predict. It uses a **causal mask**, which sets $a_{ij} = 0$ for all $j > i$. Our network needs no mask, because what has to be guessed is already hidden in its input. To see the difference, change one token $j$ and measure how much the answer at each position $i$ moves:
+# A left-to-right model must not see the word that it predicts. It uses a **causal mask**: $a_{ij} = 0$ for all $j > i$. Our network needs no mask, because its input is the noisy text. We change one token $j$ and measure how much the answer at each position $i$ moves (the weights are random):
 
 # %% tags=["pieces"]
 def attend_left(q, k, v):
@@ -221,8 +222,8 @@ def influence(attend):
 both_sides, left_only = influence(attend), influence(attend_left)
 
 # %% tags=["hide-input"]
-#| alt: Two tables of 6 by 6 cells. Without a mask every cell is dark or grey. With a causal mask
-#| the cells above the diagonal are white: a position notices changes at its left and at itself.
+#| alt: Two tables of 6 by 6 cells. Without a mask every cell is light blue. With a causal mask those
+#| above the diagonal are white, the others blue: a position notices its left side and itself.
 panels = {"no mask (ours)": both_sides, "causal mask (left to right)": left_only}
 fig = plots.show_influence(panels, [words[i] for i in x[0]])
 fig.suptitle("Without a mask every position notices every change", x=0.01, ha="left", fontsize=12);
@@ -232,14 +233,14 @@ assert (both_sides > 0.01).all()
 assert (left_only.triu(1) == 0).all() and (left_only.tril() > 0).sum() == 21
 
 # %% [markdown]
-# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* only, without it about the whole sentence. This has a price: when one token changes, everything has to be computed again. A left-to-right model can keep the keys and values of the words that it has written (a *KV cache*).
+# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* and itself only, without it about the whole sentence. The causal mask has one advantage: keys and values of earlier words never change and can be kept (a *KV cache*).
 #
-# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, and then multiplies each feature by a learned weight. The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. The laboratory writes them out.
+# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, then multiplies each feature by a learned weight (and, on the page, adds a learned bias). The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. The laboratory writes them out.
 
 # %% [markdown]
 # ## 4. How noisy is it? Shift, scale and gate
 #
-# With uniform noise a visible word may be wrong, and how far to trust it depends on $\bar\sigma$. So the network is told $\bar\sigma$. A single number is a poor input for linear layers, so we spread it over 256 **features**, cosines and sines with 128 speeds, as in section 2:
+# With uniform noise a visible word may be wrong, and how far to trust it depends on $\bar\sigma$. So the network is told $\bar\sigma$. A linear layer can only stretch and shift a single number, so we first spread it over 256 **features**, cosines and sines with 128 speeds, as in section 2:
 #
 # $$\cos(f_k \bar\sigma),\; \sin(f_k \bar\sigma), \qquad f_k = 10\,000^{-k/128}, \quad k = 0, \dots, 127 .$$
 
@@ -261,11 +262,11 @@ fig.suptitle("The noise level acts before and after attention, and before and af
              x=0.01, ha="left", fontsize=12);  # fmt: skip
 
 # %% [markdown]
-# *What to see.* This is one half of a block, with attention in its middle; the other half is the same with the MLP. Blue is the page's block, and orange is new:
+# *What to see.* Blue is the page's block, and orange is new. The half with attention computes
 #
 # $$h \leftarrow h + \text{gate} \cdot \mathrm{attention}\big(\mathrm{norm}(h)\,(1 + \text{scale}) + \text{shift}\big).$$
 #
-# The six vectors start at 0, because the layer that makes them starts with zeros. Then every gate is closed, and an untrained block returns its input. This scheme is called **adaLN-zero** (adaptive layer norm). Here is the new block. Like the published one it uses GELU in its tanh form, and no bias in the norms and in attention.
+# The layer that makes the six vectors starts with zeros. So every gate is 0, and an untrained block returns its input (**adaLN-zero**, adaptive layer norm). Like the published block, ours uses GELU in its tanh form, and no bias in the norms and in attention:
 
 # %% tags=["pieces"]
 def zeros(layer):
@@ -280,10 +281,10 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
         self.mlp = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU("tanh"), nn.Linear(4 * D, D))
-        self.six, self.attend = zeros(nn.Linear(C, 6 * D)), attend
+        self.shift_scale_gate, self.attend = zeros(nn.Linear(C, 6 * D)), attend
 
     def forward(self, h, c):  # (B, L, D), (B, C)
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.six(c)[:, None].chunk(6, -1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.shift_scale_gate(c)[:, None].chunk(6, 2)
         a = self.norm1(h) * (1 + scale1) + shift1
         q, k, v = self.qkv(a).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         mixed = self.attend(q, k, v)  # (B, HEADS, L, D/HEADS)
@@ -296,14 +297,14 @@ assert torch.equal(Block()(h, torch.randn(2, C)), h)  # untrained
 # %% [markdown]
 # ## 5. The head: log-scores, scaled by σ
 #
-# The last layer gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, its exponential is positive, and a factor of ten is the same step everywhere. One entry is known: at the current token, $y = x$, the ratio is 1. The network puts 0 there.
+# The last layer gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, and its exponential is positive, as a ratio must be. For the current token, $y = x$, the ratio is 1, so the network puts 0 there.
 #
 # With MASK noise more is known. By chapter 03 the true ratio at a hidden place is
 #
 # $$\frac{p_{\bar\sigma}(y)}{p_{\bar\sigma}(x)}
 # = \frac{1}{e^{\bar\sigma} - 1}\; p(x_0 = y \mid \text{visible words}) .$$
 #
-# The noise level stands in the first factor alone, which is known. The second factor is a conditional probability of the *data*, the same at every noise level. The oracle shows it for a random world of three tokens with three values each:
+# Only the first factor depends on the noise level, and it is known. The second is a conditional probability of the *data*. The oracle (chapter 01) shows this for a random world of three tokens with three values each:
 
 # %%
 from sedd_mini import AbsorbingGraph, UniformGraph
@@ -340,7 +341,7 @@ for level in (0.001, 0.1, 1.0, 5.0):
     assert torch.allclose(scores * math.expm1(level), posterior)
 
 # %% [markdown]
-# *What to see.* Left: the log-scores of the three values fall by more than ten while the noise grows, always in parallel. Right: with the known term added, three constants are left. They are the logarithms of the conditional probabilities, and they are all that has to be learned.
+# *What to see.* Left: the three log-scores fall in parallel, by more than ten. Right: with the known term added, three constants are left, the logarithms of the conditional probabilities. Only these have to be learned.
 #
 # So on the absorbing graph (MASK noise) we subtract $\log(e^{\bar\sigma} - 1)$ from the output of the last layer. We also subtract $\log N$, so that an output of 0 means the uniform guess $p = 1/N$. This is **"scale by σ"**.
 
@@ -351,7 +352,7 @@ def known(sigma):  # log(e^σ̄ - 1) + log N; the laboratory says why it is writ
 # %% [markdown]
 # ## 6. The whole network
 #
-# The arguments `attend`, `told`, `scale` and `softmax` are for the experiments of section 8. `two` is the layer that makes shift and scale for the head.
+# The arguments `attend`, `told`, `scale` and `softmax` are for the experiments of section 8. `shift_scale` makes shift and scale for the head.
 
 # %% tags=["pieces"]
 class Network(nn.Module):
@@ -361,7 +362,7 @@ class Network(nn.Module):
         self.level = nn.Sequential(nn.Linear(256, C), nn.SiLU(), nn.Linear(C, C))
         self.blocks = nn.ModuleList([Block(attend), Block(attend)])
         self.norm, self.head = nn.LayerNorm(D, bias=False), zeros(nn.Linear(D, N + 1))
-        self.two = zeros(nn.Linear(C, 2 * D))
+        self.shift_scale = zeros(nn.Linear(C, 2 * D))
         self.told, self.scale, self.softmax = told, scale, softmax
 
     def forward(self, x, sigma):  # (B, L), (B,) → log-scores (B, L, N + 1)
@@ -369,7 +370,7 @@ class Network(nn.Module):
         h = self.embed(x)  # (B, L, D)
         for block in self.blocks:
             h = block(h, c)
-        shift, scale = self.two(c)[:, None].chunk(2, -1)  # (B, 1, D)
+        shift, scale = self.shift_scale(c)[:, None].chunk(2, 2)  # (B, 1, D)
         u = self.head(self.norm(h) * (1 + scale) + shift)  # (B, L, N + 1)
         if self.softmax:
             u = u - u[..., :N].logsumexp(-1, keepdim=True) + math.log(N)
@@ -378,7 +379,7 @@ class Network(nn.Module):
         return u.masked_fill(F.one_hot(x, N + 1).bool(), 0)
 
 # %% [markdown]
-# Now we may import the library's network. We give both the same random weights (untrained weights contain zeros, which would hide mistakes), in the order in which they were defined. They return the same log-scores.
+# The library has the same network. We give both the same random weights (the zeros of untrained weights would hide mistakes), and they return the same log-scores.
 
 # %%
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
@@ -394,52 +395,55 @@ with torch.no_grad():
 # With other sizes and weights this is the published network. (Dropout, which sets random entries to 0 during training, is off here.)
 
 # %% [markdown]
-# ## 7. It wakes up from its end
+# ## 7. Which part learns first?
 #
-# The head's matrix and bias start at zero too. So the untrained network says "every word is equally likely" at each hidden place, and its first loss is known before it starts (chapter 07). But can it learn? While the last matrix is zero, nothing before it has an effect on the output.
+# The head's matrix and bias start at zero too. So the untrained network says "every word is equally likely" at each hidden place. But while the last matrix is zero, nothing before it has an effect on the output. Can such a network learn?
 #
-# *Predict:* the network has 30 weight tensors. How many of them have a gradient other than 0 in the first step of training? And in the second and third? Then run the next cells.
+# *Predict:* the network has 30 weight tensors. How many have a gradient other than 0 in the first, second and third step? Then run the next cells.
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
 net, graph = Network(), AbsorbingGraph(N)
 x0 = torch.tensor([[0, 1, 2, 0, 3, 4], [0, 3, 2, 0, 1, 4]])
-awake = []  # for each step: which tensors have a gradient
+history = []  # the gradients of each step
 for step in range(3):
     loss = graph.score_entropy(net(x, sigma), sigma[:, None], x, x0).mean()  # chapter 03
     gradients = torch.autograd.grad(loss, list(net.parameters()))
-    awake.append([g.abs().max().item() > 0 for g in gradients])
-    print(f"step {step + 1}: {sum(awake[-1])} of {len(gradients)} tensors have a gradient")
+    learning = sum(g.abs().max().item() > 0 for g in gradients)
+    history.append(gradients)
+    print(f"step {step + 1}: {learning} of {len(gradients)} tensors have a gradient")
     with torch.no_grad():
         for weight, g in zip(net.parameters(), gradients):
             weight -= 0.1 * g
 
 # %% tags=["hide-input"]
-#| alt: A table of six parts of the network and three steps. The head learns from step 1; the last
-#| norm, the embedding and the blocks' shifts, scales and gates from step 2; attention, MLP and
-#| norms in the blocks and the way from noise features to the condition from step 3.
+#| alt: A table of seven parts of the network and three steps. The head learns from step 1; the last
+#| norm with its shift and scale, the embedding and the blocks' gates from step 2; the shifts, scales,
+#| attention, MLP and norms of the blocks, and the way from noise to the condition from step 3.
 import re
 
 parts = {
-    "head: matrix and bias": r"head\.", "last norm, its shift and scale": r"(norm|two)\.",
-    "embedding": r"embed\.", "blocks: shifts, scales, gates": r"blocks\.\d\.six\.",
-    "blocks: attention, MLP, norms": r"blocks\.\d\.(?!six)",
+    "head: matrix and bias": r"head\.", "last norm, its shift and scale": r"(norm|shift_scale)\.",
+    "embedding": r"embed\.", "blocks: gates": r"blocks.*gate\.\w+ [25]",
+    "blocks: shifts, scales": r"blocks.*gate\.\w+ [0134]",
+    "blocks: attention, MLP, norms": r"blocks\.\d\.(?!shift)",
     "noise features → condition": r"level\.",
 }  # fmt: skip
-names = [name for name, _ in net.named_parameters()]
-rows = {
-    part: [{on for name, on in zip(names, step) if re.match(pattern, name)} for step in awake]
-    for part, pattern in parts.items()
-}
-assert all(len(cell) == 1 for row in rows.values() for cell in row)  # a part wakes up as a whole
-fig = plots.show_awake({part: [True in cell for cell in row] for part, row in rows.items()})
-title = "The head learns first, attention and MLP last"
-fig.suptitle(title, x=0.01, ha="left", fontsize=12);
+rows = {part: set() for part in parts}
+for (name, _), *steps in zip(net.named_parameters(), *history):
+    split = [g.chunk(6 if "gate" in name else 1) for g in steps]  # the six vectors of a block apart
+    for i, piece in enumerate(zip(*split)):
+        part = next(part for part, pattern in parts.items() if re.match(pattern, f"{name} {i}"))
+        rows[part].add(tuple(g.any().item() for g in piece))  # in steps 1, 2, 3
+# all tensors of a part get a gradient in the same step
+assert all(len(row) == 1 for row in rows.values())
+fig = plots.show_awake({part: row.pop() for part, row in rows.items()})
+fig.suptitle("The head learns first, attention and MLP last", x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head itself learns. In step 2 it passes the head and reaches the embedding and the layers that make shifts, scales and gates. The gates are still 0 and stop it before attention and MLP, and the zero matrices of those layers stop it before the condition. In step 3 everything learns.
+# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head learns. In step 2 it reaches the last norm, the embedding and the gates (rows in the layers of shifts, scales and gates). The gates, still 0, keep it from the rest of each block, and the zero matrices of those layers from the condition. In step 3 every tensor has a gradient.
 #
-# (If attention's `out` started at zero *as well as* its gate, each would have the other as a factor of its gradient, and neither would ever move.)
+# (If attention's `out` started at zero *as well as* its gate, neither would ever move: each is a factor of the other's gradient.)
 
 # %% tags=["hide-cell"]
 torch.manual_seed(0)
@@ -452,13 +456,13 @@ for _ in range(20):
     graph.score_entropy(stuck(x, sigma), sigma[:, None], x, x0).mean().backward()
     optimizer.step()
 assert all((block.out.weight == 0).all() for block in stuck.blocks)
-assert all((block.six.weight[2 * D : 3 * D] == 0).all() for block in stuck.blocks)  # its gate
-assert stuck.blocks[0].six.weight[5 * D :].abs().max() > 0  # the MLP's gate does move
+gates = [block.shift_scale_gate.weight.chunk(6)[2::3] for block in stuck.blocks]
+assert all((a == 0).all() for a, _ in gates) and gates[0][1].any()  # the MLP's gate does move
 
 # %% [markdown]
 # ## 8. What is each piece worth?
 #
-# We take one piece out at a time and train what is left. The language has our five words in a circle, *the → cat → saw → dog → . → the*. The next word of a sentence is the next in the circle with probability 0.8, and each of the other four with probability 0.05. The first word is any of the five. So the exact log-probability of a sentence is known.
+# We take one piece out at a time and train what is left. Our five words form a circle, *the → cat → saw → dog → . → the*. The next word is the next in the circle with probability 0.8, and each other word with 0.05; the first word is any of the five. So the exact log-probability of a sentence is known.
 
 # %% tags=["pieces"]
 def sentences(num, generator):
@@ -510,7 +514,7 @@ def excess(model, graph=graph):
     return bound.nats - truth
 
 # %% [markdown]
-# The yardsticks are the truth and the uniform guess, which an untrained network makes. (Its exact cost is $6 \log 5$. Our estimate differs a little, because sentences, times and hidden places are random draws; they are the same for all networks.)
+# The yardsticks are the truth and the uniform guess of an untrained network. (The guess costs exactly $6 \log 5$; our estimate uses random sentences, times and hidden places.)
 
 # %% tags=["pieces"]
 def build(seed=0, **options):
@@ -518,12 +522,11 @@ def build(seed=0, **options):
     return Network(**options)
 
 # %%
-guess = excess(build())
-print(f"truth {truth:.2f} nats a sentence; a uniform guess costs {guess:.2f} more", end="")
-print(f" (exactly: {L * math.log(N) - truth:.2f})")
+guess, exact = excess(build()), L * math.log(N) - truth  # nats above the truth
+print(f"truth {truth:.2f} nats; uniform guess, above it: estimated {guess:.2f}, exactly {exact:.2f}")
 
 # %% [markdown]
-# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $\pi$ is a distribution over the words, and $Z$ is what the sum of all $s_y/r$ happens to be. Chapter 03 split the loss of this place into
+# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place into
 #
 # $$\underbrace{r\,(-\log \pi_{x_0})}_{\text{cross-entropy}} \;+\; \underbrace{r\,(Z - 1 - \log Z)}_{\text{price of } Z \ne 1} .$$
 #
@@ -568,7 +571,7 @@ print(", after it {:.2f} + {:.2f} nats".format(*parts["no scale by σ"]))
 #| not told σ̄ have about half a nat. Left side only has 1.7, no positions 3.3, and no scale by σ
 #| 4.0, where the dotted line of a uniform guess stands, plus a price of 0.2.
 fig = plots.show_parts(parts, guess, ("cross-entropy above the truth", "price of Z ≠ 1"))
-title = "Without positions, without the right side, or without the scale the network learns less"
+title = "Without positions, the right side or the scale, training gains far less"
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% tags=["hide-cell"]
@@ -582,16 +585,16 @@ assert abs(parts["softmax head"][1]) < 1e-3  # its Z is 1
 assert all(price < 0.1 for name, (_, price) in parts.items() if name != "no scale by σ")
 assert price_before > 140 and parts["no scale by σ"][1] < 1
 assert abs(parts["no scale by σ"][0] - guess) < 0.2 and abs(before - guess) < 1e-3
-assert abs(guess - (L * math.log(N) - truth)) < 0.3
+assert abs(guess - exact) < 0.3
 
 # %% [markdown]
-# *What to see.* 0 is the best that any model can do, and the dotted line is the uniform guess. A few seconds of training bring the whole network nearly nine tenths of the way. Without positions it gains only 0.6 of 4.0 nats, in a language in which each word depends on the one before it. With the left side only it gets a bit more than half of the way.
+# *What to see.* 0 is the truth, and the dotted line is the uniform guess. Training brings the whole network nearly nine tenths of the way from the guess to the truth. Without positions it gains only 0.65 of 3.96 nats, although each word depends on the one before it, and with the left side only 2.3.
 #
-# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 171 nats a sentence (exercise 4), and nearly all of this is the price of $Z \ne 1$. After 300 steps it is down to about 10 nats: the price is nearly gone, and the cross-entropy is still that of a uniform guess. The network has found the scale and not yet the language.
+# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 170 nats a sentence (exercise 4), nearly all of it the price of $Z \ne 1$. After 300 steps the price is nearly gone, and the cross-entropy is still that of a uniform guess: nothing has been learned yet about the words.
 #
-# **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price. It is behind by less than 0.1 nats with each of three seeds (laboratory), which is little beside the 3.5 nats that training gained. With MASK noise a softmax is the natural choice, and later work makes it. With uniform noise the true ratios are not a known number times a distribution, and a free head serves every kind of noise.
+# **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price, but is behind by less than 0.1 nats with each of three seeds (laboratory), little beside the 3.5 nats gained by training. With uniform noise the ratios are not a known number times a distribution, but a free head can learn them.
 #
-# **The noise level.** The network that is not told $\bar\sigma$ is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, what is left to learn is the same at every level. With uniform noise it is not, as the oracle shows, and there the network must be told (laboratory).
+# **The noise level.** The network that is not told $\bar\sigma$ (its head still subtracts the known term) is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, the rest is the same at every level. With uniform noise it is not, as the oracle shows below, and a network with SEDD's head must be told (laboratory).
 
 # %% tags=["nbval-check-output"]
 for g in (AbsorbingGraph(3), UniformGraph(3)):
@@ -626,7 +629,7 @@ def flops(D, blocks, S=50_258, C=128, L=1024):  # one sequence, forward
     }
 
 # %% [markdown]
-# PyTorch counts the same. The folded cell builds the network on the `meta` device, where tensors have shapes but no numbers, and lets `FlopCounterMode` add up the matrix products. Both of our counts are exact, for SEDD small and medium.
+# A *text* here has $L = 1024$ tokens. The folded cell lets PyTorch count matrix products (`FlopCounterMode`), with networks on the `meta` device (shapes without numbers). It finds the same for SEDD small and medium.
 
 # %% tags=["nbval-check-output"]
 for name, width, blocks in (("small", 768, 12), ("medium", 1024, 24)):
@@ -665,20 +668,20 @@ title = "SEDD small: the embedding holds 23 % of the weights and does no arithme
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* Nearly half of the weights are two tables of the vocabulary. The embedding is only looked up, but the head makes over a quarter of the arithmetic. The noise level has 7 million weights and costs next to nothing, because its layers run once a text and not once a token.
+# *What to see.* Nearly half of the weights are in the embedding and the head. The embedding is only looked up, but the head does over a quarter of the arithmetic. The 7 million weights for the noise level run once a text, not once a token.
 #
-# On the absorbing graph only hidden places will ever be changed, so the rows of visible tokens need no head. And the table of all log-scores, which would not fit a GPU (chapter 05), is never stored: the library computes the loss inside the head, some rows at a time (laboratory).
+# With MASK noise only hidden places need the head. The table of all log-scores, too large for a GPU (chapter 05), is never stored (laboratory).
 
 # %% [markdown]
 # ## What has changed on the page
 #
-# The block gets a second input, the condition (and its `__init__` the line `self.six = zeros(nn.Linear(C, 6 * D))`). `Network` replaces the last layers.
+# The block gets a second input, the condition (and its `__init__` the line `self.shift_scale_gate = zeros(nn.Linear(C, 6 * D))`). `Network` replaces the last layers.
 #
 # ```diff
 # -    def forward(self, h):  # (B, L, D)
 # -        q, k, v = self.qkv(self.norm1(h)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
 # +    def forward(self, h, c):  # (B, L, D), (B, C)
-# +        shift1, scale1, gate1, shift2, scale2, gate2 = self.six(c)[:, None].chunk(6, -1)
+# +        shift1, scale1, gate1, shift2, scale2, gate2 = self.shift_scale_gate(c)[:, None].chunk(6, 2)
 # +        a = self.norm1(h) * (1 + scale1) + shift1
 # +        q, k, v = self.qkv(a).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
 #          mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v)  # (B, HEADS, L, D/HEADS)
@@ -690,10 +693,10 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 #
 # ## Summary
 #
-# 1. Tokens become vectors. Rotary positions turn queries and keys, so that attention compares by distance. Attention has no mask: a hidden word is explained by both of its sides.
-# 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates start at 0: an untrained block returns its input, and the network wakes up from its head backwards.
+# 1. Tokens become vectors. Rotary positions turn queries and keys, so their product depends on the offset. Attention has no mask: a hidden word is guessed from both sides.
+# 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates and the head start at 0: an untrained block returns its input, and the head learns first.
 # 3. The head gives log-scores, with 0 at the current token. With MASK noise the known term $\log(e^{\bar\sigma} - 1)$ is taken out ("scale by σ"); the rest does not depend on the noise level.
-# 4. The head is not normalised: its loss is a cross-entropy plus $r(Z - 1 - \log Z)$. Without the scale, 300 steps of training remove most of this price and learn nothing about the words.
+# 4. The loss is a cross-entropy plus a price $r(Z - 1 - \log Z)$, since the scores need not sum to $r$. Without the scale, 300 steps remove most of this price and teach nothing about the words.
 # 5. SEDD small has 169.6 million weights, 92.4 million without embedding and head. The head makes 27 % of the arithmetic.
 
 # %% [markdown]
@@ -785,7 +788,7 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. Keep documents apart (★★☆, 15 minutes)
 #
-# A packed block holds parts of several documents, with an end-of-text token between two of them (chapter 05). Write `same_document(x, eot)`, which returns for tokens `x` (B, L) a boolean mask (B, L, L): `True` at $[b, i, j]$ if position $i$ of row $b$ may look at position $j$, that is, if both lie in the same document. The token `eot` belongs to the document that it ends.
+# A packed block holds parts of several documents, with an end-of-text token between two of them (chapter 05). Write `same_document(x, eot)`, which returns for tokens `x` (B, L) a boolean mask (B, L, L): `True` at $[b, i, j]$ if position $i$ of row $b$ may look at position $j$, that is, if both lie in the same document. The token `eot` belongs to the document that it ends. (The published SEDD trains without such a mask.)
 #
 # <details><summary>Hint</summary>
 #
@@ -870,12 +873,12 @@ with exercise("4"):
         assert math.isclose(found, right, rel_tol=1e-4), wrong
 
 # %% [markdown]
-# ### Exercise 5. Small noise, seen (★★☆, 20 minutes)
+# ### Exercise 5. Features that tell small noise apart (★★☆, 20 minutes)
 #
-# Uniform noise is often used with a geometric schedule from $\bar\sigma = 10^{-4}$ to 20, and then more than a third of all training happens below 0.01. But `features` of section 4 hardly moves there: by 0.02 from 0.001 to 0.01 (its vectors have length 11.3). Write `log_features(sigma)`, (B,) → (B, 256), with entries from −1 to 1, such that
+# Uniform noise is often used with a geometric schedule from $\bar\sigma = 10^{-4}$ to 20, and then more than a third of all training happens below 0.01. But `features` of section 4 hardly moves there: by 0.02 from 0.001 to 0.01 (its vectors have length 11.3). Write `log_features(sigma)`, (B,) → (B, 256): again 128 cosines, and the sines of the same angles, such that for all levels from $10^{-4}$ to 20
 #
 # - from $\bar\sigma$ to $10\,\bar\sigma$ the vector moves by the same distance for every $\bar\sigma$, and by 1 or more;
-# - levels that are further apart than a factor of 10 are never closer than that.
+# - two levels that differ by more than a factor of 10 have vectors at least as far apart as that distance.
 #
 # <details><summary>Hint</summary>
 #
@@ -898,10 +901,12 @@ import torch
 from sedd_mini.exercises import exercise
 
 with exercise("5"):
-    noises = torch.logspace(-4, 1, 21)  # four levels for each factor of 10
+    noises = 20 * torch.logspace(-5.25, 0, 22)  # four levels for each factor of 10
     found = log_features(noises)
-    assert found.shape == (21, 256), f"21 levels became {tuple(found.shape)}, not (21, 256)"
-    assert found.abs().max() <= 1 + 1e-6, f"an entry is {found.abs().max():.3g}: from -1 to 1"
+    assert found.shape == (22, 256), f"22 levels became {tuple(found.shape)}, not (22, 256)"
+    squares = found.square().sort().values  # cos² of an angle is 1 - sin² of the same angle
+    paired = torch.allclose(squares + squares.flip(-1), torch.ones(()), atol=1e-3)
+    assert paired, "the 256 entries are not the cosines and sines of 128 angles"
     gaps = (found[4:] - found[:-4]).norm(dim=-1)  # from σ̄ to 10 σ̄
     low, high = gaps.argmin(), gaps.argmax()
     least, most = gaps[low].item(), gaps[high].item()
@@ -909,8 +914,8 @@ with exercise("5"):
     assert least >= 1, far
     assert most < 1.02 * least, f"{far}, but by {most:.3g} from {noises[high]:.2g}"
     apart = torch.cdist(found, found, compute_mode="donot_use_mm_for_euclid_dist")
-    distant = (torch.arange(21)[:, None] - torch.arange(21)).abs() > 4
-    i, j = divmod(torch.where(distant, apart, torch.inf).argmin().item(), 21)
+    distant = (torch.arange(22)[:, None] - torch.arange(22)).abs() > 4
+    i, j = divmod(torch.where(distant, apart, torch.inf).argmin().item(), 22)
     near = f"{noises[i]:.2g} and {noises[j]:.2g} have nearly the same vector"
     assert apart[i, j] > 0.99 * least, near
 
@@ -935,33 +940,58 @@ for kind in dict.fromkeys(row[:2] for row in shown):
     print(f"{kind[0]:34} {kind[1]:5} steps   {sums}")
 
 # %% [markdown]
-# The order of section 8 repeats with every seed. The last two rows have one seed each. With five times as many steps the network without the scale does learn much of the language, but has not caught up with what the whole network knows after 300 steps. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. So coarse noise features account for most of the price, but not for the words that come late.
+# The order of section 8 repeats with every seed. The last two rows have one seed each. With five times as many steps the network without the scale does learn much of the language, but has not caught up with what the whole network knows after 300 steps. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. In this run coarse features account for most of the remaining price, not for the failure to learn the words.
 #
 # ### Uniform noise: does the network have to be told the noise level there?
 #
-# The networks of section 8 again, with the column for MASK cut off and without the scale (which belongs to MASK noise), trained on the uniform graph:
+# We train networks of section 8 on the uniform graph, without the column for MASK and without the scale, which belongs to MASK noise. The noise level says two things: how large the ratios are, and how far the other words can be trusted. To separate the two, $\bar\sigma$ also enters by a formula after the last layer. The network then gives probabilities $\pi$ of the clean word at its position, and with $\alpha = e^{-\bar\sigma}$
+#
+# $$s_y = \frac{\alpha\, \pi_y + (1 - \alpha)/N}{\alpha\, \pi_x + (1 - \alpha)/N} .$$
+#
+# This is the exact ratio if $\pi$ is the exact distribution given the other noisy words.
 
 # %%
-class WithoutMask(nn.Module):
-    def __init__(self, net):
+def by_formula(log_pi, x, sigma):  # (B, L, N), (B, L), (B,) → log-scores (B, L, N)
+    moved = -torch.expm1(-sigma)[:, None, None]  # 1 - α
+    p = (1 - moved) * log_pi.softmax(-1) + moved / log_pi.shape[-1]
+    return p.log() - p.gather(-1, x[..., None]).log()
+
+
+class OnUniform(nn.Module):
+    def __init__(self, net, formula):
         super().__init__()
-        self.net = net
+        self.net, self.formula = net, formula
 
     def forward(self, x, sigma):
-        return self.net(x, sigma)[..., :N]
+        u = self.net(x, sigma)[..., :N]
+        return by_formula(u, x, sigma) if self.formula else u
 
 
 uniform, on_uniform = UniformGraph(N), {}
-for is_told in (True, False):
-    trained = train(WithoutMask(build(scale=False, told=is_told)), graph=uniform)
-    on_uniform[is_told] = excess(trained, uniform)
-    print(f"{'told' if is_told else 'not told':8}  {on_uniform[is_told]:.2f} nats above the truth")
+for formula in (False, True):
+    for is_told in (True, False):
+        net = OnUniform(build(scale=False, told=is_told), formula)
+        on_uniform[formula, is_told] = nats = excess(train(net, graph=uniform), uniform)
+        head = "formula" if formula else "free head"
+        print(f"{head:9}  {'told' if is_told else 'not told':8}  {nats:.2f} nats above the truth")
 
 # %% tags=["hide-cell"]
-assert on_uniform[True] + 1.5 < on_uniform[False] and on_uniform[True] < 0.5 * guess
+assert on_uniform[False, True] + 1.5 < on_uniform[False, False]
+for way in ((False, True), (True, True), (True, False)):
+    assert on_uniform[way] < 0.5 * guess, way
+assert abs(on_uniform[True, True] - on_uniform[True, False]) < 0.6
+
+level = torch.tensor([0.7])
+move = math.exp(-0.7) * torch.eye(3) + (1 - math.exp(-0.7)) / 3  # (x0, x)
+others = torch.einsum("ijk,ja,kb->iab", (p0 / p0.sum()).float(), move, move)  # first token clean
+world = Chain(UniformGraph(3), p0 / p0.sum())
+for state, exact in zip(world.states, world.scores(0.7)[:, 0]):
+    log_pi = others[:, state[1], state[2]].log()[None, None]  # (1, 1, 3)
+    found = by_formula(log_pi, state[None, :1], level).exp()
+    assert torch.allclose(found[0, 0], exact.float(), rtol=1e-4)
 
 # %% [markdown]
-# Without the noise level the network stays near the uniform guess (4.1 nats above the truth). So with uniform noise the conditioning is needed.
+# With a free head the network that is not told $\bar\sigma$ stays near the uniform guess (4.1 nats above the truth). With the formula it makes little difference whether the network is told. So SEDD's head needs the noise level here for the size of the ratios (which includes how far to trust the token itself). How far to trust the other words matters little in this language (one seed, 300 steps).
 #
 # ### Smooth functions: what do LayerNorm, GELU and SiLU compute?
 #
@@ -1089,7 +1119,7 @@ print(f"σ̄ = 100:  {naive[1]:.3f} as it stands, {ours[1]:.3f} with expm1")
 assert torch.allclose(ours, right) and naive[0] - right[0] < -0.04 and naive[1].isinf()
 
 # %% [markdown]
-# On GPUs matrix products often run in **bfloat16**, a type with 8 significant bits. Two things must stay in float32. One is the sum $h$, to which every block adds: in bfloat16 a small addition to a larger number is lost. The other is the log-score: at $N = 50\,257$ these numbers are large, and between 8 and 16 neighbouring bfloat16 numbers lie 1/16 apart. So every ratio would be off by up to three per cent:
+# On GPUs matrix products often run in **bfloat16**, a type with 8 significant bits. Two things must stay in float32. One is the sum $h$, to which every block adds: in bfloat16 a small addition to a larger number is lost. The other is the log-score: at $N = 50\,257$ these numbers are large, and between 8 and 16 neighbouring bfloat16 numbers lie 1/16 apart. So a ratio could be off by three per cent:
 
 # %% tags=["nbval-check-output"]
 four = torch.tensor(4.0, dtype=torch.bfloat16)
@@ -1127,7 +1157,7 @@ with torch.no_grad():
 assert torch.allclose(inside, graph.score_entropy(table, sigma[:, None], x, x0), rtol=1e-4)
 
 # %% [markdown]
-# Head on half of the places, half of its arithmetic. The folded cell counts the FLOPs: with 32 of 64 tokens hidden, `at=` saves exactly 32 products of a vector with the matrix of the head.
+# If half of the tokens are hidden, the head does half of its arithmetic. The folded cell counts the FLOPs: with 32 of 64 tokens hidden, `at=` saves exactly 32 products of a vector with the matrix of the head.
 
 # %% tags=["hide-cell"]
 assert torch.allclose(rows, table[x == MASK], atol=1e-5)
@@ -1155,7 +1185,7 @@ print(f"measured / rule, all weights:    {measured / (6 * P * 1024):.2f}")
 print(f"measured / rule, no embedding:   {measured / (6 * (P - weights['embedding']) * 1024):.2f}")
 
 # %% [markdown]
-# The rule is good to a sixth. Taken literally it counts the embedding, which does no arithmetic, and it leaves out the products of attention, which have no weights. The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that OpenWebText was trained for 400 000). With 1.3 million steps training takes
+# With all weights the rule is almost a fifth too high, because it counts the embedding, which does no arithmetic. Without the embedding it is 8 % too low: the products $q \cdot k$ and $a \cdot v$ have no weights (and the weights for the noise level, which it counts for every token, make up for part of this). The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that OpenWebText was trained for 400 000). With 1.3 million steps training takes
 #
 # $$3 \cdot 292 \cdot 10^9 \cdot 512 \cdot 1.3 \cdot 10^6 \approx 6 \cdot 10^{20} \text{ FLOPs.}$$
 #

@@ -1192,11 +1192,11 @@ def show_turns(angle: float, dots: Sequence) -> Figure:
 def show_influence(tables: dict[str, Sequence], words: Sequence[str]) -> Figure:
     """Who notices a changed token: tables (L, L) of changes, row = noticing, column = changed.
 
-    The larger the change the darker the cell; changes above nine tenths of all have the same ink.
+    The larger the change the darker the cell.
     """
     fig, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.9), sharey=True)
     changes = np.stack([np.asarray(table) for table in tables.values()])
-    shade = PowerNorm(0.6, vmin=0, vmax=np.quantile(changes[changes > 0], 0.9), clip=True)
+    shade = PowerNorm(0.6, vmin=0, vmax=changes.max())
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         ax.imshow(np.asarray(table), cmap=INK, norm=shade)
         ax.set_xticks(range(len(words)), words)
@@ -1309,7 +1309,7 @@ def show_parts(rows: dict[str, tuple[float, float]], limit: float, names: Sequen
                         color=ORANGE, va="center", fontsize=10.5,
                         arrowprops={"arrowstyle": "-", "color": ORANGE, "lw": 1})  # fmt: skip
     ax.axvline(limit, color="#555555", ls=":", lw=1.6, zorder=0)
-    ax.text(limit + 0.04, -0.35, "a uniform guess", color="#555555", va="center")
+    ax.text(limit + 0.04, -0.1, "a uniform guess\n(same draws)", color="#555555", va="center")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set(xlim=(0, 1.35 * limit), ylim=(len(rows) - 0.5, -0.6), xlabel="nats a sentence")
     ax.grid(axis="y", visible=False)

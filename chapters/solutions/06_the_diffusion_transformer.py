@@ -273,7 +273,7 @@ def first_loss(N, sigma_max):
     return N * (sigma_max - 1) - 1
 
 # %% [markdown]
-# ## Exercise 5. Small noise, seen
+# ## Exercise 5. Features that tell small noise apart
 #
 # Equal factors of $\bar\sigma$ are equal differences of $\log\bar\sigma$. A pair of features with speed $f$ moves by $2\,|\sin(f \Delta / 2)|$ when its argument moves by $\Delta$, wherever it starts. With $\Delta = \log 10$ the whole vector moves by 4.8.
 
@@ -316,12 +316,20 @@ def log_features(sigma):
     return torch.cat([a.cos(), a.sin()], -1)
 
 # %% tags=["wrong"]
-# The logarithm itself, 256 times: not between -1 and 1.
+# The logarithm itself, 256 times.
 import torch
 
 
 def log_features(sigma):
     return sigma.log()[:, None].expand(-1, 256)
+
+# %% tags=["wrong"]
+# A straight line in the logarithm: equal factors move it equally, but these are no waves.
+import torch
+
+
+def log_features(sigma):
+    return (sigma.log()[:, None] / 10).expand(-1, 256)
 
 # %% tags=["wrong"]
 # Cosines alone: how far they move depends on where they start.
