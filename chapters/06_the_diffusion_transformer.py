@@ -297,7 +297,7 @@ assert torch.equal(Block()(h, torch.randn(2, C)), h)  # untrained
 # %% [markdown]
 # ## 5. The head: log-scores, scaled by σ
 #
-# The last layer gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, and its exponential is positive, as a ratio must be. For the current token, $y = x$, the ratio is 1, so the network puts 0 there.
+# The last layer, the **head** (not one of the heads of attention), gives $N + 1$ numbers at each position, the logarithms of the ratios $s(x)_y$. Any real number may be a logarithm, and its exponential is positive, as a ratio must be. For the current token, $y = x$, the ratio is 1, so the network puts 0 there.
 #
 # With MASK noise more is known. By chapter 03 the true ratio at a hidden place is
 #
@@ -526,7 +526,7 @@ guess, exact = excess(build()), L * math.log(N) - truth  # nats above the truth
 print(f"truth {truth:.2f} nats; uniform guess, above it: estimated {guess:.2f}, exactly {exact:.2f}")
 
 # %% [markdown]
-# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place into
+# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place (there times $\sigma(t)$, and $\sigma(t)\,r = 1/t$) into
 #
 # $$\underbrace{r\,(-\log \pi_{x_0})}_{\text{cross-entropy}} \;+\; \underbrace{r\,(Z - 1 - \log Z)}_{\text{price of } Z \ne 1} .$$
 #
@@ -1185,11 +1185,11 @@ print(f"measured / rule, all weights:    {measured / (6 * P * 1024):.2f}")
 print(f"measured / rule, no embedding:   {measured / (6 * (P - weights['embedding']) * 1024):.2f}")
 
 # %% [markdown]
-# With all weights the rule is almost a fifth too high, because it counts the embedding, which does no arithmetic. Without the embedding it is 8 % too low: the products $q \cdot k$ and $a \cdot v$ have no weights (and the weights for the noise level, which it counts for every token, make up for part of this). The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that OpenWebText was trained for 400 000). With 1.3 million steps training takes
+# With all weights the rule is almost a fifth too high, because it counts the embedding, which does no arithmetic. Without the embedding it is 8 % too low: the products $q \cdot k$ and $a \cdot v$ have no weights (and the weights for the noise level, which it counts for every token, make up for part of this). The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that the run on OpenWebText, its text from the web, took 400 000). With 1.3 million steps training takes
 #
 # $$3 \cdot 292 \cdot 10^9 \cdot 512 \cdot 1.3 \cdot 10^6 \approx 6 \cdot 10^{20} \text{ FLOPs.}$$
 #
-# Chapter 11 turns this into days.
+# Chapter 11 turns this into days. (It runs the head on hidden tokens only, which saves a seventh.)
 
 # %% tags=["hide-cell"]
 assert round(measured * 512 * 1.3e6 / 1e20) == 6
