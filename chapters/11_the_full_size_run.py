@@ -805,7 +805,7 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. Would clipping have saved the lost run? (★★★, 30 minutes)
 #
-# The loop cuts the norm of the gradient to `clip`: if the norm is larger, the gradient is multiplied by clip/norm. The run with learning rate 3 broke although `clip` was 1. Would 0.01 have saved it? Write `adam_path` (chapter 07's exercises 3 and 4 in one): the positions of a weight vector, starting at 0, after each step of Adam with clipping, with $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 10^{-8}$ and no weight decay:
+# The loop cuts the norm of the gradient to `clip`: if the norm is larger, the gradient is multiplied by clip/norm. The run with learning rate 3 broke although `clip` was 1. Would 0.01 have saved it? Write `adam_path` (clipping, and the AdamW of chapter 07's exercise 4): the positions of a weight vector, starting at 0, after each step of Adam with clipping, with $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 10^{-8}$ and no weight decay:
 #
 # $$m \leftarrow \beta_1 m + (1-\beta_1)\, g, \quad v \leftarrow \beta_2 v + (1-\beta_2)\, g^2, \quad w \leftarrow w - \text{lr}\, \frac{m/(1-\beta_1^n)}{\sqrt{v/(1-\beta_2^n)} + \epsilon} \quad (n = 1, 2, \dots)$$
 #

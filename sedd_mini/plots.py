@@ -1418,9 +1418,11 @@ def show_losses(axes: Sequence[plt.Axes], losses: Sequence[float], levels: dict[
                 until: int, since: int) -> None:  # fmt: skip
     """Losses of single batches: the first `until` steps, and on another scale those after `since`.
 
-    The line at the left is a running mean of 15.
+    The lines are running means: of 15 at the left, of 100 at the right. A loss above the right
+    scale is a triangle at its top edge, with its value.
     levels: name → a height to mark; the last of them is marked at the right, too.
     """
+    bottom, top = 2.0, 3.1  # of the right scale
     steps = np.arange(1, len(losses) + 1)
     (name, lowest), left, right = list(levels.items())[-1], *axes
     left.plot(steps[:until], losses[:until], ".", color=BLUE, ms=5, mew=0, alpha=0.8)
@@ -1434,12 +1436,20 @@ def show_losses(axes: Sequence[plt.Axes], losses: Sequence[float], levels: dict[
                   ha="right", va="top" if low else "bottom")  # fmt: skip
     left.set(xlabel="step", ylabel="loss of a batch (bits a word)", ylim=(1.7, 5.9))
     left.set_xlim(0, until)
-    right.plot(steps[since:], losses[since:], ".", color=BLUE, ms=4, mew=0, alpha=0.8)
+    late = np.asarray(losses[since:])
+    right.plot(steps[since:], late, ".", color=BLUE, ms=4, mew=0, alpha=0.5)
+    mean = np.convolve(late, np.ones(100) / 100, mode="valid")
+    right.plot(since + 50.5 + np.arange(len(mean)), mean, color="#12395b", lw=1.8)
     right.axhline(lowest, color=ORANGE, ls="--", lw=1.6)
-    right.text(0.99, 0.97, f"dashed: {name}", color=ORANGE, ha="right", va="top",
+    for step, loss in zip(steps[since:][late > top], late[late > top], strict=True):
+        right.plot(step, top - 0.03, "^", color=BLUE, ms=6, mew=0)
+        right.annotate(f"{loss:.2f}", (step, top - 0.03), (6, 0), textcoords="offset points",
+                       color=BLUE, va="center")  # fmt: skip
+    right.text(0.99, 0.02, f"dashed: {name}", color=ORANGE, ha="right", va="bottom",
                transform=right.transAxes)  # fmt: skip
-    right.set(xlabel="step", xlim=(since, len(losses)))
-    right.margins(y=0.15)
+    right.text(0.01, 0.02, "line: running mean of 100", color="#12395b", ha="left", va="bottom",
+               transform=right.transAxes)  # fmt: skip
+    right.set(xlabel="step", xlim=(since, len(losses)), ylim=(bottom, top))
 
 
 def show_scatter(ax: plt.Axes, rows: dict[str, Sequence[float]]) -> None:
@@ -1472,10 +1482,19 @@ def show_cost_by_rate(ax: plt.Axes, curves: dict[str, Sequence[float]], level: f
     ax.set(xlabel="t, the share of hidden words", ylabel="cost of a hidden word (bits)")
 
 
-def show_raw_and_averaged(ax: plt.Axes, gaps: dict[int, Sequence[float]]) -> None:
-    """The gap of raw and of averaged weights after some steps: step → (raw, averaged)."""
+def show_raw_and_averaged(ax: plt.Axes, gaps: dict[int, Sequence[float]],
+                          rates: Sequence[float]) -> None:  # fmt: skip
+    """The gap of raw and of averaged weights after some steps: step → (raw, averaged).
+
+    rates: the learning rate of every step from the first to the last of them, in any unit.
+    """
     steps = list(gaps)
     raw, averaged = zip(*gaps.values(), strict=True)
+    scale = 0.25 * 1.12 * max(raw) / max(rates)  # to the lower quarter
+    falling = scale * np.asarray(rates)
+    ax.plot(range(steps[0], steps[-1] + 1), falling, color="#bbbbbb", lw=1.5, zorder=0)
+    ax.annotate("learning rate (not to scale)", (steps[0], 0), (9, 4), textcoords="offset points",
+                color="#777777")  # fmt: skip
     ax.plot(steps, raw, "o-", color=ORANGE)
     ax.plot(steps, averaged, "o-", color=BLUE)
     ax.annotate("raw weights", (steps[0], raw[0]), (9, 4), textcoords="offset points",

@@ -20,7 +20,7 @@
 # %% [markdown]
 # ## Exercise 1. How long is the memory?
 #
-# $w_k$ enters at step $k$ with the share $1 - \mu_k$, and each later step $i$ multiplies this share by $\mu_i$. The start has the share 1 instead. After 60 steps the untrained start has a share of about $10^{-9}$ left: the short memory at the beginning forgets it.
+# $w_k$ enters at step $k$ with the share $1 - \mu_k$, and each later step $i$ multiplies this share by $\mu_i$. The start has the share 1 instead. After 60 steps the untrained start has a share of $1.5 \cdot 10^{-10}$ left. While the fraction is the smaller of the two, the newest tenth of the steps has about 60 % of the weight, so the memory is about a tenth of the run so far.
 
 # %% tags=["solution"]
 def weight_of(k, n):
@@ -125,42 +125,99 @@ def first_loss(N, mistake):
     return (math.log(1000) if mistake == "hidden only" else 0.999) * math.log(N)
 
 # %% [markdown]
-# ## Exercise 3. Clip by hand
+# ## Exercise 3. The examiner at one place
 #
-# One factor for all keeps the direction of the gradient, and changes its length only. A gradient of length 0 is short, so it is never divided by its length.
+# The mean loss is $\frac1t (Z - 1 - \sum_y \pi_y u_y)$. A perfect network has $Z = 1$, so its mean loss is the entropy of $\pi$, divided by $t$. With $u_y - \log Z$ the first would be $\frac1t (\log Z - \sum_y \pi_y u_y)$, so $\frac1t (Z - 1 - \log Z)$ of the gap is the price. The rest is $\frac1t \mathrm{KL}\big(\pi \,\|\, \mathrm{softmax}(u)\big)$, the Kullback–Leibler divergence.
 
 # %% tags=["solution"]
-def clip(grads, most):
-    length = sum((g**2).sum() for g in grads).sqrt()
-    return [g * (most / length) if length > most else g.clone() for g in grads]
+import torch
+
+
+def gap_and_price(u, pi, t):
+    log_Z = u.logsumexp(0)
+    Z = log_Z.exp()
+    mean_loss = (Z - 1 - (pi * u).sum()) / t
+    entropy = -torch.xlogy(pi, pi).sum()
+    return (mean_loss - entropy / t).item(), ((Z - 1 - log_Z) / t).item()
 
 # %% tags=["wrong"]
-# Each tensor is clipped by itself, which changes the direction of the whole.
-def clip(grads, most):
-    return [g * min(1, most / max(g.norm().item(), 1e-12)) for g in grads]
+# The gap without the price: only the Kullback–Leibler divergence from softmax(u).
+import torch
+
+
+def gap_and_price(u, pi, t):
+    kl = (torch.xlogy(pi, pi) - pi * u.log_softmax(0)).sum()
+    return kl / t, (u.exp().sum() - 1 - u.logsumexp(0)) / t
 
 # %% tags=["wrong"]
-# Each entry is clipped by itself.
-def clip(grads, most):
-    return [g.clamp(-most, most) for g in grads]
+# The divergence from e^u as if Z were 1: Z − 1 is missing.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    kl = (torch.xlogy(pi, pi) - pi * u).sum()
+    return kl / t, (u.exp().sum() - 1 - u.logsumexp(0)) / t
 
 # %% tags=["wrong"]
-# A short gradient is made longer.
-def clip(grads, most):
-    length = sum((g**2).sum() for g in grads).sqrt().clamp(min=1e-12)
-    return [g * (most / length) for g in grads]
+# The mean loss, without the perfect network's.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    Z = u.exp().sum()
+    return (Z - 1 - (pi * u).sum()) / t, (Z - 1 - Z.log()) / t
 
 # %% tags=["wrong"]
-# The square root is forgotten.
-def clip(grads, most):
-    length = sum((g**2).sum() for g in grads)
-    return [g * (most / length) if length > most else g.clone() for g in grads]
+# The weight 1/t is forgotten.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    Z = u.exp().sum()
+    gap = Z - 1 - (pi * u).sum() + torch.xlogy(pi, pi).sum()
+    return gap, Z - 1 - Z.log()
 
 # %% tags=["wrong"]
-# The lengths of the tensors are added.
-def clip(grads, most):
-    length = sum(g.norm() for g in grads)
-    return [g * (most / length) if length > most else g.clone() for g in grads]
+# 0 log 0 is not a number.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    Z = u.exp().sum()
+    gap = (Z - 1 - (pi * u).sum() + (pi * pi.log()).sum()) / t
+    return gap, (Z - 1 - Z.log()) / t
+
+# %% tags=["wrong"]
+# The divergence the wrong way round: the mean is taken over the network's guesses.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    q = u.softmax(0)
+    Z = u.exp().sum()
+    price = (Z - 1 - Z.log()) / t
+    return (q * (q.log() - pi.clamp(min=1e-9).log())).sum() / t + price, price
+
+# %% tags=["wrong"]
+# The price is taken as Z − 1, as if normalising left u as it is.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    Z = u.exp().sum()
+    gap = (Z - 1 - (pi * u).sum() + torch.xlogy(pi, pi).sum()) / t
+    return gap, (Z - 1) / t
+
+# %% tags=["wrong"]
+# In bits.
+import torch
+
+
+def gap_and_price(u, pi, t):
+    Z = u.exp().sum()
+    gap = (Z - 1 - (pi * u).sum() + torch.xlogy(pi, pi).sum()) / t
+    price = (Z - 1 - Z.log()) / t
+    return gap / 0.6931, price / 0.6931
 
 # %% [markdown]
 # ## Exercise 4. One step of AdamW

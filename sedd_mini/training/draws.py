@@ -3,7 +3,7 @@
 "independent" draws a time, stratified over the batch, and then the noise of each position: the
 definition. "counted" is for absorbing noise: it decides how many tokens n are hidden, also
 stratified, and takes the time at which the n-th of them goes. The number is then no longer random
-at its time, which halves the variance of the gradient at equal calls (chapter 07 measures it).
+at its time, which divides the variance of the gradient by about 1.5 at equal calls (chapter 07).
 Whatever is drawn is weighted so that the expectation is the same, that of the likelihood bound.
 """
 
