@@ -319,17 +319,61 @@ def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
     rows = table(graded / "by_hand.csv")
     (row, *_) = (one for one in rows if one["student"] == "Ada Lovelace")
     copied = graded / "copy.csv"
-    for points, message in (("eleven", "is not a number"), ("11", "points are 0 to 10")):
+    for points, message in (
+        ("eleven", "is not a number"), ("11", "points are 0 to 10"), ("", "no row has points"),
+    ):  # fmt: skip
         grades.write_csv(copied, [row | {"points": points}])
         assert course.main(["hand", str(copied), "--build", str(graded)]) == 1
         assert message in capsys.readouterr().err
-    grades.write_csv(copied, [row | {"points": "7,5", "comment": "Well argued."}])
+    assert course.main(["hand", str(graded / "points.csv"), "--build", str(graded)]) == 1
+    error = capsys.readouterr().err
+    assert "row 2: rates-visible is graded by a test; only answers in words" in error
+    assert len(error.splitlines()) == 1
+    with open(copied, "w", newline="", encoding="utf-8-sig") as file:  # as a spreadsheet saves it
+        writer = csv.DictWriter(file, row, delimiter=";")
+        writer.writeheader()
+        writer.writerow(row | {"points": "7,5", "comment": "Well, argued."})
     assert course.main(["hand", str(copied), "--build", str(graded)]) == 0
+    assert "Entered points for 1 submissions" in capsys.readouterr().out
     rows = {one["student"]: one for one in table(graded / "grades.csv")}
     ada = rows["Ada Lovelace"]
     assert (ada["total"], ada["by_hand"], ada["to_grade_by_hand"]) == ("87.5", "7.5", "1")
     page = graded / "feedback" / "Ada_Lovelace" / "assignment1" / "assignment1.html"
-    assert "Well argued." in page.read_text(encoding="utf-8")
+    assert "Well, argued." in page.read_text(encoding="utf-8")
+
+
+NEEDED = "student", "question", "points"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_is_read_as_spreadsheets_save_it(tmp_path, separator, end):
+    words = '"One; two, three\tfour.' + end + 'Five."'
+    lines = separator.join((*NEEDED, "answer")), separator.join(("Zoë", "q", '"7,5"', words)), ""
+    (tmp_path / "copy.csv").write_bytes(("\ufeff" + end.join(lines)).encode())
+    (row,) = grades.read_csv(tmp_path / "copy.csv", NEEDED)
+    assert row == {
+        "student": "Zoë", "question": "q", "points": "7,5",
+        "answer": "One; two, three\tfour.\nFive.",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"student;question\nAda;q\n", "has no column points; it needs student, question, points"),
+        (b"", "has no column student"),
+        ("student,question,points\nZoë,q,5\n".encode("cp1252"), "save it as CSV UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "copy.csv").write_bytes(content)
+    with pytest.raises(sources.CourseError) as raised:
+        grades.read_csv(tmp_path / "copy.csv", NEEDED)
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_the_sample_folder_is_of_the_present_release():

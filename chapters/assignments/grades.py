@@ -217,34 +217,38 @@ def hand(file: Path, build: Path) -> None:
     from nbgrader.api import Gradebook, MissingEntry
 
     ids = {(one["student"], str(one["assignment"])): one["id"] for one in graded(build)}
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.DictReader(opened))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f"{file} cannot be read: {error}") from None
+    rows = read_csv(file, needed=("student", "assignment", "question", "points"))
     changed = set()
     with Gradebook(nbgrader(build)[1].db_url) as book:
         for place, row in enumerate(rows, 2):
-            if not (row.get("points") or "").strip():
+            if not (row["points"] or "").strip():
                 continue
-            where = f"{file}, line {place}"
-            key = row.get("student"), row.get("assignment")
+            where, question = f"{file}, row {place}", row["question"]
+            key = row["student"], row["assignment"]
             if key not in ids:
                 raise CourseError(f"{where}: no submission of {key[0]} to assignment {key[1]}")
             name, student = f"assignment{key[1]}", ids[key]
             try:
-                mark = book.find_grade(row.get("question"), name, name, student)
+                mark = book.find_grade(question, name, name, student)
                 points = float(row["points"].replace(",", "."))
             except MissingEntry:
-                raise CourseError(f"{where}: no question {row.get('question')}") from None
+                raise CourseError(f"{where}: no question {question}") from None
             except ValueError:
                 raise CourseError(f"{where}: {row['points']!r} is not a number") from None
             if not 0 <= points <= mark.max_score:
                 raise CourseError(f"{where}: points are 0 to {mark.max_score:g}, not {points:g}")
+            try:
+                comment = book.find_comment(question, name, name, student)
+            except MissingEntry:
+                raise CourseError(
+                    f"{where}: {question} is graded by a test; only answers in words are entered "
+                    "by hand"
+                ) from None
             mark.manual_score, mark.needs_manual_grade = points, False
-            comment = book.find_comment(row["question"], name, name, student)
             comment.manual_comment = row.get("comment") or None
             changed.add((int(key[1]), student))
+        if not changed:
+            raise CourseError(f"{file}: no row has points")
         book.db.commit()
     print(f"Entered points for {len(changed)} submissions")
     feedback(build, changed)
@@ -257,6 +261,25 @@ def feedback(build: Path, changed: set[tuple[int, str]] | None = None) -> None:
         if (build / "autograded" / student / f"assignment{number}").is_dir():
             convert(build, "GenerateFeedback", number, student)
     report(build)
+
+
+def read_csv(file: Path, needed: tuple[str, ...]) -> list[dict]:
+    """The rows of a table as a spreadsheet saves it: with commas, semicolons or tabs.
+
+    CourseError in one line for a file that cannot be read, or lacks one of the needed columns.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        separator = max(",;\t", key=text.split("\n")[0].count)
+        table = csv.DictReader(io.StringIO(text), delimiter=separator)
+        rows, columns = list(table), table.fieldnames or ()
+    except UnicodeDecodeError:
+        raise CourseError(f"{file} is not text in UTF-8: save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise CourseError(f"{file} cannot be read: {error}") from None
+    if missing := [name for name in needed if name not in columns]:
+        raise CourseError(f"{file} has no column {missing[0]}; it needs {', '.join(needed)}")
+    return rows
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
