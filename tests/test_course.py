@@ -363,6 +363,9 @@ def test_feedback_shows_the_cause(graded):
     assert "not a notebook" in pages["cut_off"]
     assert "kernel died in this cell" in pages["crash"]
     assert "Not yet:" in pages["Emile_Borel"]
+    waits, top = "Not graded yet, of 10 points", "assignment1 (Score"
+    assert [pages["Ada_Lovelace"].count(text) for text in (waits, f"{top} so far: ")] == [4, 1]
+    assert [pages["untouched"].count(text) for text in (waits, f"{top}: ")] == [0, 1]
 
 
 def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
@@ -389,7 +392,9 @@ def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
     ada = rows["Ada Lovelace"]
     assert (ada["total"], ada["by_hand"], ada["to_grade_by_hand"]) == ("87.5", "7.5", "1")
     page = graded / "feedback" / "Ada_Lovelace" / "assignment1" / "assignment1.html"
-    assert "Well, argued." in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "Well, argued." in text
+    assert [text.count(mark) for mark in ("Score: 7.5 / 10.0", "Not graded yet, of 10")] == [2, 2]
 
 
 NEEDED = "student", "question", "points"

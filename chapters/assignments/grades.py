@@ -9,6 +9,7 @@ import html
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -111,12 +112,33 @@ def put(one: Submission, student: str, build: Path) -> None:
 def grade_one(build: Path, number: int, student: str) -> list[str]:
     """Run and score one submission, and write its feedback; returns what stopped its cells."""
     convert(build, "Autograde", number, student)
-    convert(build, "GenerateFeedback", number, student)
+    write_feedback(build, number, student)
     name = f"assignment{number}"
     book = nbformat.read(build / "autograded" / student / name / f"{name}.ipynb", as_version=4)
     errors = [output for cell in book.cells for output in cell.get("outputs", [])
               if output.output_type == "error" and output.ename == "Stopped"]  # fmt: skip
     return list(dict.fromkeys(error.evalue for error in errors))
+
+
+def write_feedback(build: Path, number: int, student: str) -> None:
+    """Write nbgrader's feedback page of one submission. nbgrader shows 0 points for an answer that
+    waits for a person; here the page says that it is not graded yet."""
+    from nbgrader.api import Gradebook
+
+    convert(build, "GenerateFeedback", number, student)
+    name = f"assignment{number}"
+    with Gradebook(nbgrader(build)[1].db_url) as book:
+        marks = book.find_submission_notebook(name, name, student).grades
+        waiting = {m.name: m.max_score for m in marks if m.auto_score is m.manual_score is None}
+    page = build / "feedback" / student / name / f"{name}.html"
+    text = page.read_text(encoding="utf-8")
+    for question, of in waiting.items():  # in the list at the top, and above the answer
+        start = rf'(href="#{question}">[^<]*</a> \(|name="{question}"></a>.*?)'
+        told = rf"\g<1>Not graded yet, of {of:g} points"
+        text = re.sub(rf"{start}Score: 0\.0 / [\d.]+", told, text, flags=re.DOTALL)
+    if waiting:
+        text = text.replace("(Score: ", "(Score so far: ", 1)
+        write_text(page, text)
 
 
 # ---- reports -------------------------------------------------------------------------------------
@@ -259,7 +281,7 @@ def feedback(build: Path, changed: set[tuple[int, str]] | None = None) -> None:
     everything = {(one["assignment"], one["id"]) for one in graded(build) if not not_run(one)}
     for number, student in sorted(everything if changed is None else everything & changed):
         if (build / "autograded" / student / f"assignment{number}").is_dir():
-            convert(build, "GenerateFeedback", number, student)
+            write_feedback(build, number, student)
     report(build)
 
 
