@@ -395,6 +395,11 @@ def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
     text = page.read_text(encoding="utf-8")
     assert "Well, argued." in text
     assert [text.count(mark) for mark in ("Score: 7.5 / 10.0", "Not graded yet, of 10")] == [2, 2]
+    grades.write_csv(copied, [row | {"points": "0"}])
+    assert course.main(["hand", str(copied), "--build", str(graded)]) == 0
+    grades.grade_one(graded, MAIN, "Ada_Lovelace")  # again: 0 by hand is no answer that waits
+    text = page.read_text(encoding="utf-8")
+    assert [text.count(mark) for mark in ("Score: 0.0 / 10.0", "Not graded yet, of 10")] == [2, 2]
 
 
 NEEDED = "student", "question", "points"
