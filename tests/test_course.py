@@ -7,6 +7,7 @@
 import copy
 import csv
 import importlib
+import json
 import os
 import re
 import shutil
@@ -86,7 +87,7 @@ def test_the_proof_sees_a_cell_that_is_not_right(built, cell, old, new, fault):
 # ---- the term file -------------------------------------------------------------------------------
 
 WORLD = f"[assignment{MAIN}.world]"
-EXPECTED = f"[assignment{MAIN}.expected]"
+TERMS = [ASSIGNMENTS / "terms" / name for name in ("sample.toml", "other.toml")]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,6 @@ EXPECTED = f"[assignment{MAIN}.expected]"
         ("sigma = 0.6", 'sigma = "0.6"', "sigma must be a number, as in sample.toml, not a text"),
         ("sigma = 0.6", "sigma = 60.0", f"{WORLD} sigma must be between 0.05 and 2, not 60.0"),
         ("[0.5, -1.5, 0.8]", "[0.5, -1.4, 0.8]", "every column of Q must sum to 0"),
-        ("[0.55172,", "[0.45172,", f"{EXPECTED} does not agree with its world"),
     ],
 )
 def test_a_bad_term_file_is_refused_in_one_line(tmp_path, capsys, old, new, message):
@@ -115,6 +115,56 @@ def test_a_bad_term_file_is_refused_in_one_line(tmp_path, capsys, old, new, mess
     assert left == [], "a bad term leaves nothing behind"
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_answers_that_do_not_fit_are_refused_and_the_right_ones_printed(number, tmp_path, capsys):
+    """The numbers of one term with the answers of the other; what is printed makes it whole."""
+    sample, other = (tomllib.loads(path.read_text()) for path in TERMS)
+    name, file = f"assignment{number}", tmp_path / "mixed.toml"
+    part = lambda which, values: f"[{name}.{which}]\n" + "".join(  # noqa: E731
+        f"{key} = {json.dumps(value)}\n" for key, value in values.items()
+    )
+    world = part("world", other[name]["world"])
+    file.write_text(world + part("expected", sample[name]["expected"]))
+    arguments = ["assignments", "--term", str(file), "--only", str(number)]
+    assert course.main([*arguments, "--build", str(tmp_path / "build")]) == 1
+    message, _, *answers = capsys.readouterr().err.splitlines()
+    assert f"[{name}.expected] does not agree with its world; with the" in message
+    assert "term-hidden says: " in message
+    assert list((tmp_path / "build").iterdir()) == []
+    file.write_text(world + "\n".join(answers))
+    notebook, *folders = proving.build_for_proof(number, file, tmp_path)
+    proving.check_expected(number, notebook, file, *folders)
+
+
+def test_the_release_names_what_is_still_public(tmp_path, monkeypatch, capsys):
+    """Assignment 2 keeps the repository's numbers, 1 does not."""
+    parts = [path.read_text(encoding="utf-8").split("# ---- assignment") for path in TERMS]
+    (tmp_path / "mixed.toml").write_text(f"#{parts[1][1]}#{parts[0][2]}", encoding="utf-8")
+    place = lambda build, _, number: build / "release" / f"assignment{number}"  # noqa: E731
+    monkeypatch.setattr(release, "convert", lambda *given: place(*given).mkdir(parents=True))
+    arguments = ["--only", "1", "2", "--build", str(tmp_path)]
+    for term, public in (("mixed.toml", "2"), (TERMS[0], "1, 2"), (TERMS[1], "")):
+        shutil.rmtree(tmp_path / "release", ignore_errors=True)
+        assert course.main(["assignments", "--term", str(tmp_path / term), *arguments]) == 0
+        said = capsys.readouterr().out
+        line = "Its numbers are the repository's, whose answers are public, in assignment "
+        assert said.partition(line)[2] == public + "\n" * bool(public)
+
+
+def test_points_that_do_not_sum_to_100_are_refused(tmp_path, monkeypatch, capsys):
+    def heavier(*arguments):
+        notebook = sources.write_source(*arguments)
+        (answer, _) = (cell for cell in notebook.cells if sources.is_("hand", cell))
+        answer.metadata.nbgrader.points = 9
+        return notebook
+
+    monkeypatch.setattr(release, "write_source", heavier)
+    assert course.main(["assignments", "--only", "1", "--build", str(tmp_path)]) == 1
+    message = f"assignment{MAIN}.py: it has 99 points, 19 of them in words, not 100 and 20\n"
+    assert capsys.readouterr().err == message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_term_file_that_is_not_there(tmp_path, capsys):
     arguments = ["assignments", "--term", str(tmp_path / "no.toml"), "--build", str(tmp_path)]
     assert course.main(arguments) == 1
@@ -122,7 +172,7 @@ def test_a_term_file_that_is_not_there(tmp_path, capsys):
 
 
 def test_both_terms_have_every_assignment_and_differ():
-    terms = [tomllib.loads(path.read_text()) for path in ASSIGNMENTS.glob("terms/*.toml")]
+    terms = [tomllib.loads(path.read_text()) for path in TERMS]
     names = {f"assignment{number}" for number in NUMBERS}
     assert len(terms) == 2
     for term in terms:
@@ -313,23 +363,77 @@ def test_feedback_shows_the_cause(graded):
     assert "not a notebook" in pages["cut_off"]
     assert "kernel died in this cell" in pages["crash"]
     assert "Not yet:" in pages["Emile_Borel"]
+    waits, top = "Not graded yet, of 10 points", "assignment1 (Score"
+    assert [pages["Ada_Lovelace"].count(text) for text in (waits, f"{top} so far: ")] == [4, 1]
+    assert [pages["untouched"].count(text) for text in (waits, f"{top}: ")] == [0, 1]
 
 
 def test_points_by_hand_are_checked_entered_and_kept(graded, capsys):
     rows = table(graded / "by_hand.csv")
     (row, *_) = (one for one in rows if one["student"] == "Ada Lovelace")
     copied = graded / "copy.csv"
-    for points, message in (("eleven", "is not a number"), ("11", "points are 0 to 10")):
+    for points, message in (
+        ("eleven", "is not a number"), ("11", "points are 0 to 10"), ("", "no row has points"),
+    ):  # fmt: skip
         grades.write_csv(copied, [row | {"points": points}])
         assert course.main(["hand", str(copied), "--build", str(graded)]) == 1
         assert message in capsys.readouterr().err
-    grades.write_csv(copied, [row | {"points": "7,5", "comment": "Well argued."}])
+    assert course.main(["hand", str(graded / "points.csv"), "--build", str(graded)]) == 1
+    error = capsys.readouterr().err
+    assert "row 2: rates-visible is graded by a test; only answers in words" in error
+    assert len(error.splitlines()) == 1
+    with open(copied, "w", newline="", encoding="utf-8-sig") as file:  # as a spreadsheet saves it
+        writer = csv.DictWriter(file, row, delimiter=";")
+        writer.writeheader()
+        writer.writerow(row | {"points": "7,5", "comment": "Well, argued."})
     assert course.main(["hand", str(copied), "--build", str(graded)]) == 0
+    assert "Entered points for 1 submissions" in capsys.readouterr().out
     rows = {one["student"]: one for one in table(graded / "grades.csv")}
     ada = rows["Ada Lovelace"]
     assert (ada["total"], ada["by_hand"], ada["to_grade_by_hand"]) == ("87.5", "7.5", "1")
     page = graded / "feedback" / "Ada_Lovelace" / "assignment1" / "assignment1.html"
-    assert "Well argued." in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "Well, argued." in text
+    assert [text.count(mark) for mark in ("Score: 7.5 / 10.0", "Not graded yet, of 10")] == [2, 2]
+    grades.write_csv(copied, [row | {"points": "0"}])
+    assert course.main(["hand", str(copied), "--build", str(graded)]) == 0
+    grades.grade_one(graded, MAIN, "Ada_Lovelace")  # again: 0 by hand is no answer that waits
+    text = page.read_text(encoding="utf-8")
+    assert [text.count(mark) for mark in ("Score: 0.0 / 10.0", "Not graded yet, of 10")] == [2, 2]
+
+
+NEEDED = "student", "question", "points"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_is_read_as_spreadsheets_save_it(tmp_path, separator, end):
+    words = '"One; two, three\tfour.' + end + 'Five."'
+    lines = separator.join((*NEEDED, "answer")), separator.join(("Zoë", "q", '"7,5"', words)), ""
+    (tmp_path / "copy.csv").write_bytes(("\ufeff" + end.join(lines)).encode())
+    (row,) = grades.read_csv(tmp_path / "copy.csv", NEEDED)
+    assert row == {
+        "student": "Zoë", "question": "q", "points": "7,5",
+        "answer": "One; two, three\tfour.\nFive.",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"student;question\nAda;q\n", "has no column points; it needs student, question, points"),
+        (b"", "has no column student"),
+        ("student,question,points\nZoë,q,5\n".encode("cp1252"), "save it as CSV UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "copy.csv").write_bytes(content)
+    with pytest.raises(sources.CourseError) as raised:
+        grades.read_csv(tmp_path / "copy.csv", NEEDED)
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_the_sample_folder_is_of_the_present_release():

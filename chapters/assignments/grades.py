@@ -9,6 +9,7 @@ import html
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -111,12 +112,33 @@ def put(one: Submission, student: str, build: Path) -> None:
 def grade_one(build: Path, number: int, student: str) -> list[str]:
     """Run and score one submission, and write its feedback; returns what stopped its cells."""
     convert(build, "Autograde", number, student)
-    convert(build, "GenerateFeedback", number, student)
+    write_feedback(build, number, student)
     name = f"assignment{number}"
     book = nbformat.read(build / "autograded" / student / name / f"{name}.ipynb", as_version=4)
     errors = [output for cell in book.cells for output in cell.get("outputs", [])
               if output.output_type == "error" and output.ename == "Stopped"]  # fmt: skip
     return list(dict.fromkeys(error.evalue for error in errors))
+
+
+def write_feedback(build: Path, number: int, student: str) -> None:
+    """Write nbgrader's feedback page of one submission. nbgrader shows 0 points for an answer that
+    waits for a person; here the page says that it is not graded yet."""
+    from nbgrader.api import Gradebook
+
+    convert(build, "GenerateFeedback", number, student)
+    name = f"assignment{number}"
+    with Gradebook(nbgrader(build)[1].db_url) as book:
+        marks = book.find_submission_notebook(name, name, student).grades
+        waiting = {m.name: m.max_score for m in marks if m.auto_score is m.manual_score is None}
+    page = build / "feedback" / student / name / f"{name}.html"
+    text = page.read_text(encoding="utf-8")
+    for question, of in waiting.items():  # in the list at the top, and above the answer
+        start = rf'(href="#{question}">[^<]*</a> \(|name="{question}"></a>.*?)'
+        told = rf"\g<1>Not graded yet, of {of:g} points"
+        text = re.sub(rf"{start}Score: 0\.0 / [\d.]+", told, text, flags=re.DOTALL)
+    if waiting:
+        text = text.replace("(Score: ", "(Score so far: ", 1)
+        write_text(page, text)
 
 
 # ---- reports -------------------------------------------------------------------------------------
@@ -217,34 +239,38 @@ def hand(file: Path, build: Path) -> None:
     from nbgrader.api import Gradebook, MissingEntry
 
     ids = {(one["student"], str(one["assignment"])): one["id"] for one in graded(build)}
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.DictReader(opened))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f"{file} cannot be read: {error}") from None
+    rows = read_csv(file, needed=("student", "assignment", "question", "points"))
     changed = set()
     with Gradebook(nbgrader(build)[1].db_url) as book:
         for place, row in enumerate(rows, 2):
-            if not (row.get("points") or "").strip():
+            if not (row["points"] or "").strip():
                 continue
-            where = f"{file}, line {place}"
-            key = row.get("student"), row.get("assignment")
+            where, question = f"{file}, row {place}", row["question"]
+            key = row["student"], row["assignment"]
             if key not in ids:
                 raise CourseError(f"{where}: no submission of {key[0]} to assignment {key[1]}")
             name, student = f"assignment{key[1]}", ids[key]
             try:
-                mark = book.find_grade(row.get("question"), name, name, student)
+                mark = book.find_grade(question, name, name, student)
                 points = float(row["points"].replace(",", "."))
             except MissingEntry:
-                raise CourseError(f"{where}: no question {row.get('question')}") from None
+                raise CourseError(f"{where}: no question {question}") from None
             except ValueError:
                 raise CourseError(f"{where}: {row['points']!r} is not a number") from None
             if not 0 <= points <= mark.max_score:
                 raise CourseError(f"{where}: points are 0 to {mark.max_score:g}, not {points:g}")
+            try:
+                comment = book.find_comment(question, name, name, student)
+            except MissingEntry:
+                raise CourseError(
+                    f"{where}: {question} is graded by a test; only answers in words are entered "
+                    "by hand"
+                ) from None
             mark.manual_score, mark.needs_manual_grade = points, False
-            comment = book.find_comment(row["question"], name, name, student)
             comment.manual_comment = row.get("comment") or None
             changed.add((int(key[1]), student))
+        if not changed:
+            raise CourseError(f"{file}: no row has points")
         book.db.commit()
     print(f"Entered points for {len(changed)} submissions")
     feedback(build, changed)
@@ -255,8 +281,27 @@ def feedback(build: Path, changed: set[tuple[int, str]] | None = None) -> None:
     everything = {(one["assignment"], one["id"]) for one in graded(build) if not not_run(one)}
     for number, student in sorted(everything if changed is None else everything & changed):
         if (build / "autograded" / student / f"assignment{number}").is_dir():
-            convert(build, "GenerateFeedback", number, student)
+            write_feedback(build, number, student)
     report(build)
+
+
+def read_csv(file: Path, needed: tuple[str, ...]) -> list[dict]:
+    """The rows of a table as a spreadsheet saves it: with commas, semicolons or tabs.
+
+    CourseError in one line for a file that cannot be read, or lacks one of the needed columns.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        separator = max(",;\t", key=text.split("\n")[0].count)
+        table = csv.DictReader(io.StringIO(text), delimiter=separator)
+        rows, columns = list(table), table.fieldnames or ()
+    except UnicodeDecodeError:
+        raise CourseError(f"{file} is not text in UTF-8: save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise CourseError(f"{file} cannot be read: {error}") from None
+    if missing := [name for name in needed if name not in columns]:
+        raise CourseError(f"{file} has no column {missing[0]}; it needs {', '.join(needed)}")
+    return rows
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:

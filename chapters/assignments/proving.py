@@ -9,6 +9,7 @@ import ast
 import contextlib
 import copy
 import io
+import json
 import os
 import tempfile
 import time
@@ -71,13 +72,21 @@ def run_cell(source: str, namespace: dict):
     return None if last is None else eval(compile(last, "<cell>", "eval"), namespace)
 
 
-def run(notebook: NotebookNode, folder: Path, instructor: Path, only: str = "") -> tuple:
+def run(
+    notebook: NotebookNode,
+    folder: Path,
+    instructor: Path,
+    only: str = "",
+    namespace: dict | None = None,
+) -> tuple:
     """({test cell: points}, {test cell: what it printed or raised}) of a notebook's code.
 
     nbgrader's rule: an error is 0, a number is that many points, anything else is all points.
     only: this problem's tests alone, with the cells that they may need.
+    namespace: where the cells run; it holds what they define afterwards.
     """
-    scores, said, namespace = {}, {}, {"__name__": "__main__"}
+    scores, said, namespace = {}, {}, {} if namespace is None else namespace
+    namespace["__name__"] = "__main__"
     dtype, state = torch.get_default_dtype(), torch.get_rng_state()
     threads = torch.get_num_threads()
     try:
@@ -142,14 +151,20 @@ def points_of(notebook: NotebookNode) -> dict[str, float]:
 # ---- faults --------------------------------------------------------------------------------------
 
 
+def wrong_sum(notebook: NotebookNode) -> list[str]:
+    """A fault, in a list, unless the points have their sums."""
+    worth = points_of(notebook)
+    total = sum(worth.values())
+    by_hand = sum(worth[name_of(cell)] for cell in notebook.cells if is_("hand", cell))
+    fault = f"it has {total:g} points, {by_hand:g} of them in words, not {TOTAL} and {BY_HAND}"
+    return [] if (total, by_hand) == (TOTAL, BY_HAND) else [fault]
+
+
 def form(number: int, notebook: NotebookNode) -> list[str]:
     """What an assignment's files lack."""
-    faults, cells = [], {name_of(cell): cell for cell in notebook.cells}
+    faults, cells = wrong_sum(notebook), {name_of(cell): cell for cell in notebook.cells}
     worth = points_of(notebook)
     by_hand = {name: points for name, points in worth.items() if is_("hand", cells[name])}
-    if sum(worth.values()) != TOTAL or sum(by_hand.values()) != BY_HAND:
-        faults.append(f"{sum(worth.values()):g} points, {sum(by_hand.values()):g} of them by hand, "
-                      f"not {TOTAL} and {BY_HAND}")  # fmt: skip
     if len(by_hand) != QUESTIONS:
         faults.append(f"{len(by_hand)} questions in words, not {QUESTIONS}")
     rubric = (HERE / f"rubric{number}.md").read_text(encoding="utf-8")
@@ -236,15 +251,31 @@ def check_world(number: int, term: dict, term_file: Path, source: Path, instruct
 
 
 def check_expected(number: int, notebook: NotebookNode, term_file: Path, *folders: Path) -> None:
-    """CourseError unless the reference answer to `term` earns all its points under this term."""
-    scores, said = run(notebook, *folders, only="term")
+    """CourseError unless the reference answer to `term` earns all its points under this term.
+
+    Its message ends with the part of the term file that the reference answer finds.
+    """
+    found: dict = {}
+    scores, said = run(notebook, *folders, only="term", namespace=found)
     if bad := lost(points_of(notebook), scores):
         (name, *_), lines = bad, [line for n in bad for line in said[n].splitlines()]
         reason = next((line for line in lines if line.startswith("Not yet")), lines[0])
-        raise CourseError(
+        keys = json.loads((folders[1] / f"expected{number}.json").read_text(encoding="utf-8"))
+        answers = [f"{key} = {toml(found[key])}" for key in keys if key in found]
+        raise CourseError("\n".join([
             f"{term_file}: [assignment{number}.expected] does not agree with its world; with the "
-            f"reference answer, {name} says: {reason.removeprefix('Not yet: ')}"
-        )
+            f"reference answer, {name} says: {reason.removeprefix('Not yet: ')}",
+            "The reference answer finds:", f"[assignment{number}.expected]", *answers,
+        ]))  # fmt: skip
+
+
+def toml(value) -> str:
+    """A number or a nested list of numbers (or a tensor) as TOML, with six digits."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def prove(number: int, say=print) -> list[str]:

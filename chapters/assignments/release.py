@@ -94,21 +94,29 @@ def convert(build: Path, converter: str, number: int, student: str = "*") -> Non
 def assignments(term_file: Path, build: Path, only: list[int]) -> None:
     """Write the release and the instructor's folders; every term is checked before a file changes.
 
-    CourseError in one line where the term, or an assignment, is not right.
+    CourseError where the term, or an assignment, is not right.
     """
-    from proving import check_expected, check_world  # here: whoever grades imports no PyTorch
+    from proving import check_expected, check_world, wrong_sum  # whoever grades needs no PyTorch
 
     from sedd_mini.files import whole_folder
 
     term = read_term(term_file, only)
     build.mkdir(parents=True, exist_ok=True)
     source, instructor = build / "source", build / "instructor"
+    unfit = []  # of all assignments, so that their answers can be mended at once
     with whole_folder(build / "checked") as new:  # nothing stays of a term that is not right
         for number in only:
             places = new / f"assignment{number}", new / "instructor"
             notebook = write_source(number, term[number], *places)
+            for fault in wrong_sum(notebook):
+                raise CourseError(f"assignment{number}.py: {fault}")
             check_world(number, term[number], term_file, *places)
-            check_expected(number, notebook, term_file, *places)
+            try:
+                check_expected(number, notebook, term_file, *places)
+            except CourseError as error:
+                unfit.append(str(error))
+        if unfit:
+            raise CourseError("\n".join(unfit))
     shutil.rmtree(build / "checked")
     (build / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     for number in only:
@@ -128,9 +136,12 @@ def assignments(term_file: Path, build: Path, only: list[int]) -> None:
         shutil.copy(HERE / "students.md", build / "release" / f"assignment{number}" / "README.md")
     print(f"For students: {build / 'release'}, a folder for each of {len(only)} assignments")
     print(f"For you alone: {source} (answers) and {instructor} (hidden tests, rubrics, the term)")
-    print(f"The term: {term_file}" + (
-        "; it is the repository's, whose answers are public" if term_file == SAMPLE_TERM else ""
-    ))  # fmt: skip
+    print(f"The term: {term_file}")
+    public = read_term(SAMPLE_TERM, only)
+    same = [str(number) for number in only if term[number]["world"] == public[number]["world"]]
+    if same:
+        print("Its numbers are the repository's, whose answers are public, in assignment "
+              + ", ".join(same))  # fmt: skip
 
 
 def masters(build: Path) -> dict[int, nbformat.NotebookNode]:

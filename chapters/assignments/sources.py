@@ -30,7 +30,7 @@ NOTEBOOK = {
 
 
 class CourseError(Exception):
-    """What an instructor has to mend; the message is one line."""
+    """What an instructor has to mend: one line, and lines to paste after it where there are any."""
 
 
 def numbers(folder: Path = HERE) -> list[int]:
