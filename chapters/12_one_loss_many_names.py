@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 12. One loss, many names: what did the models after SEDD change, and what stayed the same?
 #
-# MDLM, MD4, RADD, LLaDA and Dream came after SEDD. All of them hide words and guess them, as this book does. Their papers use other losses and other samplers, and it is hard to see from outside which differences matter. This chapter compares them on worlds small enough to count, and on the network that we already have.
+# MDLM, MD4, RADD, LLaDA and Dream came after SEDD. All of them hide words and guess them, as this book does. Their papers use other losses and other samplers, and it is hard to tell which differences matter. This chapter compares them on worlds small enough to count, and on the network that we already have.
 #
 # After this chapter you will be able to
 #
@@ -23,7 +23,7 @@
 # - write samplers that reveal one word at a time, at random or the surest first, and say which of them keep the law;
 # - say when hiding words again repairs a sample, and when it spoils one.
 #
-# *You need* score entropy (chapter 03), the bound (04) and samplers in $K$ steps (08). *Running time:* about a minute and a half on two CPU cores.
+# *You need* score entropy (chapter 03), the bound (04) and samplers in $K$ steps (08). *Running time:* about a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -292,7 +292,7 @@ assert abs(lost) < 1e-4 and error < 1e-4
 # %% [markdown]
 # It costs nothing that we can see: in this bound the network makes no use of the time. (We have not trained one without time here, so this does not say which of the two trains better.)
 #
-# A time-free network saves calls. If no word appeared in a step, its next answer is the same, so the call can be skipped. Of $K$ equal steps, a given one has none of $L$ words with probability $(1 - 1/K)^L$. So we expect $K\,(1 - (1 - 1/K)^L)$ calls. `Remembering` skips such calls; we count.
+# A time-free network saves calls. If no word appeared in a step, its next answer is the same, so the call can be skipped. Of $K$ equal steps of log-linear noise, a given one has none of $L$ words with probability $(1 - 1/K)^L$. So we expect $K\,(1 - (1 - 1/K)^L)$ calls. `Remembering` skips such calls; we count.
 
 # %%
 from sedd_mini.beyond.time_free import Remembering, expected_calls
@@ -316,7 +316,7 @@ for K in (32, 128, 512):
 #
 # ## 4. One word at a time, with no step size
 #
-# Then why take steps? With $n$ words hidden at share $\lambda$, each of them appears at a time that is uniform on $[0, \lambda]$. The first one to appear as $\lambda$ falls is the largest of $n$ such numbers, and that is $\lambda\, u^{1/n}$ with $u$ uniform. Which word it is, is uniform too. So we can jump from one appearance to the next. This is **first-hitting sampling** (Zheng and others).
+# Then why take $K$ steps at all? With $n$ words hidden at share $\lambda$, each of them appears at a time that is uniform on $[0, \lambda]$. The first one to appear as $\lambda$ falls is the largest of $n$ such numbers, and that is $\lambda\, u^{1/n}$ with $u$ uniform. Which word it is, is uniform too. So we can jump from one appearance to the next. This is **first-hitting sampling** (Zheng and others).
 
 # %%
 @torch.no_grad()
@@ -399,7 +399,7 @@ laws = {
     "surest place, then draw its word": law_of(surest),
     "surest place, its most probable word": law_of(greedy),
     "draw all words, keep the likeliest": law_of_drawn_first(exact, world),
-    "surest half of the places, draw all": law_of(ByConfidence("probability"), 2),
+    "surest places, all in two steps": law_of(ByConfidence("probability"), 2),
 }
 for name, law in laws.items():
     print(f"{name:37} total variation {distance(law):.3f}")
