@@ -75,7 +75,7 @@ axes[1].set_title("Reveal in a random order: the next word counts");
 # %% [markdown]
 # ## 1. One number, five definitions
 #
-# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. What follows holds for *every* model; a good one could hide a mistake.
+# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. It is not told the time (section 3). What follows holds for *every* such model; a good one could hide a mistake.
 
 # %%
 from sedd_mini import AbsorbingGraph
@@ -207,7 +207,7 @@ def bounds_of(model, repeats=8):
     generator = torch.Generator().manual_seed(0)  # the same noise for all models
     return bounds(model, graph, noise, text, repeats=repeats, generator=generator)
 
-
+# %%
 plain, without_Z = bounds_of(network), bounds_of(softmaxed)
 saved, error = (value * bit for value in compare(plain, without_Z))
 print(f"the bound: {total(plain).nats * bit / 128:.3f} bits a word")
@@ -303,7 +303,7 @@ def write(method, K, num=64, model=network, **how):
     generator = torch.Generator().manual_seed(0)
     return sample(model, graph, noise, (num, L), K, method, generator=generator, **how)
 
-
+# %%
 for K in (32, 128, 512):
     lazy = Remembering(time_free)  # asks for those texts alone that have changed
     write("tweedie", K, 32, lazy)
@@ -331,13 +331,13 @@ def one_by_one(model, num, generator):
         x[at] = pi.multinomial(1, generator=generator)[:, 0]
     return x
 
-
+# %%
 def true_cost(x):
     """−log₂ of the language's own probability, bits a word, and its standard error"""
     bits = -language.log_prob(x) * bit
     return bits.mean().item(), bits.std().item() / math.sqrt(len(x))
 
-
+# %%
 real = language.sample(2048, 32, torch.Generator().manual_seed(5))
 cost_of = {("Tweedie", K): true_cost(write("tweedie", K)) for K in (8, 16, 32)}
 cost_of["first hitting", 32] = true_cost(one_by_one(network, 64, torch.Generator().manual_seed(1)))
@@ -373,7 +373,7 @@ def distance(law):
 def law_of(method, K=3, model=exact):
     return law_of_sampler(model, world.graph, log_linear, 3, K, method)
 
-
+# %%
 for K in (3, 16):
     print(f"Tweedie, {K:2} steps: total variation {distance(law_of('tweedie', K)):.3f}")
 print(f"first hitting, 3 calls: {distance(law_in_random_order(exact, world)):.0e}")
@@ -450,7 +450,8 @@ for name, (colour, label) in names.items():
             va="bottom" if name == "confidence" else "center")  # fmt: skip
 ax.plot(16, cost_of["greedy", 16][0], "D", color=plots.PURPLE)
 ax.text(16.6, cost_of["greedy", 16][0], "greedy", color=plots.PURPLE, va="center")
-ax.set(xlim=(7, 39), xticks=[8, 16, 32], xlabel="network calls", ylabel="true cost, bits a word",
+ax.set(xlim=(7, 39), ylim=(1, None), xticks=[8, 16, 32], xlabel="network calls",
+       ylabel="true cost, bits a word",
        title="Drawing first goes below the cost of real text");
 
 # %% tags=["hide-cell"]
@@ -475,7 +476,7 @@ for key in ("left", "probability"):
     assert -0.01 < above.mean() < 0.03
 
 # %% [markdown]
-# Both orders are within two standard errors of the truth, so 64 texts do not separate them. One word at a time this network is nearly right, in any of the orders that we tried. The large cost of samples in 8 calls comes with words that appear together (chapter 08).
+# Both orders are within two standard errors of the truth, so 64 texts do not separate them. One word at a time this network is nearly right, in both orders that we tried. The large cost of samples in 8 calls comes with words that appear together (chapter 08).
 #
 # ## 6. Second thoughts
 #
@@ -483,7 +484,7 @@ for key in ("left", "probability"):
 #
 # $$\frac{\alpha_s - (1 - \rho)\,\alpha_t}{1 - \alpha_t} , \quad\text{so the visible share becomes}\quad \alpha_t (1 - \rho) + \alpha_s - (1 - \rho)\, \alpha_t = \alpha_s .$$
 #
-# Any $\rho$ up to $\min(1, (1 - \alpha_s)/\alpha_t)$ keeps this balance. So remasking keeps the law of *one* word given $x_0$. Whether it helps whole sentences depends on what is wrong. We take exact scores and two spoilt copies of them, with errors of 0.5 and 1 in the log-probabilities, and sweep $\rho$ as a share (strength) of its maximum. *Predict:* does more remasking help all three?
+# Any $\rho$ up to $\min(1, (1 - \alpha_s)/\alpha_t)$ keeps this balance. So, given $x_0$, remasking keeps the law of the noisy text (laboratory). A sampler does not know $x_0$ and draws its words apart from each other; whether remasking then helps depends on what is wrong. We take exact scores and two spoilt copies of them, with errors of 0.5 and 1 in the log-probabilities, and sweep $\rho$ as a share (strength) of its maximum. *Predict:* does more remasking help all three?
 
 # %%
 from sedd_mini.beyond.remasking import Remask
@@ -584,7 +585,7 @@ for surest_first in (False, True):
 # %% [markdown]
 # ## Summary
 #
-# 1. With a normalised head, score entropy, MDLM's and RADD's cross-entropy and the any-order loss are one number for every model. SEDD adds $r(Z - 1 - \log Z)$, here less than 0.001 bit a word.
+# 1. With a normalised head, score entropy, MDLM's and RADD's cross-entropy and the any-order loss are one number, for every model that is not told the time. SEDD adds $r(Z - 1 - \log Z)$, here less than 0.001 bit a word.
 # 2. The recipes differ in variance; drawing the number of hidden words is steadier than drawing their share.
 # 3. A time-free network makes at most one call a word. First hitting does that with no step size, and keeps the law.
 # 4. The surest place first keeps the law if the word is then *drawn*. Greedy words, or places chosen after drawing, make text too typical.
@@ -847,7 +848,7 @@ def misfit(law, table, step):
     freedom = some.sum() - 1
     return ((chi2 - freedom) / (2 * freedom) ** 0.5).item()
 
-
+# %%
 even, uneven = random_table(world, seed=3), random_table(world, seed=3, place=1.0)
 chain_law = law_in_random_order(uneven, world, rates=True)  # of the model's own chain
 misfits = [
@@ -900,7 +901,7 @@ def missed(chain, strength):
     step = lambda x, free: rows(table, chain.graph, log_linear, x, free, T, S)
     return total_variation(after(p_t, chain.states, torch.ones(1, 3).bool(), step), p_s)
 
-
+# %%
 single = torch.zeros(3, 3, 3).double()
 single[0, 1, 2] = 1.0
 single = Chain(AbsorbingGraph(3), single)
@@ -927,11 +928,13 @@ def drift_of(chain, h):
     p = chain.marginal(0.7).flatten()
     return total_variation(after(p, chain.states, torch.ones(1, 3).bool(), step), p)
 
-
+# %%
 for name, chain in (("absorbing", world), ("uniform", uniform_world)):
     drift = [drift_of(chain, h) for h in (2e-3, 1e-3)]
     print(f"{name:10} drift {drift[0]:.1e} and {drift[1]:.1e}, ratio {drift[0] / drift[1]:.2f}")
     assert abs(drift[0] / drift[1] - 4) < 0.2
+
+# %%
 rows = [[kl(world.p0, law_of(method, K, table)) for method, K in (
     ("tweedie", 8), (Corrector(1.0), 8), ("tweedie", 16))] for table in spoilt.values()]
 print("KL: 8 steps, 8 with a corrector, 16 steps")
@@ -1001,7 +1004,7 @@ class Squared:
     def rate(self, t):
         return 2 * torch.as_tensor(t) * self.noise.rate(torch.as_tensor(t) ** 2)
 
-
+# %%
 pair = world.p0[:2, :2, 0] / world.p0[:2, :2, 0].sum()
 for small_graph in (AbsorbingGraph(2), UniformGraph(2)):
     chain = Chain(small_graph, pair)
@@ -1058,3 +1061,4 @@ for graph_name, (chain, table) in worlds.items():
 # - A. Campbell and others, [*A Continuous Time Framework for Discrete Denoising Models*](https://arxiv.org/abs/2205.14987), 2022: correctors.
 # - J. Ho, T. Salimans, [*Classifier-Free Diffusion Guidance*](https://arxiv.org/abs/2207.12598), 2022: guidance, for pictures.
 # - Y. Schiff and others, [*Simple Guidance Mechanisms for Discrete Diffusion Models*](https://arxiv.org/abs/2412.10193), 2024: guidance for tokens, and a case for uniform noise.
+# - S. Sahoo and others, [*The Diffusion Duality*](https://arxiv.org/abs/2506.10892), 2025: Duo, uniform noise in few steps.
