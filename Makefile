@@ -27,7 +27,7 @@ help:
 	@echo "make html   only rebuild the HTML, from the notebooks as they are"
 	@echo "make test   style, notebooks in step, all tests, and every notebook once more"
 	@echo "make figures  draw the pictures of README again"
-	@echo "make results  what is missing in chapters/results, then the ledger: 2.5 hours for all of it, goes on"
+	@echo "make results  what is missing in chapters/results, then the ledger: 4 hours for all of it, goes on"
 	@echo "               after Ctrl-C. Delete a file there to make it again; runs/rivals, to train again"
 	@echo "make assignments   write the course's release for students   (TERM=file: your own numbers)"
 	@echo "make grade SUBMITTED=folder   grade folder/student/assignment1.ipynb, ..."

@@ -26,7 +26,8 @@
 # - say how it differs from BERT and from GPT, and what the rest of the book adds to it.
 #
 # *You need* Python with this repository installed, and some PyTorch for section 4. No knowledge of diffusion is assumed.
-# *Running time:* a minute and a half on two CPU cores.
+# *Running time:* a minute and a half on two CPU cores. If something does not run, `python -m sedd_mini doctor` in a terminal says what
+# this machine lacks and how to mend it.
 
 # %% [markdown]
 # ## The lines of the page
@@ -227,8 +228,7 @@ model = nn.Sequential(  # (B, L) tokens → (B, L, N) logits: what may stand at 
 )
 
 # %% [markdown]
-# **The loss.** Draw a share $t$ between 0 and 1 for each text, hide about that share of its words, and let the network guess them. The
-# *surprise* is the cross-entropy $-\log p_\theta(\text{true word})$ in nats (natural logarithms), counted at hidden places only. Masked language models such as BERT are
+# **The loss.** Draw a share $t$ between 0 and 1 for each text, hide about that share of its words, and let the network guess them. The *surprise* is the cross-entropy $-\log p_\theta(\text{true word})$ in nats (natural logarithms; $\theta$ stands for the network's weights), counted at hidden places only. Masked language models such as BERT are
 # trained in nearly the same way. Two differences matter here:
 #
 # - BERT always hides about 15 % of the words. Here $t$ takes all values, so that the network learns to guess with one word missing, with
@@ -382,10 +382,10 @@ plots.show_map();
 # | 11 The full-size run | What does the real network take? | its cost, counted before the run |
 #
 # Chapters 01 to 04 use worlds so small that everything can be counted. They build on each other, and ask for probability (Bayes' rule, expectations)
-# and a little PyTorch. If you want to *use* such a model, read 01 and the openings of 02 to 04, then 05 to 10. If you know diffusion for images,
+# and a little PyTorch. If you want to *use* such a model, read 01, 03 and the openings of 02 and 04, then 05 to 10. If you know diffusion for images,
 # skim 01 and start in earnest with 02. In each chapter the numbered sections are the core; the laboratory at the end is for those who want to see every check.
 #
-# **What has changed on the page:** nothing yet. This is where each later chapter will show its few changed lines.
+# **What has changed on the page:** nothing yet. This is where each later chapter will show its few changed lines, always compared with the page of this chapter.
 
 # %% [markdown]
 # ## Summary

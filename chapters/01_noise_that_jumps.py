@@ -394,7 +394,7 @@ for graph, noise in ((UniformGraph(N), noise_uniform), (AbsorbingGraph(N), noise
 #
 # $$\bar\sigma(t) = \int_0^t \sigma(s)\, ds, \qquad p_t = \exp(\bar\sigma(t)\, Q)\, p_0 .$$
 #
-# By the chain rule, $dp_t/dt = \frac{d\bar\sigma}{dt}\, Q\, p_t = \sigma(t)\, Q\, p_t$: a schedule
+# (An index $t$ is a time, an index $\bar\sigma$ an amount of noise.) By the chain rule, $dp_t/dt = \frac{d\bar\sigma}{dt}\, Q\, p_t = \sigma(t)\, Q\, p_t$: a schedule
 # multiplies all rates by $\sigma(t)$. The same jumps happen with the same probabilities; only the
 # times at which they happen change. This is what the bar means: σ is a speed, and σ̄ is the
 # distance covered. The paper uses two schedules:
@@ -497,7 +497,7 @@ ax.set_title("A jump changes one word of the pair, never both");
 # ratios do. (In the time $t$ of a schedule, $\sigma(t)\,Q$ takes the place of $Q$.)
 #
 # This is a sampler already. For a small $h$, let a token at $x$ jump to each $y$ with probability
-# $h\,\bar Q(y, x)$, and stay otherwise. Here it is in eight lines, for tokens `x` of any shape:
+# $h\,\bar Q(y, x)$, and stay otherwise. Here it is in eight lines, for tokens `x` of any shape (`S` is the number of states):
 
 # %%
 def reverse_step(x, ratios, Q, h, generator):

@@ -41,8 +41,7 @@
 # ## A picture first
 #
 # Take the spiral of chapter 01: two tokens with 32 values each. Noise replaces tokens by random ones (the uniform graph). The total noise $\bar\sigma$ goes from
-# 0.01, where one token in a hundred has been replaced, to 20, where nothing of the data is left. `Chain` is the
-# oracle: it enumerates all 1024 pairs.
+# 0.01, where one token in a hundred has been replaced, to 20, where nothing of the data is left. `Chain` is the oracle: it enumerates all 1024 pairs. `marginal` gives their probabilities at noise $\bar\sigma$, `scores` the ratios.
 
 # %%
 import torch
@@ -73,7 +72,7 @@ plots.show_ratios_on_a_line(chain.marginal(0.1), pairs, curves);
 #
 # ## 1. The task: positive numbers of very different sizes
 #
-# Write $s(x)_y$ for the network's estimate of $p(y)/p(x)$, where $y$ is $x$ with one token changed (the concrete score of chapter 01; `Chain.scores` holds the true ones).
+# From now on $s(x)_y$ is the network's *estimate* of $p(y)/p(x)$, where $y$ is $x$ with one token changed (in chapter 01 it was the true ratio, which `Chain.scores` holds).
 #
 # *Predict:* with $\bar\sigma = 0.01$, how many powers of ten lie between the smallest ratio of the spiral and the largest one? Then run the next cell.
 
@@ -306,7 +305,7 @@ def pseudo_likelihood(model, x, sigma, hidden):
 #
 # The third method lets the network's output *be* the ratio, and takes least squares:
 #
-# $$L = \mathbb E_{x\sim p} \sum_{y \ne x} Q(x, y)\, \tfrac12 \Big( s(x)_y - \frac{p(y)}{p(x)} \Big)^2 .$$
+# $$L_{\text{CSM}} = \mathbb E_{x\sim p} \sum_{y \ne x} Q(x, y)\, \tfrac12 \Big( s(x)_y - \frac{p(y)}{p(x)} \Big)^2 .$$
 #
 # Any positive weight leaves the minimum where it is. $Q(x, y)$, the forward rate from $y$ to $x$, gives weight only to jumps that the reverse process can make: on our graphs it is 0 or one constant. Chapter 04 derives this weight.
 #
@@ -591,7 +590,7 @@ with exercise("1"):
 # ### Exercise 2. The page's sampler is a reverse step (★★☆, 15 minutes)
 #
 # By chapter 01 the reverse process jumps from MASK to the word $y$ at the rate $\sigma(t)\, s_y$, where $s_y$ is the ratio and $\sigma = d\bar\sigma/dt$. On the page $1 - e^{-\bar\sigma} = t$. Write `chances(ratios, t, s)`: the
-# probabilities with which a MASK becomes each word in one Euler step from time `t` to the earlier time `s`, with the rates at `t`. The page shows a hidden word with probability $(t-s)/t$, and draws it from
+# probabilities with which a MASK becomes each word in one Euler step from time `t` to the earlier time `s` (a time, not the ratio $s_y$), with the rates at `t`. The page shows a hidden word with probability $(t-s)/t$, and draws it from
 # the posterior. Your answer, from ratios only, has to agree. (Do not normalise: ratios twice as large must give chances twice as large.)
 #
 # <details><summary>Hint</summary>

@@ -21,7 +21,7 @@
 # After this chapter you will be able to
 #
 # - derive **score entropy** as the gap below a tangent, and say why a noisy target does not spoil it;
-# - write the loss by hand, for MASK noise and for uniform noise, in ten lines each;
+# - write the loss by hand, for MASK noise (chapter 01's absorbing graph) and for uniform noise, in ten lines each;
 # - write a reverse sampler that draws whole sequences from a network's ratios, for either noise.
 #
 # *You need* chapters 01 and 02, and the page of chapter 00. *Running time:* about 80 seconds on two CPU cores.
@@ -461,7 +461,7 @@ def train(loss_fn, net, steps=500, lr=5e-3):
         schedule.step()
 
 # %% [markdown]
-# Both losses get 500 steps of 32 blocks, where the page takes 1 200, to save your time. The yardsticks are the language's exact log-probability (the truth) and $\log_2 40$ (guessing).
+# Both losses get 500 steps of 32 blocks (a *block* of text is a row of $L = 32$ words), where the page takes 1 200, to save your time. The yardsticks are the language's exact log-probability (the truth) and $\log_2 40$ (guessing).
 #
 # Predict: which loss will be lower, and by how much? Then run the next cell (half a minute).
 
@@ -1185,7 +1185,7 @@ assert min(exponential) > 2 * max(run["tv"] for run in spiral["methods"]["score 
 # %% [markdown]
 # ### The contest of chapter 02: which method has the best ratios?
 #
-# Bits are score entropy's own loss, so we also judge by the error of the log-ratios. The true ratios of the page's language are computable. The language is a hidden Markov model. Noise only changes its emission probabilities, so the forward algorithm still gives exact ratios. On the spiral of two tokens all methods of chapter 02 took part, with 800 steps each.
+# Bits are score entropy's own loss, so we also judge by the error of the log-ratios. The true ratios of the page's language are computable: it is a hidden Markov chain (chapter 05's laboratory explains it), noisy or not. On the spiral of two tokens all methods of chapter 02 took part, with 800 steps each.
 
 # %%
 longer = json.loads(Path("results/02_longer.json").read_text())["runs"]  # chapter 02's runs

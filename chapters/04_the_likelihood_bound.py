@@ -299,7 +299,7 @@ for name, chain in chains.items():
 # %% [markdown]
 # The bound is $-\log p_0(x_0)$ **for every single text**. With exact ratios law B is the noising of the whole data, run backwards. It ends at $x_0$ with probability $p_0(x_0)$. Its paths to $x_0$ are the noisings of $x_0$, as under law A, so the gap is 0.
 #
-# The integral is *not* zero here, since $R_y$ depends on $x_0$, which no network sees. On average over the data it is the conditional entropy $H(x_0|x_T)$, and the prior term is the mutual information of $x_0$ and $x_T$. The sum is the entropy $H(x_0)$. (Checked in a folded cell.)
+# The integral is *not* zero here, since $R_y$ depends on $x_0$, which no network sees. On average over the data it is the conditional entropy $H(x_0|x_T)$, and the prior term is the mutual information of $x_0$ and $x_T$, what one tells about the other. The sum is the entropy $H(x_0)$. (Checked in a folded cell.)
 #
 # Now the control, for MASK noise. We change $F$ or the weights $Q(x, y)$, or leave out $\sigma(t)$, and keep the exact ratios:
 

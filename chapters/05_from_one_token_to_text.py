@@ -127,7 +127,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 # %% [markdown]
 # *What to see.* Left: from abc (blue) one jump reaches the orange sequences, which differ from it in one token. Right: the rate matrix of all 27 sequences in alphabetical order; the diagonal is left white. The outlined column belongs to abc. It has six dark cells, one for each orange sequence.
 #
-# In general **one jump leads from a sequence to the $L(N-1)$ sequences that differ in one token**. Every other sequence can still be reached, one token after another. How does $L(N-1)$ compare with the number of states?
+# In general **one jump leads from a sequence to the $L(N-1)$ sequences that differ in one token** (its *neighbours*, chapter 01). Every other sequence can still be reached, one token after another. How does $L(N-1)$ compare with the number of states?
 
 # %% tags=["nbval-check-output"]
 for name, n, length in [
@@ -870,7 +870,7 @@ assert not set(doubled[0]) & set(doubled[1])
 # %% [markdown]
 # ### The synthetic language: how can its truth be known?
 #
-# Nobody knows the probability of an English sentence, but we know that of a sentence in the page's language. Behind its words is a Markov chain that moves once a word. Its 28 states are positions in the grammar, such as *just after a plural subject*, and each state emits a word from its own table of probabilities. Only the words are seen, so this is a **hidden Markov chain**.
+# Nobody knows the probability of an English sentence, but we know that of a sentence in the page's language. Behind its words is a Markov chain that moves once a word. Its 28 states are positions in the grammar, such as *just after a plural subject*, and each state emits a word from its own table of probabilities. Only the words are seen, so this is a **hidden Markov chain** (also called hidden Markov *model*).
 # The probability of a string sums over all paths of the hidden states. For three words there are $S^3$ paths, which can be listed:
 
 # %%
@@ -924,7 +924,7 @@ print(f"ours {per_word.mean():.3f} ± {error:.3f}, the library's {rate.bits:.3f}
 assert abs(per_word.mean() - rate.bits) < 4 * error < 0.1
 
 # %% [markdown]
-# (Blocks of 32 words, as on the page, cost a little more: 2.40 bits. Their first words have little or no past.)
+# (Blocks of 32 words, as on the page, cost a little more: 2.40 bits on average; the page's test texts happen to cost 2.38. Their first words have little or no past.)
 
 # %% [markdown]
 # ### Large vocabularies: does the loss of chapter 03 still work?
@@ -1198,7 +1198,7 @@ assert torch.allclose(log_q_of(ends, 1000), wanted, atol=1e-4)
 # %% [markdown]
 # ### Cancellation: why can a loss that is never negative come out negative?
 #
-# Cancellation occurs on both graphs, and it too harms the value much more than the gradient. Near the optimum $s = r$ the terms of $s - r \log s + K(r)$ are of the order of $r$, and their sum is nearly 0. With $\delta = \log s - \log r$,
+# Chapter 03's laboratory met this for one ratio; here it is for many, with the repair written out. Near the optimum $s = r$ the terms of $s - r \log s + K(r)$ are of the order of $r$, and their sum is nearly 0. With $\delta = \log s - \log r$,
 #
 # $$s - r \log s + r \log r - r = r\,\big(e^\delta - \delta - 1\big) \approx \tfrac12\, r\, \delta^2 .$$
 #
@@ -1329,7 +1329,7 @@ for graph, loss in ((UniformGraph(7), stable_uniform), (AbsorbingGraph(7), stabl
 # %% [markdown]
 # ### The first number: what does an untrained network cost?
 #
-# The first line of a training log should show this cost. Take MASK noise. The published network subtracts $\log(e^{\bar\sigma} - 1) + \log N$ from its output, so an output of 0 means $s_y = r/N$ for every word, with $r = 1/(e^{\bar\sigma} - 1)$. The scores then sum to $r$, and a hidden word costs
+# The first line of a training log should show this cost (chapter 07 measures it). Take MASK noise. The published network subtracts $\log(e^{\bar\sigma} - 1) + \log N$ from its output, so an output of 0 means $s_y = r/N$ for every word, with $r = 1/(e^{\bar\sigma} - 1)$. The scores then sum to $r$, and a hidden word costs
 #
 # $$r - r(\log r - \log N) + r \log r - r = r \log N .$$
 #

@@ -712,7 +712,7 @@ Markdown(Path("results/ledger.md").read_text())
 #
 # ## What has changed on the page
 #
-# The last lines of the page get an error bar, and noise that another model can share:
+# Chapter 04 gave the page's number an error bar. Now its noise is fixed too, so that another model can share it:
 #
 # ```diff
 #  test = language.sample(4096, L)
@@ -758,7 +758,7 @@ assert 0 < error < 0.12 and abs(mean - exact[:64].mean() * bit) < 5 * error
 #
 # 1. A bound is a mean over noise: a single draw scatters by 0.06 bit a word here, several times the gap that we want to see. Give it an error bar.
 # 2. Compare models on the same texts, with the same noise, and report the difference with its error. Other seeds of the training are another source of chance.
-# 3. At equal size, budget and tuning GPT-2 is ahead of absorbing diffusion here; score entropy and mean prediction are level with MASK noise. Uniform noise is far behind, and three seeds do not order its forms.
+# 3. At equal size, budget and tuning GPT-2 is ahead of diffusion with MASK noise here; score entropy and mean prediction are level with MASK noise. Uniform noise is far behind, and three seeds do not order its forms.
 # 4. Generative perplexity is entropy plus divergence. Temperature, nucleus and coarse random numbers lower it together with the entropy, so entropy, repetition and, where possible, divergence stand beside it.
 # 5. A zero-shot number depends on its rules, so they stand beside it. The ledger gives a verdict on every claim.
 
@@ -770,7 +770,7 @@ assert 0 < error < 0.12 and abs(mean - exact[:64].mean() * bit) < 5 * error
 # %% [markdown]
 # ### Exercise 1. One text, two tokenisers (★☆☆, 10 minutes)
 #
-# Two models have different tokenisers. On one and the same text of `characters` characters and `words` words, a model's bound is `nats` in all, over its `tokens` tokens. Write `units(nats, tokens, words, characters)`, which returns four numbers: bits a token, perplexity a token, perplexity a word, and bits a
+# Two models have different tokenisers (as in chapter 05's exercise 2). On one and the same text of `characters` characters and `words` words, a model's bound is `nats` in all, over its `tokens` tokens. Write `units(nats, tokens, words, characters)`, which returns four numbers: bits a token, perplexity a token, perplexity a word, and bits a
 # character. Which of them may you use to compare the two models?
 #
 # <details><summary>Hint</summary>
@@ -1011,7 +1011,7 @@ print(f"one draw a text: {ratio[0]:.0f} times the calls; likelihood_bound: {rati
 assert ratio[0] > 4 and ratio[1] > 1.5
 
 # %% [markdown]
-# `likelihood_bound` is the estimator of chapter 04: it has the noise levels of a repeat in equal strata, and covers the two ends. `bounds` also hides a fixed *number* of words, drawn where the loss varies most, and has the control variate.
+# `likelihood_bound` is the estimator of chapter 04: it has the noise levels of a repeat in equal strata, and covers the two ends. `bounds` also hides a fixed *number* of words, drawn where the loss varies most, and has a *control variate*, the guess of section 1.
 # With $\hat a$ the estimate and $g$ a guess at it whose mean over all noise is known, $\hat a - g + \mathbb E g$ has the same mean, and a smaller variance if $g$ moves with $\hat a$.
 #
 # ### Given: is the bound of the rest above the truth?
@@ -1039,7 +1039,7 @@ assert -3 * error < gap < 0.1
 #
 # ### Laws: what does a bound say about samples in $K$ steps?
 #
-# Nothing, strictly: it is about the chain in continuous time. On two words we can enumerate the exact law of the samples. The network is replaced by the exact ratios, and by ratios that are each wrong by a fixed random factor, typically of 30 %.
+# Nothing, strictly (chapters 04 and 08). On two words we can enumerate the exact law of the samples. The network is replaced by the exact ratios, and by ratios that are each wrong by a fixed random factor, typically of 30 %.
 
 # %%
 from sedd_mini import AbsorbingGraph, LogLinearNoise

@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 11. The full-size run: what does it take to train the real network?
 #
-# The network of the paper has 170 million weights and a vocabulary of 50 257 tokens, and its training run read hundreds of billions of tokens. The training loop is the one of chapter 07.
+# The network of the paper has 170 million weights and a vocabulary of 50 257 tokens, and its training run read 200 to 700 billion tokens. The training loop is the one of chapter 07.
 # This chapter counts what such a run costs before it starts, takes two real steps, and shows how to watch a run and what to do when it breaks.
 #
 # After this chapter you will be able to
@@ -24,7 +24,7 @@
 # - say with one **roofline** argument whether a piece of work waits for arithmetic or for memory;
 # - read a loss curve: where it must start, which level it meets first, and what trouble looks like.
 #
-# *You need* chapters 06 and 07, and 5 GB of free memory. *Running time:* about a minute on two CPU cores. No cell needs a GPU.
+# *You need* chapters 06 and 07, and 5 GB of free memory. *Running time:* about a minute on one CPU core. No cell needs a GPU.
 
 # %% [markdown]
 # ## The lines of the page
@@ -39,19 +39,19 @@
 #         optimizer.step()
 # ```
 #
-# The first line sets what a step costs. The published run has N = 50 257, L = 1024, B = 512, D = 768, 12 heads, and 12 blocks where the page has 3. The loop assumes that B texts fit into memory at once, and that every loss is a finite number. Sections 4 and 6 drop these assumptions.
+# The first line sets what a step costs. The published run has N = 50 257, L = 1024, B = 512, D = 768, 12 heads, and 12 blocks where the page has 3. The loop assumes that B texts fit into memory at once, and that every loss is a finite number. Section 4 drops the first assumption, and section 6 the second.
 
 # %% [markdown]
 # ## A picture first
 #
-# This is the log of a real run of the full-size network, for 300 steps on one CPU core. Its text is 17 books of Project Gutenberg (1.7 million tokens of GPT-2), and a step has 4 texts of 128 tokens. Two commands made it. The first turns a folder of text into files of tokens, and the second trains:
+# This is the log of a real run of the full-size network, for 300 steps on one CPU core that two other trainings shared. Its text is 17 books of Project Gutenberg (1.7 million tokens of GPT-2), and a step has 4 texts of 128 tokens. The first command turns a folder of text into files of tokens, and the second trains:
 #
 #     python -m sedd_mini prepare --data FOLDER_OF_BOOKS --tokenizer gpt2 --out runs/gutenberg
 #     python -m sedd_mini train --preset small --data runs/gutenberg --steps 300 --batch-size 4 \
 #         --length 128 --warmup 20 --log-every 2 --valid-every 150 --valid-blocks 16 \
 #         --sample-every 0 --save-every 150 --out runs/small-gutenberg
 #
-# *Predict:* an untrained network guesses all 50 257 tokens alike. How many nats does it pay for a token? Then run the next cells.
+# *Predict:* an untrained network guesses all 50 257 tokens alike. How many nats does it pay for a token?
 
 # %%
 import json
@@ -78,12 +78,13 @@ print(f"the network, steps 201 to 300: {late.mean():.2f} ± {error:.2f}")
 # %% tags=["hide-input"]
 #| alt: Loss against step. Dots start at the dashed line of guessing, 10.8 nats, fall to 8 within 50
 #| steps and scatter around 7.2 at step 300. A dashed line at 6.8, the token frequencies, lies
-#| below their mean. Two green points, the validations, lie at 6.6 and 6.5.
+#| below their mean. Two green points, the validations, lie at 6.6 and 6.5, just above two short
+#| lines at 6.4.
 fig, ax = plots.plt.subplots(figsize=(8, 4))
 points = [(r["step"], r["valid"], 2 * r["valid_error"]) for r in checks]
-levels = {"guessing: ln 50 257": guess, "a table of token frequencies": table}
+levels = {"guessing: ln 50 257": guess, "a table of\ntoken frequencies": table}
 plots.show_run_log(ax, losses, points, levels, easier)
-ax.set_title("After 300 steps the loss is still above that of a table of frequencies");
+ax.set_title("After 300 steps the training loss is still above that of a table of frequencies");
 
 # %% tags=["hide-cell"]
 first = list(losses.values())[:5]
@@ -92,29 +93,29 @@ assert guess - late.mean() > 3 and late.mean() - table > 3 * error
 assert checks[-1]["valid"] > easier and table - easier > 0.4
 
 # %% [markdown]
-# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$, as they must. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. In its last hundred steps the network pays 7.27 ± 0.09, so it is not yet as good as the table.
+# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$, as they must. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. In its last hundred steps the network pays more, 7.27 ± 0.09 (with dropout).
 #
-# The green points are bounds on 16 blocks of validation text. These blocks are easier: the table pays only 6.38 nats a token for them, and the network 6.50 ± 0.11 (one standard error). So the code works at full size, and 300 steps are far too few.
+# The green points are bounds of the averaged weights, without dropout, on 16 blocks of validation text. These blocks are easier: the table pays only 6.38 nats a token for them. The network pays 6.50 ± 0.11 (one standard error): no clear difference. So the loop runs at full size, and 300 steps are far too few.
 #
-# The length of the published run is not certain. The released configuration says 1.3 million steps. Asked in public, the author named 400 000 steps for OpenWebText, the text of that run, which has about 9 billion tokens.
+# The length of the published run is not certain. The released configuration says 1.3 million steps. [Asked in public](https://github.com/louaaron/Score-Entropy-Discrete-Diffusion/issues/6), the author named 400 000 steps for OpenWebText, the text of that run, which has about 9 billion tokens.
 
 # %% tags=["nbval-check-output"]
 tokens = max(record.get("tokens", 0) for record in log)
 speed = next(record["report"]["tokens_per_s"] for record in log if "report" in record)
-print(f"the log: {tokens:,} tokens, at {speed:.0f} a second")
+print(f"the log: {tokens:,} tokens, at {speed:.0f} a second (on a shared core)")
 for steps in (400_000, 1_300_000):
     published = steps * 512 * 1024
     years = published / speed / 3600 / 24 / 365
     print(f"{steps:,} steps: {published / 1e9:.0f} billion tokens, {published / 9e9:.0f} passes "
-          f"over the text, {years:.0f} years at the speed of the log")  # fmt: skip
+          f"over the text, {years:.0f} years at that speed")  # fmt: skip
 
 # %% [markdown]
-# This needs GPUs. None was at hand for this edition, so every number about a GPU below is *planned*: computed from data sheets, not measured.
+# This needs GPUs. None was at hand for this edition, so every number about a GPU below is *planned*: computed from data sheets.
 
 # %% [markdown]
 # ## 1. Count first
 #
-# On the device called `meta` tensors have shapes and no contents, so a network of any size can be counted there. The module `planner` has the same counts as formulas of the sizes.
+# A tensor on the device `meta` has a shape but no contents, so the weights of any network can be counted there. The module `planner` computes the same counts from the sizes alone.
 
 # %% tags=["nbval-check-output"]
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
@@ -123,12 +124,19 @@ from sedd_mini.training import planner
 config = DiTConfig()  # the sizes of the published small network
 with torch.device("meta"):
     empty = DiffusionTransformer(config)
+
+
+def part_of(name):
+    if "adaLN" in name or "sigma_map" in name:
+        return "noise level"
+    if name.startswith("vocab_embed"):
+        return "embedding"
+    return "blocks" if name.startswith("blocks") else "head"
+
+
 counts = dict.fromkeys(("embedding", "blocks", "noise level", "head"), 0)
 for name, weight in empty.named_parameters():
-    part = "blocks" if name.startswith("blocks") else "head"
-    part = "embedding" if name.startswith("vocab_embed") else part
-    part = "noise level" if "adaLN" in name or "sigma_map" in name else part
-    counts[part] += weight.numel()
+    counts[part_of(name)] += weight.numel()
 for part, count in counts.items():
     print(f"{part:12} {count:12,}")
 print(f"{'together':12} {planner.parameters(config):12,}")
@@ -137,13 +145,13 @@ print(f"{'together':12} {planner.parameters(config):12,}")
 assert planner.parameters(config) == sum(counts.values())
 
 # %% [markdown]
-# Arithmetic is counted in FLOPs: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head on hidden tokens only, in training about half of them. The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass:
+# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head on hidden tokens only, in training about half of them. (The layers of the noise level run once a text and cost almost nothing.) The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass. (Chapter 06 counted the head for every token, 285 million FLOPs a token forward.)
 
 # %% tags=["nbval-check-output"]
 forward = planner.forward_flops(config, 1024, masked=0.5)  # of one text
 whole = planner.training_flops(config, 1024)
-for part, flops in forward.items():
-    print(f"{part:16} {flops / 1024 / 1e6:6.1f} million FLOPs a token")
+for part in ("attention", "q · k and a · v", "MLP", "head"):
+    print(f"{part:16} {forward[part] / 1024 / 1e6:6.1f} million FLOPs a token")
 print(f"forward {whole / 3 / 1024 / 1e6:.0f}, with backward {whole / 1024 / 1e6:.0f}")
 print(f"400,000 steps: {whole * 512 * 400_000:.2e} FLOPs")
 
@@ -151,7 +159,7 @@ print(f"400,000 steps: {whole * 512 * 400_000:.2e} FLOPs")
 assert math.isclose(3 * sum(forward.values()), whole)
 
 # %% [markdown]
-# One more number is known beforehand. With log-linear MASK noise an untrained network pays $(1 - e^{-\bar\sigma(1)}) \ln N$ nats a token on average (chapter 05's laboratory), and $L$ times as much a text:
+# With log-linear MASK noise an untrained network pays $(1 - e^{-\bar\sigma(1)}) \ln N$ nats a token on average (chapter 05's laboratory), and $L$ times as much a text:
 
 # %% tags=["nbval-check-output"]
 from sedd_mini import LogLinearNoise
@@ -161,12 +169,12 @@ average = (share * math.log(50_257)).item()
 print(f"first loss: {average:.2f} nats a token, {1024 * average:,.0f} nats a text")
 
 # %% [markdown]
-# Some programs log nats a text, and others, like ours, nats a token. If the first losses of a run scatter around neither number, stop it and look for the error.
+# Some programs log nats a text; ours logs nats a token. If the first losses of a run scatter around neither number, stop it and look for the error.
 
 # %% [markdown]
 # ## 2. Two real steps
 #
-# GPT-2's list of tokens may not be on your disk. So we take Python's documentation in the word pieces of a small checkpoint, and `padded` adds unused tokens until there are 50 257. The network keeps its full size. A step has 2 texts of 64 tokens, and products are in float32. Network, noise and loss are those of the published run.
+# GPT-2's list of tokens may not be on your disk. So we take Python's documentation in the word pieces of a small checkpoint, and `padded` adds unused tokens until there are 50 257. A step has 2 texts of 64 tokens, and products are in float32. Network, noise and loss are those of the published run.
 
 # %%
 from sedd_mini.text.corpus import load_corpus
@@ -184,22 +192,26 @@ trainer = Trainer(settings, corpus)
 print(f"{sum(weight.numel() for weight in trainer.model.parameters()):,} weights")
 
 # %% [markdown]
-# Is the first loss right? One batch of two texts scatters around the average of 10.81, but the cost of *this* batch can be computed. The untrained network guesses evenly, so each hidden token costs $\sigma(t)\, \frac{1}{e^{\bar\sigma} - 1} \ln N$ (chapter 03's $r$, times the surprise), and a visible token nothing.
+# Is the first loss right? The loss of two texts scatters around 10.81, but the cost of *this* batch can be computed. The untrained network gives all tokens the same probability, so each hidden token costs $\sigma(t)\, \frac{1}{e^{\bar\sigma(t)} - 1} \ln N$: the rate, times chapter 03's $r$, times the surprise. A visible token costs nothing.
 
 # %%
 batch = trainer.draw_batch()
 x0, x, t, *_ = batch  # (B, L), (B, L), (B,)
 with torch.no_grad():
     loss = trainer.mean_loss(*batch).item()
-cost = trainer.noise.rate(t) / trainer.noise.total(t).expm1() * math.log(50_257)  # (B,)
-by_hand = (cost[:, None] * (x == trainer.graph.mask_id)).mean().item()
+
+# %%
+r = 1 / trainer.noise.total(t).expm1()  # (B,)
+cost = trainer.noise.rate(t) * r * math.log(50_257)  # (B,): of a hidden token
+hidden = x == trainer.graph.mask_id  # (B, L)
+by_hand = (cost[:, None] * hidden).mean().item()
 print(f"this batch: {loss:.4f} nats a token; by hand {by_hand:.4f}")
 
 # %% tags=["hide-cell"]
 assert math.isclose(loss, by_hand, rel_tol=1e-3)
 
 # %% [markdown]
-# Now the steps. A stopwatch looks at the second one (the first is slower), and the trainer reports where its time went.
+# A stopwatch looks at the second of two steps (the first is slower), and the trainer reports where its time went.
 
 # %%
 from sedd_mini.training.report import as_text
@@ -218,16 +230,16 @@ assert not torch.equal(before, trainer.model.output_layer.linear.bias)
 assert report["peak_memory"] is None or 0.6 < planned / report["peak_memory"] < 1.1
 
 # %% [markdown]
-# **Utilisation** is the arithmetic that the network needs, divided by what the device could do in the same time. The report compares with one large matrix product, measured on the spot. For GPUs one usually takes the speed on the data sheet, which is higher, so those percentages come out lower. Large models have been trained at 21 % (GPT-3) to 46 % (PaLM) of the data sheet (Chowdhery et al. 2022).
+# **Utilisation** is the arithmetic that the network needs, divided by what the device could do in the same time. The report takes the speed of a large matrix product on your machine. For GPUs one usually takes the data sheet's, which is higher, so the percentages are lower. Large models have been trained at 21 % (GPT-3) to 46 % (PaLM) of the data sheet (Chowdhery et al. 2022).
 
 # %% [markdown]
 # ## 3. Arithmetic or memory: one roofline
 #
-# A processor has two speeds: $S$, the FLOPs it can do in a second, and $W$, the bytes it can move between its memory and its arithmetic units in a second (the *bandwidth*). Both can go on at once, so
+# A processor has two speeds: $S$, the FLOPs it can do in a second, and $W$, the bytes it can move between its memory and its arithmetic units in a second (the *bandwidth*). Arithmetic and transfers can at best go on at the same time, so
 #
 # $$\text{time} \;\ge\; \max\left(\frac{\text{FLOPs}}{S},\; \frac{\text{bytes}}{W}\right).$$
 #
-# The **intensity** of a piece of work is its FLOPs a byte. Below $S/W$ the work waits for memory, above it for arithmetic. For an H100 $S/W$ is 989 · 10¹² / 3.35 · 10¹² ≈ 295 FLOPs a byte.
+# The **intensity** of a piece of work is its FLOPs a byte. Below $S/W$ the work waits for memory, above it for arithmetic. For an H100 $S/W$ is (989 · 10¹²) / (3.35 · 10¹²) ≈ 295 FLOPs a byte.
 #
 # Take the product of $m$ tokens, $(m, n)$, with a matrix of weights $(n, p)$, in numbers of $w$ bytes. Each of the three matrices moves once:
 #
@@ -238,18 +250,18 @@ def intensity(m, n=768, p=3072, w=2):
     return 2 / w / (1 / m + 1 / n + 1 / p)
 
 
-for tokens in (1, 64, 1024, 16 * 1024):
-    print(f"{tokens:6} tokens: {intensity(tokens):4.0f} FLOPs a byte")
+for m, p in ((1, 3072), (64, 3072), (1024, 3072), (16 * 1024, 3072), (1024, 768)):
+    print(f"{m:6} tokens, (768, {p:4}) weights: {intensity(m, p=p):4.0f} FLOPs a byte")
 per_weight = 10 * 4  # bytes: ten float32 numbers are read or written for each weight
 print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% [markdown]
-# The sizes are those of a block's first MLP layer. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, two moments) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
+# The sizes are those of a block's first MLP layer, and last of the layer after attention (just below the H100's 295). With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at a
-#| dot, at 163 and at 295. Dotted verticals at 0.4, 1, 58 and 384: the first three lie left of the
-#| dots, the last one right of them.
+#| ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58 and 384, with a dot where each meets a
+#| roof: the first three lie left of the rings, the last one right of them.
 bandwidth = {"rtx4090": 1.01e12, "h100": 3.35e12}  # bytes a second
 colours = {"rtx4090": plots.GREEN, "h100": plots.BLUE}
 names = {"rtx4090": "RTX 4090", "h100": "H100"}
@@ -264,54 +276,59 @@ ax.set_title("Left of a roof's corner, work waits for memory");
 for kind, moved in bandwidth.items():
     corner = planner.KINDS[kind][0] / moved
     assert 16 / per_weight < intensity(1) < intensity(64) < corner < intensity(1024)
+assert 0.9 * corner < intensity(1024, p=768) < corner  # of the H100
 
 # %% [markdown]
-# *What to see.* A solid line is the highest speed that a GPU can reach at each intensity (planned). The optimiser is far left of both corners. Its time is at least bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added.
+# *What to see.* A line is the highest speed that a GPU can reach at each intensity (planned), and a dot that of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added.
 #
 # ### The two real steps once more
 #
-# A step has four parts: trunk, head with loss, backward pass, optimiser. We count the arithmetic of each. Then we count what it must move even with few tokens: the weights. The forward pass reads them once. The backward pass reads them again and writes a gradient for each. The optimiser moves ten numbers for each.
+# A step has four parts: trunk, head with loss, backward pass, optimiser. We count the FLOPs of the products in each. The optimiser has none (its 16 FLOPs a weight are 3 % of a step of 128 tokens). Then we count the traffic that even few tokens need: the weights. The forward pass reads them once. The backward pass reads them again and writes a gradient for each. The optimiser moves ten numbers for each.
 
 # %%
-PARTS = ("trunk", "head and loss", "backward", "optimiser")
-here = planner.forward_flops(config, 64, masked=0.5)
-head_flops, all_flops = here["head"], sum(here.values())
-flops = (all_flops - head_flops, head_flops, 2 * all_flops, 0)
-trunk, head, every = counts["blocks"] + counts["noise level"], counts["head"], sum(counts.values())
+STAGES = ("trunk", "head and loss", "backward", "optimiser")
+one_text = planner.forward_flops(config, 64, masked=0.5)
+head_flops, all_flops = one_text["head"], sum(one_text.values())
+products = (all_flops - head_flops, head_flops, 2 * all_flops, 0)  # FLOPs
+
+# %%
+trunk, head = counts["blocks"] + counts["noise level"], counts["head"]
+every = sum(counts.values())
 moved = (trunk, head, trunk + head + every, 10 * every)  # numbers read or written
 
-
+# %%
 def shares(amounts):
-    return {part: amount / sum(amounts) for part, amount in zip(PARTS, amounts, strict=True)}
+    return {stage: amount / sum(amounts) for stage, amount in zip(STAGES, amounts, strict=True)}
 
 
-of_log = next(record["report"] for record in log if "report" in record)["split"]
+of_log = next(record["report"]["split"] for record in log if "report" in record)
 rows = {
-    "counted: arithmetic": shares(flops),
+    "counted: products": shares(products),
     "time, 512 tokens (the log)": of_log,
     "time, 128 tokens (section 2)": report["split"],
     "counted: traffic of weights": shares(moved),
 }
 
 # %% tags=["hide-input"]
-#| alt: Four stacked bars with the shares of trunk, head and loss, backward, optimiser. Arithmetic:
+#| alt: Four stacked bars with the shares of trunk, head and loss, backward, optimiser. Products:
 #| 27, 6, 67, 0 per cent. Time with 512 tokens: 23, 6, 64, 7. With 128 tokens the optimiser has
 #| more. Traffic of weights: 4, 2, 14, 80.
 white, dark = "#ffffff", "#222222"
 inks = {"trunk": (plots.BLUE, white), "head and loss": (plots.GREEN, white),
         "backward": (plots.GREY, dark), "optimiser": (plots.ORANGE, dark)}  # fmt: skip
 fig = plots.show_shares(rows, inks)
-title = "Trunk and optimiser: shares of time between those of arithmetic and of traffic"
+title = "With fewer tokens the optimiser takes a larger share of the time"
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% tags=["hide-cell"]
 assert math.isclose(3 * all_flops, planner.training_flops(config, 64))
-assert [round(100 * share) for share in shares(flops).values()] == [27, 6, 67, 0]
+assert 0.03 < 16 * every / (2 * planner.training_flops(config, 64)) < 0.035
+assert [round(100 * share) for share in shares(products).values()] == [27, 6, 67, 0]
 assert [round(100 * share) for share in shares(moved).values()] == [4, 2, 14, 80]
-assert [round(100 * of_log[part]) for part in PARTS] == [23, 6, 64, 7]
+assert [round(100 * of_log[part]) for part in STAGES] == [23, 6, 64, 7]
 
 # %% [markdown]
-# *What to see.* The trunk's forward pass has 27 % of the arithmetic, but 4 % of the traffic; the optimiser has 0 and 80 %. Their shares of the time lie between these: with 512 tokens close to the arithmetic, with 128 tokens nearer to the traffic. (The head takes more than either share, since its time includes the loss, which is no product.)
+# *What to see.* The trunk's forward pass has 27 % of the products' FLOPs, but 4 % of the traffic; the optimiser has 0 and 80 %. Their shares of the time lie between these: with 512 tokens close to the products, with 128 tokens a little farther. (The row of section 2 comes from your machine and may differ.)
 #
 # The log and our steps also differ in precision and in how busy the machine was. So here is a control: a narrower network with the same vocabulary, in which only the number of texts changes.
 
@@ -330,14 +347,12 @@ for texts in (1, 4, 16):
           f"{seconds['optimiser'] / sum(seconds.values()):3.0%} of the time")  # fmt: skip
 
 # %% [markdown]
-# With more tokens the optimiser's share falls. (If other programs keep your machine busy, single numbers can be off.) A GPU of 24 GB works on 16 texts of 1024 tokens at a time (section 4), and several such parts make one step, so one update is small beside them.
-#
-# The laboratory measures what each acceleration of the library buys.
+# With more tokens the optimiser's share falls. A GPU of 24 GB works on 16 texts of 1024 tokens at a time, and 32 such parts make one step (section 4), so one update is small beside them.
 
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
 #
-# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and in bfloat16 a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
+# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and in bfloat16 (numbers of 16 bits, chapter 06's laboratory) a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
 
 # %% tags=["hide-input"]
 #| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB. Activations
@@ -349,7 +364,7 @@ copies = [sum(v for part, v in size.items() if part not in changing) for size in
 parts = {"weights, in copies": (copies, plots.BLUE)}
 for part, colour in (("activations", plots.ORANGE), ("head", plots.GREEN)):
     parts[part] = ([size[part] for size in sizes], colour)
-rooms = {"RTX 3090, RTX 4090, A10, L4: 24 GB": 24e9, "L40S: 48 GB": 48e9}
+rooms = {"RTX 3090, RTX 4090,\nA10, L4: 24 GB": 24e9, "L40S: 48 GB": 48e9}
 fig, ax = plots.plt.subplots(figsize=(8, 3.9))
 plots.show_memory(ax, batches, parts, rooms)
 ax.set_title("Activations fill the memory: each text of 1024 tokens adds 0.5 GB (planned)");
@@ -358,10 +373,11 @@ ax.set_title("Activations fill the memory: each text of 1024 tokens adds 0.5 GB 
 each = (sizes[-1]["activations"] - sizes[0]["activations"]) / 63
 assert 0.45e9 < each < 0.55e9 and len({round(size) for size in copies}) == 1
 assert math.isclose(sum(sizes[0][k] for k in list(sizes[0])[:4]), 5 * 4 * sum(counts.values()))
-assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values())
+assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values()) and copies[0] < 4e9
+assert 265e9 < sum(planner.memory(config, 1024, 512).values()) < 275e9
 
 # %% [markdown]
-# *What to see.* Blue stays, orange grows with every text. Green is the head's work space, which the library limits by working in pieces. A batch of 512 texts fits on none of these GPUs.
+# *What to see.* The copies of the weights stay below 4 GB, and every text adds to the activations. The library limits the head's work space by working in pieces. A batch of 512 texts would need about 270 GB.
 #
 # So a step is done in parts, and the gradients are added up (*gradient accumulation*). The loss is a mean over texts, so with equal parts the mean of the parts' gradients is the gradient of the whole:
 
@@ -395,7 +411,7 @@ assert_close(gradient_in(4), gradient_in(1))
 # %% [markdown]
 # ## 5. Hours, money, and more than one GPU
 #
-# FLOPs divided by speed is time, and time multiplied by price is money. The planner assumes that 40 % of the data sheet's speed is reached, near the upper end of the published range. On one GPU:
+# FLOPs divided by speed is time, and time multiplied by price is money. The planner assumes that 40 % of the data sheet's speed is reached, near the upper end of the published range, on any number of GPUs. On one GPU:
 
 # %% tags=["nbval-check-output"]
 night = 10 * 3600  # seconds
@@ -409,7 +425,7 @@ for kind in ("t4", "v100", "rtx3090", "a10", "l4", "rtx4090", "a100", "h100"):
     print(f"{kind:9} {parts:8} parts   {tokens / 1e9:9.2f} billion   {days:11.1f} days")
 
 # %% [markdown]
-# The T4 and the V100 have no bfloat16 in hardware. Our library then multiplies in float32, which is much slower on them. As a yardstick, Hoffmann et al. (2022) found that a language model of fixed cost is best trained on about 20 tokens for each parameter, here 3.4 billion. (That is for left-to-right models; take it as an order of magnitude.) By this yardstick a night of ten hours on one RTX 4090 is nearly enough, and the published run is 60 to 200 times as long.
+# The T4 and the V100 have no bfloat16 in hardware. Our library then multiplies in float32, more slowly. As a yardstick: for a fixed number of FLOPs, Hoffmann et al. (2022) found the lowest loss of left-to-right models with about 20 tokens for each parameter, here 3.4 billion. A night of ten hours on one RTX 4090 nearly gives that many, and the published run read 60 to 200 times as many.
 #
 # A whole plan, for eight H100 at an assumed price of 2.50 an hour each, is one command: `python -m sedd_mini plan --preset small --steps 400000 --gpus 8 --kind h100 --price 2.5`.
 
@@ -428,12 +444,12 @@ assert 60 < 400_000 * 512 * 1024 / enough < 63 and 195 < 1_300_000 * 512 * 1024 
 #     python -m sedd_mini train --preset small --accumulate 32 --out runs/small
 #     torchrun --nproc_per_node=8 -m sedd_mini train --preset small --accumulate 4 --out runs/small
 #
-# Both lines work on 16 texts at a time. With `--parallel ddp` (*distributed data parallel*, the default) each process holds all weights, and once a step they exchange the mean of the gradients. With `--parallel fsdp` (*fully sharded data parallel*) each holds a share of weights, gradients and moments, for networks that do not fit on one GPU. `batch_size` counts the texts of all processes, and every process draws the noise of the whole batch from the seed and the step's number. So eight processes take the same steps as one, up to rounding; the laboratory plays two processes in one.
+# Both lines work on 16 texts at a time. With `--parallel ddp` (*distributed data parallel*, the default) each process holds all weights, and once a step they exchange the mean of the gradients. With `--parallel fsdp` (*fully sharded data parallel*) each holds a share of weights, gradients and moments, for networks that do not fit on one GPU. `batch_size` counts the texts of all processes, and the noise does not depend on how they are shared out. So eight processes take the same steps as one, up to rounding (laboratory).
 
 # %% [markdown]
 # ## 6. Watching a run
 #
-# What should you look at while the hours pass? Here is a network that we can wait for: two blocks of width 64, on the documentation in 1024 word pieces. First the two levels that we expect. The second is the table of token frequencies.
+# Here is a network that we can wait for: two blocks of width 64, on the documentation in 1024 word pieces. First the two levels that we expect, guessing and the table of token frequencies:
 
 # %%
 def frequency_cost(tokens, blocks, N):
@@ -450,16 +466,16 @@ print(", ".join(f"{name} {level:.2f}" for name, level in levels.items()), "nats 
 # %% [markdown]
 # Three runs differ in one number, the learning rate: 0.003, 0.1 and 3. It rises for 20 steps and then stays.
 #
-# *Predict:* which of them ends in NaN, and in which step does it break?
+# *Predict:* which of them breaks, and does it break while the rate rises or later?
 
 # %%
 sizes = {"length": 64, "width": 64, "num_blocks": 2, "num_heads": 2, "cond_dim": 16}
 course = {"batch_size": 32, "steps": 60, "warmup": 20, "decay": "none", "draws": "counted"}
 
 
-def watch(lr):
+def watch(lr, clip=1.0):
     """The losses, and the error that ended the run, if one did."""
-    options = sizes | course | {"lr": lr, "device": "cpu", "precision": "float32"}
+    options = sizes | course | {"lr": lr, "clip": clip, "device": "cpu", "precision": "float32"}
     trainer, losses = Trainer(preset("docs", **options), docs), []
     try:
         while trainer.step < course["steps"]:
@@ -475,12 +491,11 @@ for lr, (values, end) in runs.items():
 
 # %% tags=["hide-input"]
 #| alt: Left, two loss curves on a narrow linear axis. Both fall from guessing, 6.9 nats, to the
-#| frequencies, 5.95; green leaves the panel around step 20 and comes back. Right, the same and a
-#| third run on a log axis: green leaps above 100 and returns; purple climbs from 7 to above 10 000
-#| in three steps and ends.
+#| frequencies, 5.95. Green leaves the panel twice, near steps 5 and 20, and comes back; purple
+#| leaves it at step 2. Right, all three on a log axis: green leaps above 100 and returns; purple
+#| climbs from 7 to above 10 000 in three steps and ends.
 healthy, leaping, lost = (values for values, _ in runs.values())
-panel = {"0.003: healthy": healthy, "0.1: leaps and comes back": leaping, "3: lost": lost}
-fig = plots.show_three_runs(panel, levels)
+fig = plots.show_three_runs({lr: values for lr, (values, _) in runs.items()}, levels)
 fig.axes[0].set_title("Rates 0.003 and 0.1 both reach the frequencies")
 fig.axes[1].set_title("3 does not (log axis)");
 
@@ -493,11 +508,11 @@ for values in (healthy, leaping):
 assert abs(5.95 - levels["frequencies"]) < 0.02
 
 # %% [markdown]
-# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is the **first plateau**, where longer runs stay for a while too (chapter 07). Green leaves the left panel several times while the learning rate rises and just after, and comes back. Purple is lost: each loss is more than ten times the one before, and the fourth is infinite.
+# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau** (60 steps do not show how long it lasts). Green leaves the left panel twice, while the learning rate rises and just after, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
 #
-# Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in the logs of today's library), single losses leap and come back ever later, the loss settles *above* the frequencies, inf or NaN. Try these remedies in this order: a lower learning rate, a longer warm-up, `--precision float32`. `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
+# Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Try these remedies in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
-# **When a loss is not finite.** One step with NaN in the gradient would put NaN into every weight and every average. So the loop looks *before* the optimiser acts. It stops, leaves the weights and the last checkpoint as they are, and writes the guilty batch into the run's folder. We break a weight on purpose:
+# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping by that norm would then put NaN into every weight and average. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. We break a weight on purpose:
 
 # %% tags=["nbval-check-output"]
 import tempfile
@@ -529,7 +544,7 @@ assert all(torch.equal(a, b) for a, b in zip(averages, broken.average.parameters
 # %% [markdown]
 # ## 7. The weights that were released
 #
-# The authors have published their networks, and `load_pretrained` reads them by name. The next cell loads the small one if it is on your disk. With `DOWNLOAD = True` it fetches 0.7 GB from the Hugging Face hub first. This edition was made without it, so you see no output of the released network here.
+# The authors have published their networks, and `load_pretrained` reads them by name. The next cell loads the small one if it is on your disk. With `DOWNLOAD = True` it fetches 0.7 GB from the Hugging Face hub first. This edition was made without it.
 
 # %%
 from huggingface_hub import try_to_load_from_cache
@@ -581,9 +596,9 @@ if released:
     print(*map(released[-1].decode, [*y.tolist(), *z.tolist()]), sep="\n")
 
 # %% [markdown]
-# The laboratory runs these functions on a small network of this repository, and the tests compare our network with a second, independent implementation.
+# The laboratory runs these functions on a small network, and the tests compare our network with a second, independent implementation.
 #
-# **Where the published run went.** Perplexities on five test sets that the networks were not trained for (table 1 of Lou et al. 2023; lower is better, and for diffusion models these are upper bounds):
+# **Where the published run went.** Perplexities on five data sets that the networks were not trained on (table 1 of Lou et al. 2023; lower is better, and for diffusion models these are upper bounds):
 #
 # | | LAMBADA | WikiText2 | PTB | WikiText103 | 1BW |
 # |---|---|---|---|---|---|
@@ -594,12 +609,12 @@ if released:
 # | GPT-2 medium | 35.66 | 31.80 | 123.14 | 31.39 | 55.72 |
 # | SEDD absorb medium | ≤ 42.77 | ≤ 31.04 | ≤ 87.12 | ≤ 29.98 | ≤ 61.19 |
 #
-# At the small size the absorbing network is below GPT-2 on three of the five sets, and below the earlier discrete diffusion model D3PM on all. In nats a token, the unit of our logs, a perplexity of 40.62 is $\ln 40.62 = 3.70$. (The log of the picture ended at about 7.3, on other text.)
+# At the small size the absorbing network is below GPT-2 on three of the five sets, and below the earlier discrete diffusion model D3PM on all. In nats a token, the unit of our logs, a perplexity of 40.62 is $\ln 40.62 = 3.70$.
 
 # %% [markdown]
 # ## What has changed on the page
 #
-# The loop works on a batch in parts, cuts the gradient's norm at 1, and stops before a bad gradient reaches the weights:
+# The loop works on a batch in parts, cuts the gradient's norm at 1 (as in chapter 07), and stops before a bad gradient reaches the weights:
 #
 # ```diff
 # -N, L, B, D, HEADS = words.vocab_size, 32, 32, 64, 4
@@ -635,10 +650,10 @@ for factor in (1.0, math.nan):
 # ## Summary
 #
 # 1. SEDD small has 169.6 million weights and needs 739 million FLOPs a token in training. Its first loss must be about 10.81 nats a token, 11 074 nats a text.
-# 2. Work waits for memory if it has fewer FLOPs a byte than the device has FLOPs for each byte of bandwidth. Products of few tokens and the optimiser wait for memory; products of thousands of tokens wait for arithmetic.
+# 2. Work waits for memory if it has fewer FLOPs a byte than $S/W$. The optimiser waits for memory. In SEDD small, products of few tokens do too, and products of thousands of tokens wait for arithmetic.
 # 3. Activations fill the memory, so a batch is worked on in parts, or spread over processes. With the same noise the gradient is the same.
 # 4. The published run would take about 14 hours on eight H100 at 40 % utilisation for 400 000 steps (planned), or over three times as long for 1.3 million.
-# 5. A loss falls from $\ln N$ to the frequencies of the tokens first. The log of 300 CPU steps at full size has not got so far. A step that is not finite must not reach the weights.
+# 5. The loss of a healthy run falls from $\ln N$ to the token frequencies first. In the log of 300 CPU steps at full size the training loss is still above them. A step that is not finite must not reach the weights.
 
 # %% [markdown]
 # ## Exercises
@@ -747,7 +762,7 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. A small GPU (★★☆, 15 minutes)
 #
-# Write `most_texts(config, length, room, recompute)`: the largest number of texts that can be worked on at a time in at most `room` bytes, planned with `planner.memory`. With `recompute` the blocks' activations are not kept but computed again in the backward pass; this is `checkpoint_activations=True` in the configuration. If not even one text fits, return 0. Then compare for a GPU of 24 GB: is recomputing worth its time, if a batch of 512 is done in parts anyway?
+# Write `most_texts(config, length, room, recompute)`: the largest number of texts that can be worked on at a time in at most `room` bytes, planned with `planner.memory`. With `recompute` the blocks' activations are not kept but computed again in the backward pass; this is `checkpoint_activations=True` in the configuration. If not even one text fits, return 0. Then compare for `room = 0.9 * 24e9`: does recomputing make a step of 512 texts, done in parts, any faster? Use section 3.
 #
 # <details><summary>Hint</summary>
 #
@@ -790,11 +805,20 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. Would clipping have saved the lost run? (★★★, 30 minutes)
 #
-# The loop cuts the norm of the gradient to `clip`: if the norm is larger, the gradient is multiplied by clip/norm. The run with learning rate 3 broke although `clip` was 1. Would 0.01 have saved it? Write `adam_path`: the positions of a weight vector, starting at 0, after each step of Adam with clipping, with $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 10^{-8}$ and no weight decay:
+# The loop cuts the norm of the gradient to `clip`: if the norm is larger, the gradient is multiplied by clip/norm. The run with learning rate 3 broke although `clip` was 1. Would 0.01 have saved it? Write `adam_path` (chapter 07's exercises 3 and 4 in one): the positions of a weight vector, starting at 0, after each step of Adam with clipping, with $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 10^{-8}$ and no weight decay:
 #
 # $$m \leftarrow \beta_1 m + (1-\beta_1)\, g, \quad v \leftarrow \beta_2 v + (1-\beta_2)\, g^2, \quad w \leftarrow w - \text{lr}\, \frac{m/(1-\beta_1^n)}{\sqrt{v/(1-\beta_2^n)} + \epsilon} \quad (n = 1, 2, \dots)$$
 #
-# Then follow gradients of norms between 50 and 500 with `clip` 1 and 0.01. What do you see, and what follows for the lost run?
+# The lost run met gradients of norms 0.8, 15 000 and 1.4 million. Follow random gradients of these norms with `clip` 1 and 0.01:
+#
+# ```python
+# g = torch.randn(3, 1000)
+# g *= torch.tensor([[0.8], [15e3], [1.4e6]]) / g.norm(dim=1, keepdim=True)
+# a, b = adam_path(g, lr=3.0, clip=1.0), adam_path(g, lr=3.0, clip=0.01)
+# print((a - b).norm(dim=1) / a.norm(dim=1))  # after each of three steps
+# ```
+#
+# How far apart are the two paths, and what follows for the lost run?
 #
 # <details><summary>Hint</summary>
 #
@@ -836,11 +860,11 @@ with exercise("4"):
 # %% [markdown]
 # ## Laboratory
 #
-# Optional reading: are the counts right, what does each acceleration buy, do two processes take the same step as one, does a resumed run take the same steps, and does the code of section 7 work? Read the sections in any order; their cells run from top to bottom.
+# Optional reading: are the counts right, does a smaller `clip` save the lost run, what does each acceleration buy, do two processes take the same step as one, does a resumed run take the same steps, and does the code of section 7 work? Read the sections in any order; their cells run from top to bottom.
 #
 # ### Counts: does PyTorch count the same?
 #
-# `FlopCounterMode` adds up the matrix products while a network runs; on `meta` nothing is computed. The second number is the ratio to the rule of thumb, "6 FLOPs for each parameter and token".
+# `FlopCounterMode` adds up the matrix products while a network runs; on `meta` nothing is computed. The second number is the ratio to chapter 06's rule of six; there the head worked on every token.
 
 # %% tags=["nbval-check-output"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -871,6 +895,25 @@ heads = [planner.memory(config, 1024, n)["head"] for n in (16, 96)]
 assert heads[1] < 1.2 * heads[0]
 
 # %% [markdown]
+# ### Clipping: does 0.01 save the lost run?
+#
+# (Do exercise 4 first.) The runs of section 6 with rates 3 and 0.1 once more. Only `clip` changes, from 1 to 0.01:
+
+# %%
+clipped = {lr: watch(lr, clip=0.01) for lr in (3.0, 0.1)}
+for lr, (values, end) in clipped.items():
+    before = max(runs[lr][0])
+    print(f"learning rate {lr}: {len(values)} steps, {end}")
+    print(f"  highest loss {max(values):,.0f}, with clip 1 {before:,.0f}")
+
+# %% tags=["hide-cell"]
+assert clipped[3.0][1] != "to the end" and len(clipped[3.0][0]) == len(lost)
+assert clipped[0.1][1] == "to the end" and max(clipped[0.1][0]) < max(leaping) / 2
+
+# %% [markdown]
+# The run with rate 3 breaks in the same step. The one with rate 0.1 leaps less high. The solution of exercise 4 says why.
+
+# %% [markdown]
 # ### Races: what does each acceleration buy here?
 #
 # The library does several things because they are said to be faster. Each is raced against the plain way on your machine, with a narrow network and the full vocabulary. The two take turns, and the shortest time of each counts. Beside each race stands an assertion that both ways give the same result; the times themselves are only printed.
@@ -893,7 +936,7 @@ def race(name, plain, fast, repeats=3):
     results.append((name, min(times[::2]), min(times[1::2])))
 
 # %% [markdown]
-# Memory is the other half of the price. PyTorch can tell us of every operation (a *dispatch mode*), and the meter adds up the bytes of new tensors until they die:
+# Some ways are there to save memory, so we measure that too. A *dispatch mode* sees every operation of PyTorch. This one adds the bytes of each new tensor, and subtracts them when the tensor is freed:
 
 # %%
 import weakref
@@ -1100,11 +1143,11 @@ for both, top, bottom in zip(*weights, strict=True):
 # A step in parts agrees as well, after three steps with the optimiser:
 
 # %%
+from dataclasses import replace
+
 after = []
 for parts in (1, 4):
-    trainer = Trainer(preset("synthetic", **{k: getattr(tiny, k) for k in (
-        "width", "num_blocks", "num_heads", "cond_dim", "batch_size", "dropout", "precision",
-        "device")}, accumulate=parts), language)  # fmt: skip
+    trainer = Trainer(replace(tiny, accumulate=parts), language)
     for _ in range(3):
         trainer.train_step()
     after.append(list(trainer.model.parameters()))
@@ -1119,7 +1162,7 @@ assert_close(*after, rtol=1e-6, atol=1e-9)
 #
 # ### Going on: does an interrupted run take the same steps?
 #
-# A checkpoint holds weights, averages, Adam's moments and the position in the data. Everything random in a step comes from the seed and the step's number. One run of eight steps, and one that is stopped after four and started again:
+# Chapter 07's laboratory showed what a checkpoint must hold. Here is the check once more, with the loop of this chapter: one run of eight steps, and one that is stopped after four and started again:
 
 # %%
 straight = Trainer(brief, language)
@@ -1145,7 +1188,7 @@ for part in ("model", "average"):
 #
 # ### Released weights: does the code of section 7 work?
 #
-# The same functions on `docs-absorb`, a network of 3 million weights that has read only Python's documentation. No output of the released network is shown here.
+# The same functions on `docs-absorb`, a network of 3 million weights that has read only Python's documentation. Expect its words and names, but no sense. In the two sentences only the gaps are filled.
 
 # %%
 stand_in = "checkpoints/docs-absorb"
@@ -1158,7 +1201,7 @@ assert (y < parts[1].num_tokens).all()  # no MASK is left
 assert (z[:, given >= 0] == given[given >= 0]).all()  # the given words stand
 
 # %% [markdown]
-# And the bound, for a sentence and for its own words in disorder. A network that knows anything about order must find the second one less likely.
+# And the bound, for a sentence and for its own words in disorder. A network that uses the order of words should give the second one the larger bound.
 
 # %%
 ordered = ("Return the number of items in the list. If the list is empty, the method raises an "

@@ -23,7 +23,7 @@ from sedd_mini.model import TextModel
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE.parent / "chapters" / "checkpoints" / "docs-absorb"
-PROMPT, LENGTH, STEPS, SEED = "Return the", 72, 60, 0
+PROMPT, LENGTH, STEPS, SEED = "Return the", 60, 128, 0  # as in README
 WIDTH = 66  # letters in a line
 INK, GIVEN, FRESH, HIDDEN, PAPER = "#222222", "#7a7a7a", "#0057a8", "#d9dde2", "white"
 

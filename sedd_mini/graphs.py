@@ -374,10 +374,9 @@ def check_sigma(
     try:
         return sigma.expand(like.shape)
     except RuntimeError:
-        raise ValueError(
-            f"sigma of shape {tuple(sigma.shape)} does not broadcast to x of shape "
-            f"{tuple(like.shape)}: for one noise level a sequence pass sigma[:, None]"
-        ) from None
+        raise ValueError(f"sigma of shape {tuple(sigma.shape)} does not broadcast to x of shape "
+                         f"{tuple(like.shape)}: for one level a sequence pass sigma[:, None]"
+                         ) from None  # fmt: skip
 
 
 def check_sigma_max(sigma_max: float) -> float:
@@ -393,8 +392,6 @@ def check_scores(x: Tensor | None, score: Tensor, num_states: int) -> Tensor:
         raise TypeError(f"scores must be a tensor, got {type(score).__name__}")
     shape = score.shape[:-1] if x is None else check_tokens(x, num_states).shape
     if score.shape != (*shape, num_states):
-        raise ValueError(
-            f"scores must have shape {(*shape, num_states)}: that of x and the {num_states} "
-            f"states; got {tuple(score.shape)}"
-        )
+        raise ValueError(f"scores must have shape {(*shape, num_states)}: that of x and the "
+                         f"{num_states} states; got {tuple(score.shape)}")  # fmt: skip
     return score.to(torch.promote_types(score.dtype, torch.float32))

@@ -77,10 +77,8 @@ def training_loss(
     x = same_shape(check_tokens(x, graph.num_states), x0, "x")
     values = loss(model, graph, x, sigma, x0=x0)
     if values.shape != rate.shape:
-        raise ValueError(
-            f"{getattr(loss, '__name__', loss)} must give one number a sequence, shape "
-            f"{tuple(rate.shape)}, got {tuple(values.shape)}"
-        )
+        raise ValueError(f"{getattr(loss, '__name__', loss)} must give one number a sequence, "
+                         f"shape {tuple(rate.shape)}, got {tuple(values.shape)}")  # fmt: skip
     return rate * values
 
 

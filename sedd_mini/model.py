@@ -44,10 +44,9 @@ class TextModel:
             if length is None:
                 raise ValueError("network has no config.length: give length, its longest text")
         if (size := getattr(tokenizer, "vocab_size", None)) != graph.num_tokens:
-            raise ValueError(
-                f"the tokeniser has {size} tokens, the network {graph.num_tokens}: "
-                "give the tokeniser that the network was trained with (--tokenizer in a command)"
-            )
+            raise ValueError(f"the tokeniser has {size} tokens, the network {graph.num_tokens}: "
+                             "give the tokeniser that the network was trained with (--tokenizer "
+                             "in a command)")  # fmt: skip
         self.network, self.graph, self.noise, self.tokenizer = network, graph, noise, tokenizer
         self.length = whole_number("length", length, 1, 2**24)
 
@@ -90,7 +89,7 @@ class TextModel:
     def complete(self, given: Tensor, num, steps, seed, sampler="tweedie", callback=None):
         """`num` texts that have the tokens `given` (L,), −1 where free."""
         num, size = whole_number("num", num, 1), len(given)
-        if size > self.length:
+        if size > self.length and not getattr(self.network, "any_length", False):
             raise ValueError(f"{size} tokens are more than the {self.length} of the network")
         texts, group = [], max(1, GROUP // (size * self.graph.num_states))
         while len(texts) < num:
@@ -174,10 +173,9 @@ def load(name_or_folder: str | Path, device: str | None = None, tokenizer=None,
         try:
             tokenizer = load_tokenizer(find_folder(name_or_folder))
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{error}. Say which one the network was trained with, by tokenizer=… (in a "
-                "command --tokenizer gpt2): gpt2 for the released weights, or a folder"
-            ) from error
+            raise FileNotFoundError(f"{error}. Say which one the network was trained with, by "
+                                    "tokenizer=… (in a command --tokenizer gpt2): gpt2 for the "
+                                    "released weights, or a folder") from error  # fmt: skip
     elif isinstance(tokenizer, str | Path):
         place = local_path(tokenizer)
         if tokenizer not in ("gpt2", "chars") and not place.is_dir():
@@ -254,10 +252,8 @@ def read(tokenizer, text, name: str, lowest: int = 0) -> tuple[list[int], str | 
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"the {name} holds bytes that are no UTF-8, at character {error.start + 1}: give it in "
-            "the encoding of the terminal"
-        ) from None
+        raise ValueError(f"the {name} holds bytes that are no UTF-8, at character "
+                         f"{error.start + 1}: give it in the encoding of the terminal") from None
     ids = list(tokenizer.encode(text))
     found = tokenizer.decode(ids)
     if found != text and not isinstance(tokenizer, WordTokenizer):  # which drops white space

@@ -609,20 +609,32 @@ def show_packing(documents: Sequence[str], length: int) -> Figure:
     return fig
 
 
-def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours) -> Figure:
-    """Horizontal bars with their numbers: a row for each name, a panel for each of its values."""
+def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours, first=0) -> Figure:
+    """Horizontal bars with their numbers: a row for each name, a panel for each of its values.
+
+    first: how many rows stand apart, above, in panels with a scale of their own.
+    """
+    groups = [part for part in (list(rows)[:first], list(rows)[first:]) if part]
+    height = 0.55 * len(rows) + 0.7 + 0.5 * len(groups)
     fig, axes = plt.subplots(
-        1, len(titles), figsize=(10, 0.55 * len(rows) + 1.2), sharey=True, sharex=True
-    )
-    for k, ax in enumerate(np.atleast_1d(axes)):
-        bars = ax.barh(list(rows), [row[k] for row in rows.values()], height=0.62, color=colours)
-        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
-        ax.bar_label(bars, fmt="%.2f", padding=5, bbox=white)
-        ax.set_title(titles[k], fontsize=11)
-        ax.margins(x=0.15)
-        ax.grid(axis="y", visible=False)
-        ax.tick_params(left=False)
-    ax.invert_yaxis()
+        len(groups), len(titles), figsize=(10, height), sharey="row", sharex="row", squeeze=False,
+        height_ratios=[len(part) for part in groups],
+    )  # fmt: skip
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
+    for g, part in enumerate(groups):
+        for k, ax in enumerate(axes[g]):
+            own = colours[first * g : first * g + len(part)]
+            bars = ax.barh(part, [rows[name][k] for name in part], height=0.62, color=own)
+            ax.bar_label(bars, fmt="%.2f", padding=5, bbox=white)
+            if g == 0:
+                ax.set_title(titles[k], fontsize=11)
+            ax.margins(x=0.35 if first else 0.15)
+            ax.grid(axis="y", visible=False)
+            ax.tick_params(left=False)
+        if first:
+            axes[g, 0].set_ylim(len(part) - 0.5, -0.5)  # bars of one height in both groups
+        else:
+            axes[g, 0].invert_yaxis()
     return fig
 
 
@@ -850,45 +862,52 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     ax.margins(x=0.2, y=0.12)
 
 
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # a label over dots or lines
+
+
 def show_run_log(ax: plt.Axes, losses: dict, checks: Sequence[tuple], levels: dict,
                  of_checks: float) -> None:  # fmt: skip
     """The losses of a run, their running mean, its validations, and levels to compare them with.
 
     losses: step → mean of a few steps, nats a token; checks: (step, bound, two errors) each;
-    levels: name → nats a token, the lowest named below its line; of_checks: what the last level's
-    model pays on the validation text.
+    levels: name → nats a token; of_checks: what the last level's model pays on the validation
+    text. All but the dots and their mean is named at the right, outside the axes.
     """
     steps, values = np.array(list(losses)), np.array(list(losses.values()))
     ax.plot(steps, values, ".", color="#b9c1cc", ms=5)
     wide = 15
     smooth = np.convolve(values, np.ones(wide) / wide, "valid")
     ax.plot(steps[wide // 2 : wide // 2 + len(smooth)], smooth, color=BLUE)
+    end = steps[-1] + 9
     for name, level in levels.items():
-        ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
+        ax.plot([0, end], [level, level], color=ORANGE, ls="--", lw=1.3)
         lowest = level == min(levels.values())
-        ax.text(3 if lowest else steps[-1], level + (-0.08 if lowest else 0.08), name, color=ORANGE,
-                ha="left" if lowest else "right", va="top" if lowest else "bottom")  # fmt: skip
+        ax.text(end + 3, level, name, color=ORANGE, va="bottom" if lowest else "center")
     at, bound, error = zip(*checks, strict=True)
     for step in at:
         ax.plot([step - 7, step + 7], [of_checks] * 2, color=ORANGE, lw=2)
     ax.errorbar(at, bound, error, fmt="o", capsize=3, color=GREEN, zorder=3)
-    ax.text(45, 8.6, "mean of 15 dots", color=BLUE)
-    ax.text(22, 9.9, "dot: mean of two steps", color="#666666")
-    ax.text(at[0] + 9, bound[0], "validation, ± 2 errors", color=GREEN, va="center")
-    ax.text(at[0] + 9, of_checks - 0.12, "the table, on the validation text", color=ORANGE,
-            va="center")  # fmt: skip
-    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, steps[-1] + 9), ylim=(5.6, 12.2))
+    ax.text(32, 9.02, "mean of 15 dots", color=BLUE)
+    ax.text(26, 10.3, "dot: mean of two steps", color="#666666")
+    ax.text(end + 3, bound[-1], "validation, ± 2 errors", color=GREEN, va="center")
+    ax.text(end + 3, of_checks - 0.15, "short lines: the table\non the validation text",
+            color=ORANGE, va="top")  # fmt: skip
+    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, end), ylim=(5.6, 12.2))
 
 
 def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]) -> None:
     """Attainable speed against FLOPs a byte: a roof for each device, a vertical for each work.
+
+    A ring marks a roof's corner, a dot the best speed of a work under a roof.
 
     roofs: name → (FLOPs a second, bytes a second, colour); works: name → FLOPs a byte.
     """
     x = np.logspace(-1, 4, 400)
     for name, (speed, bandwidth, colour) in roofs.items():
         ax.loglog(x, np.minimum(speed, bandwidth * x) / 1e12, color=colour)
-        ax.plot(speed / bandwidth, speed / 1e12, "o", color=colour, ms=6)
+        ax.plot(speed / bandwidth, speed / 1e12, "o", color=colour, mfc="white", mew=1.8, ms=8)
+        at = np.array(list(works.values()))
+        ax.plot(at, np.minimum(speed, bandwidth * at) / 1e12, "o", color=colour, ms=5)
         ax.text(9e3, speed / 1e12 * 1.15, name, color=colour, ha="right", va="bottom")
     for name, at in works.items():
         ax.axvline(at, color="#aaaaaa", lw=1, ls=":")
@@ -899,7 +918,7 @@ def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]
 
 
 def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) -> Figure:
-    """Stacked bars from 0 to 1, one a row, each share of 2.5 % and more with its number.
+    """Stacked bars from 0 to 1, one a row, with the number of each share of 0.5 % and more.
 
     colours: part → (its colour, that of its number).
     """
@@ -909,8 +928,12 @@ def show_shares(rows: dict[str, dict[str, float]], colours: dict[str, tuple]) ->
         for part, (colour, ink) in colours.items():
             share = shares[part]
             ax.barh(y, share, left=left, color=colour, height=0.66)
-            if share >= 0.025:
-                ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center")
+            if share >= 0.035:
+                ax.text(left + share / 2, y, f"{share:.0%}", color=ink, ha="center", va="center",
+                        fontsize=11.5 if share >= 0.05 else 10)  # fmt: skip
+            elif share >= 0.005:  # no room inside
+                ax.text(left + share / 2, y - 0.35, f"{share:.0%}", color=colour, ha="center",
+                        va="bottom", fontsize=10)  # fmt: skip
             left += share
     left = 0.0
     for part, (colour, _) in colours.items():  # names over the parts of the first row
@@ -933,48 +956,59 @@ def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], r
 
     parts: name → (bytes for each of `batches`, colour); rooms: name → bytes.
     """
-    bottom, last = np.zeros(len(batches)), len(batches) - 1
+    x, bottom = np.array(batches), np.zeros(len(batches))
+    half = 0.35 * np.diff(x).min()  # of a bar's width
     for name, (sizes, colour) in parts.items():
         sizes = np.array(sizes) / 1e9
-        ax.bar(range(len(batches)), sizes, bottom=bottom, color=colour, width=0.6)
-        ax.text(last + 0.38, (bottom + sizes / 2)[-1], name, color=colour, va="center")
+        ax.bar(x, sizes, bottom=bottom, color=colour, width=2 * half)
+        ax.text(x[-1] + 1.4 * half, (bottom + sizes / 2)[-1], name, color=colour, va="center",
+                bbox=ON_WHITE)  # fmt: skip
         bottom += sizes
     for name, room in rooms.items():
         ax.axhline(room / 1e9, color="#777777", ls="--", lw=1.2)
-        ax.text(-0.42, room / 1e9 + 1, name, color="#555555", fontsize=10.5)
-    ax.set_xticks(range(len(batches)), batches)
-    top = 1.12 * max(bottom.max(), max(rooms.values()) / 1e9)
-    ax.set(xlabel="texts at a time", ylabel="GB", xlim=(-0.5, last + 2.0), ylim=(0, top))
+        ax.text(x[0] - half, room / 1e9 + 1.2, name, color="#555555", fontsize=10.5, va="bottom",
+                bbox=ON_WHITE)  # fmt: skip
+    top = 1.18 * max(bottom.max(), max(rooms.values()) / 1e9)
+    ax.set(xlabel="texts at a time", ylabel="GB", xticks=x, ylim=(0, top),
+           xlim=(x[0] - 2 * half, 1.36 * x[-1]))  # fmt: skip
     ax.grid(axis="x", visible=False)
 
 
 def show_three_runs(runs: dict[str, Sequence[float]], levels: dict[str, float]) -> Figure:
     """The losses of three runs: near the levels on a linear axis, and whole on a log axis.
 
-    runs: name → losses, the third one lost; levels: name → nats a token.
+    runs: learning rate → losses, the first one healthy, the second one leaping, the third one lost
+    within a few steps; levels: name → nats a token.
     """
     fig, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[1.4, 1])
     low, high = min(levels.values()), max(levels.values())
     end, room = max(map(len, runs.values())), high - low
     near.set(xlim=(0, end + 1), ylim=(low - 1.1 * room, high + 1.5 * room))
-    for (name, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
+    for (rate, losses), colour in zip(runs.items(), (BLUE, GREEN, PURPLE), strict=True):
         steps = range(1, len(losses) + 1)
         for ax in (near, whole):
             ax.plot(steps, losses, color=colour, lw=1.6)
         top = int(np.argmax(losses)) + 1, max(losses)
         if top[1] > 2 * high:
             whole.plot(*top, "o", color=colour, ms=5)
-            whole.annotate(f"{name}\n(up to {top[1]:,.0f})", top, (8, -2), color=colour,
+            whole.annotate(f"{rate:g}: up to {top[1]:,.0f}", top, (8, -2), color=colour,
                            textcoords="offset points", va="center")  # fmt: skip
-    first, second = list(runs)[:2]
-    near.text(0.98, 0.04, first, color=BLUE, ha="right", transform=near.transAxes)
-    near.text(0.98, 0.88, second, color=GREEN, ha="right", transform=near.transAxes)
+    healthy, leaping, lost = runs
+    near.text(0.98, 0.9, f"{leaping:g}: leaps and comes back", color=GREEN, ha="right",
+              va="center", bbox=ON_WHITE, transform=near.transAxes)  # fmt: skip
+    for rate, word, step, x, colour in (
+        (healthy, "healthy", 21, 26, BLUE), (lost, "leaves at step 2", 1, 3, PURPLE),
+    ):  # fmt: skip
+        near.annotate(f"{rate:g}: {word}", (step, runs[rate][step - 1] - 0.03),
+                      (x, low - 0.55 * room), color=colour, va="center", bbox=ON_WHITE,
+                      arrowprops={"arrowstyle": "-", "color": "#888888", "lw": 0.8,
+                                  "relpos": (0, 1), "shrinkA": 0, "shrinkB": 0})  # fmt: skip
     for name, level in levels.items():
         near.axhline(level, color=ORANGE, ls="--", lw=1.2)
         near.text(end + 1.5, level, name, color=ORANGE, va="center")
     whole.set_yscale("log")
     whole.set(xlim=(0, end + 1), ylim=(1.5, 6 * max(max(v) for v in runs.values())))
-    whole.text(end, 0.7 * low, first, color=BLUE, ha="right", va="top")
+    whole.text(end, 0.7 * low, f"{healthy:g}", color=BLUE, ha="right", va="top")
     for ax in (near, whole):
         ax.set_xlabel("step")
     near.set_ylabel("loss (nats a token)")
@@ -1084,13 +1118,13 @@ def show_false_improvement(ax: plt.Axes, Ks: Sequence[int], judged: Sequence[flo
     """Perplexity and exp(entropy) of a sampler with coarse random numbers; a line at the truth."""
     ax.axhline(correct, color=BLUE)
     ax.text(Ks[-1], correct * 1.03, "correct samples, any K", color=BLUE, ha="right")
-    ax.semilogx(Ks, judged, "o-", color=ORANGE)
-    ax.semilogx(Ks, variety, "s--", color=PURPLE)
-    ax.text(Ks[2] * 0.8, 0.55 * judged[2], "generative perplexity", color=ORANGE, ha="right")
-    ax.text(Ks[3] * 1.3, variety[3], "exp(entropy)", color=PURPLE, va="bottom")
+    ax.semilogx(Ks, judged, "o-", color=ORANGE, ms=5)
+    ax.semilogx(Ks, variety, "s--", color=PURPLE, ms=10, mfc="none", zorder=1)
+    ax.text(Ks[3] * 1.15, 1.04 * judged[3], "generative perplexity", color=ORANGE)
+    ax.text(Ks[3] * 0.87, 0.88 * variety[3], "exp(entropy)", color=PURPLE, ha="right")
     ax.set_xticks(Ks, Ks)
     ax.minorticks_off()
-    ax.set(xlabel="leaps K", ylim=(0, 1.2 * correct))
+    ax.set(xlabel="leaps K", ylabel="effective number of tokens", ylim=(0, 1.2 * correct))
 
 
 def _box(ax: plt.Axes, x: float, y: float, text: str, colour: str, size: float = 11) -> None:
@@ -1353,3 +1387,99 @@ def show_gap_patterns(
     ax.set(xlim=(-0.2, len(gaps)), ylim=(0.5 - len(patterns), 0.8))
     ax.set_axis_off()
     return fig
+
+
+def show_masking_rates(words: Sequence[str], u: Sequence[float], rates: Sequence[float]) -> Figure:
+    """One text hidden at several rates t, a row each: word i is hidden where u[i] < t.
+
+    At the right stands the weight 1/t with which the surprises of the hidden words are counted.
+    """
+    fig, ax = plt.subplots(figsize=(10, 0.5 * len(rates) + 0.7))
+    widths = [0.16 * len(word) + 0.28 for word in words]
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    for row, t in enumerate(rates):
+        for word, start, width, level in zip(words, starts, widths, u, strict=False):
+            if level < t:
+                box = plt.Rectangle((start + 0.04, -row - 0.3), width - 0.08, 0.6, color="#aeb4bd")
+                ax.add_patch(box)
+            else:
+                ax.text(start + width / 2, -row, word, ha="center", va="center", color="#222222")
+        ax.text(-0.2, -row, f"t = {t:g}", ha="right", va="center")
+        ax.text(starts[-1] + 0.9, -row, f"{1 / t:.1f}", ha="center", va="center", color=ORANGE)
+    ax.text(starts[-1] + 0.9, 0.75, "weight 1/t", ha="center", va="center", color=ORANGE)
+    ax.text(starts[-1] / 2, 0.75, "grey: hidden, to be guessed", ha="center", va="center",
+            color="#555555")  # fmt: skip
+    ax.set(xlim=(-1.2, starts[-1] + 1.6), ylim=(-len(rates) + 0.5, 1.1))
+    ax.set_axis_off()
+    return fig
+
+
+def show_losses(axes: Sequence[plt.Axes], losses: Sequence[float], levels: dict[str, float],
+                until: int, since: int) -> None:  # fmt: skip
+    """Losses of single batches: the first `until` steps, and on another scale those after `since`.
+
+    The line at the left is a running mean of 15.
+    levels: name → a height to mark; the last of them is marked at the right, too.
+    """
+    steps = np.arange(1, len(losses) + 1)
+    (name, lowest), left, right = list(levels.items())[-1], *axes
+    left.plot(steps[:until], losses[:until], ".", color=BLUE, ms=5, mew=0, alpha=0.8)
+    mean = np.convolve(losses, np.ones(15) / 15, mode="valid")[: until - 14]
+    left.plot(np.arange(8, 8 + len(mean)), mean, color="#12395b", lw=1.5)
+    for label, level in levels.items():
+        low = label == name
+        colour = ORANGE if low else "#555555"
+        left.axhline(level, color=colour, ls="--", lw=1.2, zorder=0)
+        left.text(until, level + (-0.08 if low else 0.06), f"{label}: {level:.2f}", color=colour,
+                  ha="right", va="top" if low else "bottom")  # fmt: skip
+    left.set(xlabel="step", ylabel="loss of a batch (bits a word)", ylim=(1.7, 5.9))
+    left.set_xlim(0, until)
+    right.plot(steps[since:], losses[since:], ".", color=BLUE, ms=4, mew=0, alpha=0.8)
+    right.axhline(lowest, color=ORANGE, ls="--", lw=1.6)
+    right.text(0.99, 0.97, f"dashed: {name}", color=ORANGE, ha="right", va="top",
+               transform=right.transAxes)  # fmt: skip
+    right.set(xlabel="step", xlim=(since, len(losses)))
+    right.margins(y=0.15)
+
+
+def show_scatter(ax: plt.Axes, rows: dict[str, Sequence[float]]) -> None:
+    """A row of dots for each name, one a value, with a line at 0; the names stand at the left."""
+    for i, (values, colour) in enumerate(zip(rows.values(), COLOURS, strict=False)):
+        values = np.asarray(values)
+        lift = 0.16 * np.sin(7.3 * np.arange(len(values)))  # so that dots do not hide each other
+        ax.plot(values, i + lift, "o", color=colour, ms=5, mew=0, alpha=0.65)
+    ax.axvline(0, color="#444444", lw=1)
+    ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.6, -0.4))
+    ax.grid(axis="y", visible=False)
+
+
+def show_cost_by_rate(ax: plt.Axes, curves: dict[str, Sequence[float]], level: float) -> None:
+    """Cost of a hidden word against the share of hidden words, in equal bins of [0, 1].
+
+    The first curve is a line, the others are dots, named at their left end; level: dashed.
+    """
+    colours = [ORANGE, BLUE, GREEN, PURPLE]
+    heights = spread_labels([values[0] for values in curves.values()], 0.42)
+    for (name, values), colour, y in zip(curves.items(), colours, heights, strict=False):
+        t = (np.arange(len(values)) + 0.5) / len(values)
+        style = {"lw": 2.5} if colour == ORANGE else {"ls": "", "marker": "o", "ms": 6}
+        ax.plot(t, values, color=colour, **style)
+        ax.annotate(name, (t[0], values[0]), (-0.02, y), color=colour, ha="right", va="center")
+    ax.plot([0, 1], [level, level], color="#555555", ls="--", lw=1.2, zorder=0)
+    ax.text(1, level + 0.25, f"entropy of the word frequencies: {level:.2f}", color="#555555",
+            ha="right")  # fmt: skip
+    ax.set(xlim=(-0.27, 1.02), ylim=(0, 5.8), xticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set(xlabel="t, the share of hidden words", ylabel="cost of a hidden word (bits)")
+
+
+def show_raw_and_averaged(ax: plt.Axes, gaps: dict[int, Sequence[float]]) -> None:
+    """The gap of raw and of averaged weights after some steps: step → (raw, averaged)."""
+    steps = list(gaps)
+    raw, averaged = zip(*gaps.values(), strict=True)
+    ax.plot(steps, raw, "o-", color=ORANGE)
+    ax.plot(steps, averaged, "o-", color=BLUE)
+    ax.annotate("raw weights", (steps[0], raw[0]), (9, 4), textcoords="offset points",
+                color=ORANGE)  # fmt: skip
+    ax.annotate("averaged weights", (steps[1], averaged[1]), (-4, -9), textcoords="offset points",
+                color=BLUE, ha="right", va="top")  # fmt: skip
+    ax.set(ylim=(0, 1.12 * max(raw)), xlabel="step", ylabel="gap to the truth (bits a word)")

@@ -53,7 +53,8 @@ def sample(
                mode meanwhile.
     shape      (B, L)
     steps      of equal length, from t = 1 to t = eps; or give `times`, any falling list in [0, 1]
-    method     a name in SAMPLERS (section 4 of Lou et al. 2023), or a step of your own (see above)
+    method     a name in SAMPLERS (section 4 of Lou et al. 2023), a step of your own (see above), or
+               a function with this one's signature and an attribute `is_sampler` that is true
     clamp      int64, (B, L) or (L,): tokens that are given, and −1 at the positions to fill in.
                Absorbing: as the steps get short, the rest follows p(rest | given). Uniform: it
                conditions on the noisy x_t = given instead of x_0 = given: a heuristic.
@@ -71,8 +72,12 @@ def sample(
     and where log-scores are NaN or overflow.
     """
     graph_and_noise(graph, noise, model)
+    if getattr(step := find_step(method), "is_sampler", False):  # draws in a way of its own
+        return step(model, graph, noise, shape, steps, clamp=clamp, start=start, times=times,
+                    denoise=denoise, eps=eps, generator=generator, callback=callback,
+                    device=device)  # fmt: skip
     times, shape = check_times(times, steps, eps, denoise, start), check_shape(shape)
-    step, generator = find_step(method), check_generator(generator, shape)
+    generator = check_generator(generator, shape)
     if not (callback is None or callable(callback)):
         raise TypeError(f"callback must be a function, got {callback!r:.60}")
     device = find_device(model, generator, device)
@@ -109,7 +114,7 @@ def euler(model, graph, noise, x, free, t, t_next, generator) -> Tensor:
     return leap_at(model, graph, x, free, noise.total(t), dsigma, "euler", generator)
 
 
-SAMPLERS: dict[str, Step | str] = {  # a step, or the "module:name" of one
+SAMPLERS: dict[str, Step | str] = {  # a step, or the "module:name" of one or of a sampler
     "tweedie": tweedie, "euler": euler, "corrector": "sedd_mini.beyond.remasking:corrector",
     "first-hitting": "sedd_mini.beyond.first_hitting:first_hitting",
     "confidence": "sedd_mini.beyond.confidence:confidence",
@@ -117,6 +122,7 @@ SAMPLERS: dict[str, Step | str] = {  # a step, or the "module:name" of one
     "margin": "sedd_mini.beyond.confidence:margin", "greedy": "sedd_mini.beyond.confidence:greedy",
     "drawn-first": "sedd_mini.beyond.drawn_first:drawn_first",
     "remask": "sedd_mini.beyond.remasking:remask", "guidance": "sedd_mini.beyond.guidance:guidance",
+    "blocks": "sedd_mini.beyond.block_diffusion:sample_blocks",
 }  # fmt: skip
 
 

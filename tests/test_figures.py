@@ -1,6 +1,7 @@
 """figures/: the film of README shows what the network wrote, and nothing else."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,16 @@ def test_the_film_of_readme_is_there_and_small():
     assert film.n_frames > 20
     assert film.size[0] <= 900
     assert path.stat().st_size < 300_000
+
+
+def test_the_python_of_readme_prints_what_is_said_there(monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    monkeypatch.chdir(ROOT)
+    exec(code.replace("docs-absorb\")", "docs-absorb\", device=\"cpu\")"), {})
+    written, fills, first, second = capsys.readouterr().out.strip().rsplit("\n", 3)
+    assert written.startswith("Return the")
+    assert f"# {fills}\n" in code
+    bits = [float(re.search(r"([\d.]+) bits a char", line)[1]) for line in (first, second)]
+    assert f"at most {bits[0]:.2f} and {bits[1]:.2f} bits" in code
+    assert (make.PROMPT, make.LENGTH, make.STEPS, make.SEED) == ("Return the", 60, 128, 0)

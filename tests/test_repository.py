@@ -4,6 +4,7 @@ import ast
 import base64
 import importlib.metadata
 import io
+import json
 import re
 import shutil
 import statistics
@@ -253,6 +254,37 @@ def test_the_korean_readme_has_the_same_commands_and_chapters():
     assert found["README.md"] == found["README.ko.md"]
     assert len(found["README.md"][0]) >= 6
     assert len(found["README.md"][1]) == len(list(CHAPTERS.glob("[0-9][0-9]_*.ipynb")))
+
+
+def test_how_to_cite_and_the_container_agree_with_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == project["version"]
+    assert citation["references"][0]["url"].endswith("2310.16834")
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    python = re.search(r"python:(\d\.\d+)$", container["image"])[1]
+    assert SpecifierSet(project["requires-python"]).contains(f"{python}.9")
+    made = container["postCreateCommand"].removeprefix("make ")
+    assert made == ".venv/sedd-mini-ready"  # the Makefile's READY
+    assert "READY := $(VENV)/sedd-mini-ready" in (ROOT / "Makefile").read_text()
+
+
+def test_the_library_page_lists_every_module_of_the_library():
+    """But commands, drawing, the ledger, and parts that only others of ours use."""
+    page = (CHAPTERS / "library.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"automodule:: sedd_mini\.([\w.]+)", page))
+    files = {p.relative_to(LIBRARY) for p in LIBRARY.rglob("*.py") if not p.name.startswith("__")}
+    modules = {".".join(path.with_suffix("").parts) for path in files}
+    assert listed <= modules
+    left_out = {name for name in modules - listed if not name.startswith("commands.")}
+    assert left_out == {
+        "checks", "exercises", "files", "plots", "evaluation.ledger", "evaluation.results",
+        "evaluation.variance", "evaluation.verdicts", "network.hardware", "text.formats",
+        "text.hashes", "text.hub", "text.offline", "text.shard_files", "training.draws",
+        "training.export",
+    }  # fmt: skip
 
 
 def test_cells_are_short():

@@ -13,6 +13,7 @@ import torch
 
 from sedd_mini.commands.train import parse
 from sedd_mini.evaluate import likelihood_bound, sample_sigma, times
+from sedd_mini.evaluation.examiner import exact_log_score
 from sedd_mini.evaluation.rivals import load_gpt2, nats
 from sedd_mini.files import load_tensors
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
@@ -131,33 +132,6 @@ def test_recorded_bound_is_found_again(name):
     assert abs(found - facts["bound_bits_per_token"]) < allowed
 
 
-def exact_log_score(graph, x, sigma) -> torch.Tensor:
-    """log p_t(y)/p_t(x) of the synthetic language, (B, L, num_states): forward and backward over
-    the hidden states, each position weighing its noisy token by p(token | state)."""
-    language = SyntheticLanguage()
-    stay = torch.exp(-sigma.double())[:, None, None]  # (B, 1, 1)
-    emission = language.emission  # (S, N)
-    if graph.mask_id is None:
-        speaks = stay * emission.T[x] + (1 - stay) / graph.num_tokens  # p(x_i | state), (B, L, S)
-    else:
-        masked = (x == graph.mask_id)[..., None]
-        speaks = torch.where(masked, 1.0, emission.T[torch.where(masked[..., 0], 0, x)])
-    length = x.shape[1]
-    before, after = [language.stationary.expand(len(x), -1)], [torch.ones(len(x), 28).double()]
-    for i in range(length - 1):
-        message = (before[i] * speaks[:, i]) @ language.transition
-        before.append(message / message.sum(-1, keepdim=True))
-        message = (after[i] * speaks[:, length - 1 - i]) @ language.transition.T
-        after.append(message / message.sum(-1, keepdim=True))
-    others = torch.stack(before, 1) * torch.stack(after[::-1], 1)  # of all other positions
-    probs = others @ emission / others.sum(-1, keepdim=True)  # p(true token | the others)
-    if graph.mask_id is None:
-        q = stay * probs + (1 - stay) / graph.num_tokens
-        return (q / q.gather(-1, x[..., None])).log()
-    ratio = torch.cat([stay / (1 - stay) * probs, torch.ones_like(probs[..., :1])], -1)
-    return torch.where(masked, ratio, 1.0).log()
-
-
 def test_exact_scores_are_those_of_the_language():
     """Against its probabilities: absorbing by the posterior, uniform by log_prob of neighbours."""
     language, sigma = SyntheticLanguage(), torch.tensor([0.4], dtype=torch.float64)
@@ -165,7 +139,8 @@ def test_exact_scores_are_those_of_the_language():
     x = x0.clone()
     x[0, [2, 5]] = 40
     known = x < 40
-    found = exact_log_score(AbsorbingGraph(40), x, sigma).exp()[~known][:, :40]
+    found = exact_log_score(language, AbsorbingGraph(40), x, sigma).exp()
+    found = found[~known][:, :40]
     posterior = language.posterior(x0, known)[~known]
     torch.testing.assert_close(found, posterior / math.expm1(0.4))
     keep = math.exp(-0.4)
@@ -173,7 +148,7 @@ def test_exact_scores_are_those_of_the_language():
     for i, y in ((0, 3), (4, 17), (8, 39)):
         other = x0.clone()
         other[0, i] = y
-        found = exact_log_score(UniformGraph(40), x0, sigma)[0, i, y]
+        found = exact_log_score(language, UniformGraph(40), x0, sigma)[0, i, y]
         torch.testing.assert_close(found, (noisy.log_prob(other) - noisy.log_prob(x0))[0])
 
 
@@ -194,7 +169,7 @@ def test_gap_of_the_synthetic_models(name, most):
     sigma, weight = sample_sigma(noise, times(len(x0), generator), eps=1e-3)
     sigma = sigma.float()
     x = graph.sample_transition(x0, sigma[:, None], generator)
-    log_ratio = exact_log_score(graph, x, sigma)
+    log_ratio = exact_log_score(SyntheticLanguage(), graph, x, sigma)
     log_score = model(x, sigma).double()
     answer = score_entropy(lambda x, sigma: log_score, graph, x, sigma, ratio=log_ratio.exp())
     draws = weight * answer / (32 * math.log(2))

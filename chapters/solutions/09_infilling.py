@@ -55,9 +55,11 @@ def law_of_gaps(p0, given):
     return shown.sum(1)[:, None] * shown.sum(0)
 
 # %% [markdown]
-# ## Exercise 2. When is clamping worst?
+# ## Exercise 2. How much do copies help?
 #
-# At $e = 1/2$ the tokens are independent, so the noisy first token is as good as the clean one: neither says anything. At $e \to 0$ the tokens are equal: the pair (0, 1) has probability $e/2$ plus a part that shrinks with the noise, so the ratio that moves its second token to 0 grows as far as $(1-e)/e$, and moves it even late in the run. In between, the error has a maximum: with 64 leaps it is 0.104, near $e = 0.11$.
+# At $e = 1/2$ the last token is independent of the copies, so it does not matter whether they are noisy. With 64 leaps the error is largest near $e = 0.11$ for one copy (0.105), and near 0.2 for three (0.019).
+#
+# At small $e$, let $f$ be the probability that the noise that is left flips a token, also small. The last token shows 1 with probability about $e + f$ if the zeros before it are clean. The text $0 \ldots 0\,1$ has the probability $(e + f)/2$ then. If the zeros may be noisy, it is $(e + f + f^k)/2$, as all $k$ may be flipped ones. With one copy this is nearly twice too much where $f$ is far above $e$, so the ratio that moves the last token from 1 to 0 is too small by half, even late in the run. The error is still 0.021 at $e = 0.001$. With three copies $f^3$ is small beside $f$, and the error there is 0.0003.
 
 # %% tags=["solution"]
 from itertools import pairwise
@@ -67,65 +69,118 @@ from sedd_mini import GeometricNoise, UniformGraph
 from sedd_mini.worlds.ctmc import Chain
 
 
-def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
         fall = torch.tensor(high - low)
-        rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), fall)  # (4, 2, 2)
-        p = p @ rows[:2, 1]
+        rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), fall)  # (n, k + 1, 2)
+        p = p @ rows[:2, -1]
     return abs(p[1].item() - e)  # two values: half of two equal differences
 
 # %% tags=["wrong"]
 # The weighted sampler: its error is too small.
-def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
         rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
-        p = (p * rows[:2, 0, 0]) @ rows[:2, 1]
+        p = (p * rows[:2, :-1, 0].prod(1)) @ rows[:2, -1]
         p = p / p.sum()
     return abs(p[1].item() - e)
 
 # %% tags=["wrong"]
 # Twice the total variation: the sum of differences is not halved.
-def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
+    levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
+    p = torch.tensor([0.5, 0.5]).double()
+    for high, low in pairwise([*levels.tolist(), 0.0]):
+        rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
+        p = p @ rows[:2, -1]
+    return (p - torch.tensor([1 - e, e])).abs().sum().item()
+
+# %% tags=["wrong"]
+# One copy, whatever k is.
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2, 2), dtype=torch.float64)
+    p0[0], p0[1] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
+    levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
+    p = torch.tensor([0.5, 0.5]).double()
+    for high, low in pairwise([*levels.tolist(), 0.0]):
+        rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
+        p = p @ rows[:2, -1]
+    return abs(p[1].item() - e)
+
+# %% tags=["wrong"]
+# The rows of the second token, which is a copy if k > 1.
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 0.0]):
         rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
         p = p @ rows[:2, 1]
-    return (p - torch.tensor([1 - e, e])).abs().sum().item()
+    return abs(p[1].item() - e)
 
 # %% tags=["wrong"]
-# Nothing is clamped: the law of the pair whose first token happens to be 0 at the end.
-def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
+# Nothing is clamped: the law of the texts whose copies happen to be 0 at the end.
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
-    p = torch.tensor([0.5, 0.5, 0.0, 0.0]).double()
+    p = torch.zeros(2 ** (k + 1), dtype=torch.float64)
+    p[:2] = 0.5
     for high, low in pairwise([*levels.tolist(), 0.0]):
         rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
-        p = p @ (rows[:, 0, :, None] * rows[:, 1, None, :]).flatten(1)
+        move = rows[:, 0]
+        for i in range(1, k + 1):
+            move = (move[:, :, None] * rows[:, i, None, :]).flatten(1)
+        p = p @ move
     return abs((p[1] / p[:2].sum()).item() - e)
 
 # %% tags=["wrong"]
 # The ratios at the end of each leap, not at its start.
-def clamping_error(e, K):
-    chain = Chain(UniformGraph(2), torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2)
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
     for high, low in pairwise([*levels.tolist(), 1e-9]):
         rows = chain.graph.tweedie_probs(chain.states, chain.scores(low), torch.tensor(high - low))
-        p = p @ rows[:2, 1]
+        p = p @ rows[:2, -1]
+    return abs(p[1].item() - e)
+
+# %% tags=["wrong"]
+# No last step.
+def clamping_error(e, k, K):
+    p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
+    p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    chain = Chain(UniformGraph(2), p0)
+    levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
+    p = torch.tensor([0.5, 0.5]).double()
+    for high, low in pairwise(levels.tolist()):
+        rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
+        p = p @ rows[:2, -1]
     return abs(p[1].item() - e)
 
 # %% [markdown]
 # ## Exercise 3. How long is the gap?
 #
-# All lengths have the same number of known words, so their probabilities may be compared. Bayes' rule with an even prior divides each by their sum. In *some dogs ▁ river sleep again .* two words have the probability 0.81 (*near a*), five words 0.19, and the other lengths nearly nothing. With five words *some dogs* may end a sentence: *some dogs . many birds near a river sleep again .*
+# All lengths have the same number of known words, so their probabilities may be compared. Bayes' rule with an even prior divides each by their sum. In *some dogs ▁ river sleep again .* with `longest` = 5, two words (*near a*) have the probability 0.81, five words 0.19, and the other lengths nearly nothing. With five words *some dogs* may end a sentence: *some dogs . many birds near a river sleep again .* A larger `longest` gives longer gaps a share as well: with 6 it is 0.71 for two words, 0.17 for five and 0.12 for six.
 
 # %% tags=["solution"]
 import torch
@@ -273,7 +328,7 @@ def keep_unjumped(pair, levels, num, generator):
 # %% [markdown]
 # ## Exercise 5. What does an order cost?
 #
-# By the chain rule the divergence is a sum over rounds, and each round costs the total correlation of its tokens given the earlier ones. For determiner, noun and verb the best two rounds begin with a single word and draw the two others together, at 0.03 bits, whichever word it is: once one word shows the number, the two others are nearly independent. Two words in the first round may disagree, and cost 0.94 bits. All three at once cost 1.90 bits.
+# By the chain rule the divergence is a sum over rounds, and each round costs the total correlation of its tokens given the earlier ones. For determiner, noun and verb the best two rounds begin with a single word and draw the two others together, at 0.03 bits, whichever word it is: once one word shows the number, the two others are nearly independent. Two words in the first round may disagree, and cost 0.93 or 0.94 bits. All three at once cost 1.90 bits. The cell after the solution computes these numbers.
 
 # %% tags=["solution"]
 import math
@@ -296,6 +351,23 @@ def cost_of_rounds(joint, rounds):
         after = entropy(joint, earlier)
         total, before = total + alone - (after - before), after
     return total
+
+# %% tags=["nbval-check-output"]
+from sedd_mini.model import template
+from sedd_mini.text.synthetic import SyntheticLanguage
+
+language = SyntheticLanguage()
+before = "some old dogs sleep again . every bird sees a cat . "
+after = " . many children follow this dog . a small cat sleeps quietly ."
+text = before + "____ ____ near a river ____ quietly" + after
+given = template(language.tokenizer(), text=text, gap=1)  # (32,), −1 at the gaps
+V = language.vocab_size
+texts = given.repeat(V**3, 1)  # with each of V³ fillings
+texts[:, given < 0] = torch.cartesian_prod(*[torch.arange(V)] * 3)
+joint = language.log_prob(texts).softmax(0).view(V, V, V)
+for rounds in ([[0, 1, 2]], [[0], [1, 2]], [[1], [0, 2]], [[2], [0, 1]],
+               [[0, 1], [2]], [[0, 2], [1]], [[1, 2], [0]]):  # fmt: skip
+    print(f"{cost_of_rounds(joint, rounds):.2f} bits: rounds {rounds}")
 
 # %% tags=["wrong"]
 # Nats, not bits.

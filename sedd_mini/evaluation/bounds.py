@@ -67,7 +67,7 @@ def bounds(
     if generator is not None and generator.device.type != "cpu":
         raise ValueError(f"generator must be torch.Generator(), on the CPU, got {generator.device}")
     x0, device = sequences.cpu(), sequences.device
-    free = ~check_given(given, x0, graph)
+    free = ~check_given(given, x0, graph, model)
     draws = (Counted if type(graph) is AbsorbingGraph else Levels)(graph, noise, free)
     guess = Guess(draws, x0, free)
     terms = terms or (in_head if isinstance(model, DiffusionTransformer) else every_position)
@@ -139,8 +139,11 @@ def shared_draws(bounds: list[Bound]) -> list[tuple[float, ...]]:
     return draws
 
 
-def check_given(given, x0: Tensor, graph) -> Tensor:
-    """`given` as a (M, L) bool mask on the CPU; all False if there is none."""
+def check_given(given, x0: Tensor, graph, model) -> Tensor:
+    """`given` as a (M, L) bool mask on the CPU; all False if there is none.
+
+    A model may have a `check_given(mask)`, that raises ValueError for what it cannot condition on.
+    """
     if given is None:
         return torch.zeros_like(x0, dtype=torch.bool)
     if type(graph) is not AbsorbingGraph:
@@ -159,6 +162,7 @@ def check_given(given, x0: Tensor, graph) -> Tensor:
     if (all_known := given.all(1)).any():
         raise ValueError(f"all of sequence {all_known.nonzero()[0].item()} is given: nothing is "
                          "left to bound")  # fmt: skip
+    getattr(model, "check_given", lambda mask: None)(given)
     return given
 
 
@@ -202,11 +206,15 @@ def in_head(model, graph, x, sigma, x0) -> Tensor:
 
 
 def at_positions(model, graph, x, sigma, x0) -> Tensor:
-    """Of any model(x, sigma, at=mask), from the rows that count alone (absorbing: the masked)."""
+    """Of any model(x, sigma, at=mask), from the rows that count alone (absorbing: the masked).
+
+    A model that `reads_clean` gets x0 besides: see beyond/block_diffusion.py.
+    """
     at = movable(graph, x, torch.ones_like(x, dtype=torch.bool))
     if not at.any():
         return torch.zeros(x.shape, device=x.device)
-    log_score = model(x, sigma, at=at)  # (rows, num_states)
+    clean = {"clean": x0} if getattr(model, "reads_clean", False) else {}
+    log_score = model(x, sigma, at=at, **clean)  # (rows, num_states)
     rows = log_score, sigma[:, None].expand(x.shape)[at], x[at], x0[at]
     pieces = chunks(piece_size(log_score), *rows)  # what fits the cache
     costs = torch.cat([graph.score_entropy(*piece) for piece in pieces])  # (rows,)

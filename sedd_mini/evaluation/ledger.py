@@ -79,7 +79,7 @@ CLAIMS = (
           "as good as nucleus sampling of an autoregressive model (not compared here)",
           judge.infilling),
     Claim("Conditional generation by Bayes' rule",
-          "chapter 09, sections 2 and 3; results/claims.json: bayes", "an identity", judge.bayes),
+          "chapter 09, sections 2 and 3 and laboratory; results/claims.json: bayes", "an identity", judge.bayes),
     Claim("The bound trains the likelihood",
           "chapter 04, sections 7 and 8; results/claims.json: bound", "a theorem", judge.bound),
     Claim("No cache of keys and values, hence slow sampling",

@@ -62,10 +62,9 @@ class DiTConfig:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.width % (2 * self.num_heads):
-            raise ValueError(
-                f"width={self.width} must be a multiple of 2 * num_heads={2 * self.num_heads}: "
-                "heads take equal parts, and rotary positions turn pairs of dimensions"
-            )
+            raise ValueError(f"width={self.width} must be a multiple of 2 * num_heads="
+                             f"{2 * self.num_heads}: heads take equal parts, and rotary positions "
+                             "turn pairs of dimensions")  # fmt: skip
         if not 0 <= real_number("dropout", self.dropout) < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if self.scale_by_sigma and not self.absorbing:
@@ -138,14 +137,17 @@ class DiffusionTransformer(nn.Module):
         cond = F.silu(self.sigma_map(told))  # (B, C)
         hidden = self.vocab_embed(x)  # (B, L, D)
         cos, sin = self.rotary_emb(x.shape[1])  # (L, D/H) each
-        keys = self.dropout_keys(x, key)  # (2 num_blocks, B), or Nones
+        hidden = self.through(hidden, cond, cos, sin, self.dropout_keys(x, key))
+        return self.output_layer(hidden, cond, x, sigma, at, x0, graph)
+
+    def through(self, hidden: Tensor, cond: Tensor, cos, sin, keys, attend=attention) -> Tensor:
         for i, block in enumerate(self.blocks):
-            inputs = hidden, cond, cos, sin, *keys[2 * i : 2 * i + 2]
+            inputs = hidden, cond, cos, sin, *keys[2 * i : 2 * i + 2], attend
             if self.config.checkpoint_activations and self.training:
                 hidden = checkpoint(block, *inputs, use_reentrant=False)
             else:
                 hidden = block(*inputs)
-        return self.output_layer(hidden, cond, x, sigma, at, x0, graph)
+        return hidden
 
     def dropout_keys(self, x: Tensor, key: Tensor | None) -> list:
         """A key for each of the two dropouts of every block, (B,) each; None where there is none.
@@ -207,7 +209,7 @@ class Block(nn.Module):
         self.dropout = config.dropout
         self.adaLN_modulation = zero_linear(config.cond_dim, 6 * width)
 
-    def forward(self, x: Tensor, cond: Tensor, cos, sin, key1=None, key2=None) -> Tensor:
+    def forward(self, x, cond, cos, sin, key1=None, key2=None, attend=attention) -> Tensor:
         with no_autocast(x):
             modulation = self.adaLN_modulation(cond)[:, None]  # (B, 1, 6 D)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)  # (B, 1, D)
@@ -216,7 +218,7 @@ class Block(nn.Module):
         qkv = self.attn_qkv(h).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, H, D/H)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        h = attention(q, k, v)  # (B, H, L, D/H)
+        h = attend(q, k, v)  # (B, H, L, D/H)
         h = self.attn_out(h.transpose(1, 2).flatten(2))  # (B, L, D)
         h = h if key1 is None else dropout(h, self.dropout, key1)
         x = x + gate1 * h

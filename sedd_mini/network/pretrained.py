@@ -7,9 +7,9 @@ and loaded once it has a name in NETWORKS, GRAPHS or SCHEDULES, and a `to_config
 constructor's arguments (a network may leave that to its `config`, and have a `from_config(dict)`).
 """
 
-import importlib
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ NETWORKS = {  # name → class, or "module:name", which is imported where a fold
     "gpt2": "sedd_mini.evaluation.rivals:GPT2",
     "mean-prediction": "sedd_mini.evaluation.rivals:MeanPrediction",
     "informed-mean": "sedd_mini.evaluation.rivals:InformedMean",
+    "blocks": "sedd_mini.beyond.block_diffusion:BlockTransformer",
 }
 NETWORK_FILES = {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
 
@@ -63,10 +64,9 @@ def check_replaceable(folder: str | Path) -> None:
         return
     found = {p.name for p in folder.iterdir()} if folder.is_dir() else {"a file"}
     if found and (found - NETWORK_FILES or not found >= {"config.json", "model.safetensors"}):
-        raise ValueError(
-            f"{folder} is there and holds more than a network, or none (it has "
-            f"{', '.join(sorted(found)[:5])}), and writing one would delete it: name another folder"
-        )
+        raise ValueError(f"{folder} is there and holds more than a network, or none (it has "
+                         f"{', '.join(sorted(found)[:5])}), and writing one would delete it: name "
+                         "another folder")  # fmt: skip
 
 
 def write_network(folder: Path, model, graph, noise, tokenizer, dtype=None) -> None:
@@ -240,10 +240,7 @@ def rebuild(section: str, config: dict, table: dict, **given):
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"unknown {section} {name!r}, expected one of {', '.join(table)}; if it "
                          f"is your own, first {register(table, 'YourClass')}")  # fmt: skip
-    kind = table[name]
-    if isinstance(kind, str):
-        module, _, kind = kind.partition(":")
-        kind = getattr(importlib.import_module(module), kind)
+    kind = resolve_name(table[name]) if isinstance(table[name], str) else table[name]
     content |= given
     make = getattr(kind, "from_config", lambda config: kind(**config))
     try:

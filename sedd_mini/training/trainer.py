@@ -443,7 +443,8 @@ class Trainer:
             return ""
         generator = torch.Generator(self.device).manual_seed(0)
         shape = (num, self.settings.length)
-        x = sample(network, self.graph, self.noise, shape, steps, generator=generator)
+        method = getattr(network, "sampler", "tweedie")  # the one that can draw from it
+        x = sample(network, self.graph, self.noise, shape, steps, method, generator=generator)
         text = "\n---\n".join(self.corpus.tokenizer.decode(row) for row in x.tolist())
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """Everything in chapters/results that is missing, and then the ledger: what `make results` runs.
 
-    python tests/benchmarks/results.py            # two hours and a half on two cores, if all is
+    python tests/benchmarks/results.py            # four hours on two cores, if all is
     python tests/benchmarks/results.py --list     # what it would run
 
 Ctrl-C at any time: the same command goes on from there, and at most 15 minutes of work are lost. To
@@ -38,6 +38,8 @@ def stages() -> list[list[list[Command]]]:
     """
     page = [("page.py",)] if missing("00_page.json") else []
     longer = [("predecessors.py",)] if missing("02_longer.json") else []
+    out = str(RESULTS / "beyond" / "cache.json")
+    cache = [("block_cache.py", "--gpt2", "--out", out)] if missing("beyond/cache.json") else []
     parts = [("page_losses.py", "--only", part) for part in PARTS if missing("03_page.json", part)]
     return [
         [page + longer, [*parts, ("claims.py",)]],
@@ -45,6 +47,8 @@ def stages() -> list[list[list[Command]]]:
         *([[("frontier.py", "--data", data)]] * 2 for data in ("synthetic", "docs")),
         [[("frontier.py", "gumbel")]],
         [[("frontier.py", "seconds")]],
+        [[("beyond_training.py",)]] * 2,
+        [cache],
         [[("-m", "sedd_mini.evaluation.ledger")]],
     ]
 
