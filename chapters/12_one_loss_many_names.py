@@ -796,7 +796,7 @@ print(f"the entropy of the data:          {-data @ data.log():.3f}")
 #
 # ### Variance: how large can that of one draw be?
 #
-# On the small world it is known exactly.
+# On the small world it is known exactly, in nats² a sentence. (*Place* is the recipe in which one word counts.)
 
 # %%
 from sedd_mini.beyond.estimators import moments
@@ -833,7 +833,7 @@ assert (low - high).abs().max() < 1e-9 and (low.sum(-1) - 1).abs().max() < 1e-9 
 # %% [markdown]
 # ### First hitting: does it draw from its law, and when is that the wrong law?
 #
-# We draw 20 000 sentences, and compare the counts with a law by $\chi^2$, less its degrees of freedom, in standard deviations. A right law gives a number below 5 (by chance it is above about once in $10^5$). The tables are random again: first normalised, then with a $Z$ that depends on the place. `by_rate` draws the place in proportion to $Z$, as the chain in continuous time does.
+# We draw 20 000 sentences, and compare the counts with a law by $\chi^2$, less its degrees of freedom, in standard deviations. A right law gives a number below 5 (by chance it is above about once in $10^4$). The tables are random again: first normalised, then with a $Z$ that depends on the place. `by_rate` draws the place in proportion to $Z$, as the chain in continuous time does.
 
 # %%
 from sedd_mini.beyond.first_hitting import by_rate, first_hitting
