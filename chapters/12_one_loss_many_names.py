@@ -1,0 +1,1064 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   sedd_mini:
+#     edition: 2
+# ---
+
+# %% [markdown]
+# # 12. One loss, many names: what did the models after SEDD change, and what stayed the same?
+#
+# MDLM, MD4, RADD, LLaDA and Dream came after SEDD. All of them hide words and guess them, as this book does. Their papers use other losses and other samplers, and it is hard to tell which differences matter. This chapter compares them on worlds small enough to count, and on the network that we already have.
+#
+# After this chapter you will be able to
+#
+# - show that the losses of SEDD, MDLM, RADD and any-order models are one number, and say what SEDD pays on top;
+# - write samplers that reveal one word at a time, at random or the surest first, and say which of them keep the law;
+# - say when hiding words again repairs a sample, and when it spoils one.
+#
+# *You need* score entropy (chapter 03), the bound (04) and samplers in $K$ steps (08). *Running time:* about a minute on two CPU cores.
+
+# %% [markdown]
+# ## The lines of the page
+#
+# ```python
+#     x = torch.where(torch.rand(x0.shape) < t, MASK, x0)  # hide a share t of the words
+#     return ((x == MASK) * surprise / t).mean()
+# ...
+#     for t, s in pairwise(torch.linspace(1, 0, steps + 1)):
+#         chances = model(x).softmax(-1)  # (B, L, N)
+#         shown = torch.rand(x.shape) < (t - s) / t
+# ```
+#
+# The loss hides a *random share* of the words, and `model(x)` is not told the share `t`. The sampler reveals a *random set* of words. Are these choices needed, and what else could stand there?
+
+# %% [markdown]
+# ## A picture first
+#
+# Here are two ways to ask a model what a sentence costs. The tinted words are those whose cost counts.
+
+# %% tags=["hide-input"]
+#| alt: Two grids of a sentence of five words. Left: five random sets of hidden words, all hidden
+#| words tinted. Right: five rows; in each one more word is visible, and one hidden word is tinted.
+import math
+from itertools import pairwise
+
+import torch
+from sedd_mini import plots
+
+torch.set_num_threads(1)  # networks as small as ours are fastest on one core
+plots.use_style()
+sentence, order = "every bird sings at night".split(), [3, 0, 4, 1, 2]
+sets = [{0, 1, 2, 3}, {1, 4}, {2, 3, 4}, {0}, {0, 1, 3, 4}]
+later = [set(order[k:]) for k in range(5)]
+fig, axes = plots.plt.subplots(1, 2, figsize=(12, 2.7))
+panels = (sets, sets, [f"× 1/{share}" for share in (0.8, 0.5, 0.6, 0.1, 0.7)]), (
+    later, [{place} for place in order], [f"word {k}" for k in range(1, 6)])  # fmt: skip
+for ax, (hidden, counts, labels) in zip(axes, panels):
+    rows = [["■" if j in row else sentence[j] for j in range(5)] for row in hidden]
+    plots.show_tokens(ax, rows, [[j in row for j in range(5)] for row in counts], labels)
+axes[0].set_title("Hide a random share λ: all hidden words count, times 1/λ")
+axes[1].set_title("Reveal in a random order: the next word counts");
+
+# %% [markdown]
+# *What to see.* Left, each row is one draw of the page's loss. Right, the five rows together are one draw: a model that writes word after word in a random order pays for each word once.
+#
+# *Predict:* averaged over all draws, which of the two costs more?
+
+# %% [markdown]
+# ## 1. One number, five definitions
+#
+# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. It is not told the time (section 3). What follows holds for *every* such model; a good one could hide a mistake.
+
+# %%
+from sedd_mini import AbsorbingGraph
+from sedd_mini.beyond.heads import ask
+from sedd_mini.beyond.tables import random_table
+from sedd_mini.worlds.ctmc import Chain
+
+words = ["fish", "can", "swim"]
+p0 = torch.full((3, 3, 3), 0.3).double()
+p0[0, 1, 2], p0[0, 0, 0], p0[1, 0, 2] = 8, 6, 5  # fish can swim, fish fish fish, can fish swim
+p0[0, 1, 0], p0[2, 0, 2], p0[1, 1, 1] = 4, 3, 2  # fish can fish, swim fish swim, can can can
+world = Chain(AbsorbingGraph(3), p0 / p0.sum())
+model = random_table(world, seed=2, place=0.7)
+
+# %% [markdown]
+# Let $\pi_i(\,\cdot \mid \text{visible})$ be the model's guess of the hidden word $i$. A hidden word costs $-\log \pi_i(x_{0,i})$ nats, its **cross-entropy**. `costs` gives it for each hidden place.
+
+# %%
+import itertools
+
+x0, MASK = torch.tensor([0, 1, 2]), 3  # fish can swim
+
+
+def costs(hidden):
+    """hidden (3,) bool → −log π of the hidden words of x0 (3,), nats; 0 at visible places"""
+    pi, _ = ask(model, torch.where(hidden, MASK, x0)[None], hidden[None], torch.ones(1))
+    out = torch.zeros(3).double()
+    out[hidden] = -pi.gather(1, x0[hidden][:, None])[:, 0].log()
+    return out
+
+
+SETS = [torch.tensor(bits) for bits in itertools.product([False, True], repeat=3)][1:]
+cost = {tuple(s.tolist()): costs(s) for s in SETS}  # of each set of hidden places
+
+# %% [markdown]
+# The **any-order loss** (Hoogeboom and others): take the mean over all $3! = 6$ orders, and pay for one word at a time.
+
+# %%
+def any_order():
+    total = 0.0
+    for order in itertools.permutations(range(3)):
+        hidden = [True, True, True]
+        for place in order:
+            total += cost[tuple(hidden)][place].item()
+            hidden[place] = False
+    return total / 6
+
+# %% [markdown]
+# **λ-DCE** (RADD): each word is hidden with probability $\lambda$, all hidden ones count, times $1/\lambda$, and $\lambda$ is uniform: $\int_0^1 \frac1\lambda\, \mathbb E_\lambda\big[\sum_{\text{hidden}} -\log \pi_i\big]\, d\lambda$. MDLM and MD4 write the same integral over time, with $\lambda = 1 - e^{-\bar\sigma(t)}$. With log-linear noise, $\lambda = t$, it is the page's loss.
+
+# %%
+import numpy as np
+
+points, weights = np.polynomial.legendre.leggauss(20)  # exact for polynomials
+
+
+def over_shares():
+    total = 0.0
+    for lam, w in zip((points + 1) / 2, weights / 2):
+        for hidden in SETS:
+            n = hidden.sum().item()
+            chance = lam**n * (1 - lam) ** (3 - n)
+            total += w / lam * chance * cost[tuple(hidden.tolist())].sum().item()
+    return total
+
+# %% [markdown]
+# *By count* (the form in which LLaDA is evaluated): draw the number $n$ of hidden words uniformly from 1 to $L$, then a set of this size; all hidden ones count, times $L/n$.
+
+# %%
+def by_count():
+    total = 0.0
+    for hidden in SETS:
+        n = hidden.sum().item()
+        chance = 1 / 3 / math.comb(3, n)
+        total += chance * 3 / n * cost[tuple(hidden.tolist())].sum().item()
+    return total
+
+# %% [markdown]
+# And SEDD's own, the integral of DWDSE over $\bar\sigma$ (chapter 04), which the library adds up from the definition of score entropy.
+
+# %% tags=["nbval-check-output"]
+from sedd_mini.beyond.heads import Normalised
+from sedd_mini.beyond.one_loss import hidden_costs, score_entropy_integral
+
+row = world.p0[:3, :3, :3].flatten().argmax()  # fish can swim, the most common sentence
+both = model, Normalised(model)
+sedd, normalised = (score_entropy_integral(m, world)[row].item() for m in both)
+print(f"any order                 {any_order():.10f} nats")
+print(f"by share λ                {over_shares():.10f}")
+print(f"by count n                {by_count():.10f}")
+print(f"score entropy, Z set to 1 {normalised:.10f}")
+print(f"score entropy             {sedd:.10f}")
+
+# %% tags=["hide-cell"]
+for value in (over_shares(), by_count(), normalised):
+    assert abs(value - any_order()) < 1e-9
+assert sedd > normalised + 0.1
+
+# %% [markdown]
+# Four of the five are one number. Here is the reason. Take a set of $n$ hidden words, and ask with which weight its costs enter.
+#
+# - By order: after $L - n$ words the hidden set is this one with probability $1/\binom Ln$, and each hidden word is next with probability $1/n$.
+# - By share: the weight is $\int_0^1 \frac1\lambda \lambda^n (1-\lambda)^{L-n} d\lambda = \frac{(n-1)!\,(L-n)!}{L!} = \frac1n \big/ \binom Ln$. It is the same.
+# - By count: $\frac1L \big/ \binom Ln$ times $\frac Ln$. It is the same again.
+#
+# So the two ways of the first picture cost the same: a masked diffusion model *is* an any-order autoregressive model. That is also what its loss bounds: the loss is the mean of $-\log$ over orders, and by Jensen's inequality at least $-\log$ of the mean, the probability of writing the text in a random order.
+#
+# ## 2. What SEDD pays on top
+#
+# The fifth number is larger. SEDD's network gives ratios $s_y$ of a hidden word whose sum nobody fixed. Chapter 03 called $Z = \sum_y s_y / r$, with $r = 1/(e^{\bar\sigma} - 1)$ the sum of the true ratios. With $s_y = r Z \pi_y$, the loss of a hidden word is
+#
+# $$r \big( \underbrace{-\log \pi_{x_0}}_{\text{cross-entropy}} + \underbrace{Z - 1 - \log Z}_{\ge\, 0} \big) .$$
+#
+# A **normalised head** (a softmax, as on the page) has $Z = 1$ and does not pay the second part. A trained SEDD network can be normalised afterwards: divide its ratios by $Z$. *Predict:* how much of its bound, in bits a word, does our trained network save by that?
+
+# %%
+import sedd_mini
+from sedd_mini.evaluation.bounds import bounds, compare, total
+from sedd_mini.text.synthetic import SyntheticLanguage
+
+language = SyntheticLanguage()
+text = language.sample(128, 32, torch.Generator().manual_seed(0))  # (128, 32)
+trained = sedd_mini.load("checkpoints/synthetic-absorb", device="cpu")
+network, graph, noise = trained.network, trained.graph, trained.noise
+softmaxed, bit = Normalised(network), 1 / (32 * math.log(2))  # nats a text → bits a word
+
+
+def bounds_of(model, repeats=8):
+    generator = torch.Generator().manual_seed(0)  # the same noise for all models
+    return bounds(model, graph, noise, text, repeats=repeats, generator=generator)
+
+# %%
+plain, without_Z = bounds_of(network), bounds_of(softmaxed)
+saved, error = (value * bit for value in compare(plain, without_Z))
+print(f"the bound: {total(plain).nats * bit / 128:.3f} bits a word")
+print(f"normalising saves {saved:.4f} ± {error:.4f}")
+
+# %% tags=["hide-cell"]
+assert 0.0003 < saved < 0.002 and error < saved / 3
+
+# %% [markdown]
+# It saves less than a thousandth of a bit: training has brought $Z$ close to 1. So the names differ in two things: a price that is almost nothing after training, and the *variance* of a single draw, since each name is another recipe for drawing. We draw each recipe 16 times for 64 texts, with the trained network.
+
+# %%
+from sedd_mini.beyond.heads import log_parts
+
+
+@torch.no_grad()
+def priced(x0, hidden, share):
+    """−log π and Z − 1 − log Z of the hidden words, each (B, L), 0 at visible ones"""
+    sigma = -torch.log1p(-share)  # (B,)
+    x = torch.where(hidden, graph.mask_id, x0)
+    log_pi, log_z = log_parts(network(x, sigma, at=hidden), sigma[hidden.nonzero()[:, 0]])
+    ce, price = torch.zeros(2, *x0.shape)
+    ce[hidden] = -log_pi.gather(1, x0[hidden][:, None])[:, 0]
+    price[hidden] = log_z.exp() - 1 - log_z
+    return ce, price
+
+# %%
+draws, generator = {}, torch.Generator().manual_seed(0)
+many, L = text[:64].repeat(16, 1), 32  # (1024, 32)
+lam = 1e-3 + (1 - 1e-3) * torch.rand(len(many), generator=generator)
+ce, price = priced(many, torch.rand(many.shape, generator=generator) < lam[:, None], lam)
+draws["share λ"] = ce.sum(1) / lam
+draws["share λ, SEDD with its price"] = (ce + price).sum(1) / lam
+
+n = torch.randint(1, L + 1, (len(many),), generator=generator)
+rank = torch.rand(many.shape, generator=generator).argsort(1).argsort(1)
+ce, _ = priced(many, rank < n[:, None], ((n - 0.5) / L))
+draws["count n"] = L / n * ce.sum(1)
+draws["count n, one word counts"] = L * (ce * (rank == 0)).sum(1)
+for name, nats in draws.items():
+    value = nats * bit
+    mean, spread = value.mean(), value.view(16, 64).std(0).mean()
+    print(f"{name:30} {mean:.2f} ± {value.std() / 32:.2f}; one draw scatters by {spread:.2f}")
+
+# %% tags=["hide-cell"]
+value = {name: (nats.mean() * bit, nats.std() * bit / 32) for name, nats in draws.items()}
+for name in value:
+    gap, error = (value[name][0] - total(without_Z).nats * bit / 128, value[name][1])
+    assert abs(gap) < 4 * error
+scatter = [nats.view(16, 64).std(0).mean() for nats in draws.values()]
+assert scatter[2] < scatter[0] and scatter[2] < scatter[3] and abs(scatter[0] - scatter[1]) < 0.5
+
+# %% [markdown]
+# Each row has the mean in bits a word with its standard error, and the standard deviation of single draws on one text. The means agree within their errors. SEDD's price does not show in either column. Counting one word wastes a call, since the network has guessed all hidden words anyway. By count is the steadiest: its draw is the mean of a draw by share, given which words are hidden, and replacing a random number by such a mean can only lower its variance.
+#
+# So this is what the names stand for:
+#
+# | name | what is drawn in training | the head | what its paper adds |
+# |---|---|---|---|
+# | SEDD | a share, through $\bar\sigma$ | ratios, any $Z$ | any rate matrix, not MASK alone |
+# | MDLM, MD4 | a share | normalised | a simple loss, other schedules |
+# | RADD | a share | normalised, no time | skipped calls (section 3) |
+# | any-order models | a number of words | normalised, no time | one word a call (section 4) |
+# | LLaDA | a share | normalised, no time | the surest word first (section 5), and size |
+#
+# ## 3. Does the network need the time?
+#
+# On the absorbing graph the exact guess $\pi_i = p(x_{0,i} \mid \text{visible words})$ does not depend on $\bar\sigma$: how *likely* it was to see these words depends on the time, but what they say about the hidden ones does not (chapter 03: $\bar\sigma$ is in $r$ alone). RADD concluded that the network need not be told. Ours was told $\bar\sigma$ during its whole training. We now tell it $\bar\sigma = 0.7$ at every call, whatever the true noise.
+
+# %%
+def untold(x, sigma, at=None):
+    return network(x, torch.full_like(sigma, 0.7), at=at)
+
+
+time_free = Normalised(untold)
+lost, error = (value * bit for value in compare(bounds_of(time_free), without_Z))
+print(f"a lie about the time costs {lost:.6f} ± {error:.6f} bits a word")
+
+# %% tags=["hide-cell"]
+assert abs(lost) < 1e-4 and error < 1e-4
+
+# %% [markdown]
+# It costs nothing that we can see: in this bound the network makes no use of the time. (We have not trained one without time here, so this does not say which of the two trains better.)
+#
+# A time-free network saves calls. If no word appeared in a step, its next answer is the same, so the call can be skipped. Of $K$ equal steps of log-linear noise, a given one has none of $L$ words with probability $(1 - 1/K)^L$. So we expect $K\,(1 - (1 - 1/K)^L)$ calls. `Remembering` skips such calls; we count.
+
+# %%
+from sedd_mini.beyond.time_free import Remembering, expected_calls
+from sedd_mini.samplers import sample
+
+
+def write(method, K, num=64, model=network, **how):
+    generator = torch.Generator().manual_seed(0)
+    return sample(model, graph, noise, (num, L), K, method, generator=generator, **how)
+
+# %%
+for K in (32, 128, 512):
+    lazy = Remembering(time_free)  # asks for those texts alone that have changed
+    write("tweedie", K, 32, lazy)
+    mean = lazy.rows / 32  # calls a text
+    print(f"{K:3} steps: {expected_calls(K, L):4.1f} calls expected, {mean:4.1f} counted")
+    assert abs(mean - expected_calls(K, L)) < 1.5
+
+# %% [markdown]
+# However many steps, there are at most 32 calls: one for each word.
+#
+# ## 4. One word at a time, with no step size
+#
+# Then why take $K$ steps at all? With $n$ words hidden at share $\lambda$, each of them appears at a time that is uniform on $[0, \lambda]$. The first one to appear as $\lambda$ falls is the largest of $n$ such numbers, and that is $\lambda\, u^{1/n}$ with $u$ uniform. Which word it is, is uniform too. So we can jump from one appearance to the next. This is **first-hitting sampling** (Zheng and others).
+
+# %%
+@torch.no_grad()
+def one_by_one(model, num, generator):
+    """Write num texts with L calls, each word at its exact time"""
+    x, lam = torch.full((num, L), graph.mask_id), torch.ones(num)
+    for n in range(L, 0, -1):
+        lam = lam * torch.rand(num, generator=generator) ** (1 / n)
+        place = (x == graph.mask_id).double().multinomial(1, generator=generator)  # (num, 1)
+        at = torch.zeros(x.shape, dtype=torch.bool).scatter(1, place, True)
+        pi = model(x, -torch.log1p(-lam), at=at)[:, :-1].softmax(-1)  # (num, N)
+        x[at] = pi.multinomial(1, generator=generator)[:, 0]
+    return x
+
+# %%
+def true_cost(x):
+    """−log₂ of the language's own probability, bits a word, and its standard error"""
+    bits = -language.log_prob(x) * bit
+    return bits.mean().item(), bits.std().item() / math.sqrt(len(x))
+
+# %%
+real = language.sample(2048, 32, torch.Generator().manual_seed(5))
+cost_of = {("Tweedie", K): true_cost(write("tweedie", K)) for K in (8, 16, 32)}
+cost_of["first hitting", 32] = true_cost(one_by_one(network, 64, torch.Generator().manual_seed(1)))
+print("real text: {:.2f} ± {:.2f} bits a word".format(*true_cost(real)))
+for (name, K), (mean, error) in cost_of.items():
+    print(f"{name}, {K} calls: {mean:.2f} ± {error:.2f}")
+
+# %% tags=["hide-cell"]
+ahead = cost_of["Tweedie", 32][0] - cost_of["first hitting", 32][0]
+assert ahead > 0
+library = true_cost(write("first-hitting", 1, eps=1e-9))
+assert abs(library[0] - cost_of["first hitting", 32][0]) < 4 * math.hypot(0.05, library[1])
+
+# %% [markdown]
+# The numbers are the true cost of samples (chapter 10): lower than real text would mean too typical, higher means mistakes. At 32 calls first hitting is nearer to real text than 32 equal steps, in which some words still appear together.
+#
+# Is the law exact? On the small world we can add up all orders and all words. With the exact scores, one word at a time must give the data:
+
+# %%
+from sedd_mini import LogLinearNoise
+from sedd_mini.beyond.first_hitting import law_in_random_order
+from sedd_mini.beyond.tables import exact_table
+from sedd_mini.evaluation.law import law_of_sampler
+from sedd_mini.worlds.ctmc import total_variation
+
+exact, log_linear = exact_table(world), LogLinearNoise()
+
+
+def distance(law):
+    return total_variation(law, world.p0)
+
+
+def law_of(method, K=3, model=exact):
+    return law_of_sampler(model, world.graph, log_linear, 3, K, method)
+
+# %%
+for K in (3, 16):
+    print(f"Tweedie, {K:2} steps: total variation {distance(law_of('tweedie', K)):.3f}")
+print(f"first hitting, 3 calls: {distance(law_in_random_order(exact, world)):.0e}")
+
+# %% tags=["hide-cell"]
+assert distance(law_in_random_order(exact, world)) < 1e-9
+assert distance(law_of("tweedie", 16)) > 0.02
+
+# %% [markdown]
+# For a learned model the claim is more modest: first hitting has the law of *the model's own* chain in continuous time, if the head is normalised. If $Z$ differs from place to place, the chain reveals some places sooner, and a uniform choice is wrong (laboratory).
+#
+# ## 5. The surest word first
+#
+# MaskGIT, LLaDA and Dream do not reveal a random word. They reveal the one of which the network is surest. Does this break the law? It depends on two details. *Predict:* with exact conditionals and one word at a time, which of these four has the law of the data?
+
+# %% tags=["nbval-check-output"]
+from sedd_mini.beyond.confidence import ByConfidence
+from sedd_mini.beyond.drawn_first import law_of_drawn_first
+
+surest = ByConfidence("probability", at_once=1)
+greedy = ByConfidence("probability", at_once=1, greedy=True)
+laws = {
+    "surest place, then draw its word": law_of(surest),
+    "surest place, its most probable word": law_of(greedy),
+    "draw all words, keep the likeliest": law_of_drawn_first(exact, world),
+    "surest places, all in two steps": law_of(ByConfidence("probability"), 2),
+}
+for name, law in laws.items():
+    print(f"{name:37} total variation {distance(law):.3f}")
+
+# %% tags=["hide-cell"]
+found = [distance(law) for law in laws.values()]
+assert found[0] < 1e-9 and min(found[1:]) > 0.1
+
+# %% [markdown]
+# Only the first does. It is the chain rule: if the place depends on *visible* words only, then $\prod_l p(x_{i_l} \mid \text{words before})$ is the law, in whatever order. The others fail in three ways.
+#
+# - **Greedy** takes the most probable word, and always writes the same sentence.
+# - *Drawing first* (MaskGIT's own order) lets the drawn word decide the place. Likely words are kept more often than they should be.
+# - *Several at once* are drawn apart from each other, which costs their total correlation given the visible words (chapter 08).
+#
+# Now the trained network, on 32 words. `confidence` is the first kind, with several words a step if there are fewer steps than words.
+
+# %%
+from sedd_mini.evaluation.generated import statistics
+
+written = {("greedy", 16): write("greedy", 16, 16)}
+for name in ("confidence", "drawn-first"):
+    written |= {(name, K): write(name, K) for K in (8, 16, 32)}
+for key, x in written.items():
+    cost_of[key] = true_cost(x)
+entropy = {key: statistics(x.tolist())["unigram_entropy_bits"] for key, x in written.items()}
+entropy["real text", 0] = statistics(real[:64].tolist())["unigram_entropy_bits"]
+for (name, K), bits in entropy.items():
+    told = f"{cost_of[name, K][0]:.2f} bits a word, " if K else ""
+    print(f"{name:12} {K or '':2}  {told}entropy of a text's words {bits:.2f}")
+
+# %% tags=["hide-input"]
+#| alt: True cost of samples against calls 8, 16 and 32. Tweedie and the surest place first fall
+#| towards the dotted line of real text from above. Drawing first falls below it at 16 calls and
+#| further at 32. Greedy lies far below, at 16 calls.
+fig, ax = plots.plt.subplots(figsize=(8, 4))
+level = true_cost(real)[0]
+ax.axhspan(1, level, color="#f6efe6", zorder=0)
+ax.axhline(level, color="#555555", ls=":")
+ax.text(33.5, level - 0.07, "real text", color="#555555", va="top")
+names = {"Tweedie": (plots.BLUE, "random places"), "confidence": (plots.GREEN, "surest place"),
+         "drawn-first": (plots.ORANGE, "drawn first")}  # fmt: skip
+for name, (colour, label) in names.items():
+    values = [cost_of[name, K] for K in (8, 16, 32)]
+    ax.errorbar([8, 16, 32], [v for v, _ in values], [e for _, e in values], color=colour,
+                marker="o", capsize=3)  # fmt: skip
+    ax.text(33.5, values[-1][0] + (0.02 if name != "confidence" else 0.03), label, color=colour,
+            va="bottom" if name == "confidence" else "center")  # fmt: skip
+ax.plot(16, cost_of["greedy", 16][0], "D", color=plots.PURPLE)
+ax.text(16.6, cost_of["greedy", 16][0], "greedy", color=plots.PURPLE, va="center")
+ax.set(xlim=(7, 39), ylim=(1, None), xticks=[8, 16, 32], xlabel="network calls",
+       ylabel="true cost, bits a word",
+       title="Drawing first goes below the cost of real text");
+
+# %% tags=["hide-cell"]
+assert cost_of["drawn-first", 32][0] < cost_of["drawn-first", 16][0] < level - 0.05
+assert cost_of["greedy", 16][0] < level - 0.5
+assert cost_of["confidence", 32][0] < cost_of["Tweedie", 32][0]
+assert entropy["drawn-first", 32] < entropy["confidence", 32] - 0.1
+assert entropy["greedy", 16] < entropy["real text", 0] - 0.8
+
+# %% [markdown]
+# *What to see.* Below the dotted line samples are more typical than real text. Random places and surest places stay above it. Drawing first crosses it: more steps make it worse, and its words have less entropy. A judge that counts only the cost would call it the best sampler.
+#
+# For one word at a time in such an order, the model's $-\log q(x)$ is *exact*: on a given text the rule takes one order only, so we can follow it, in $L$ calls. No bound is needed.
+
+# %%
+from sedd_mini.beyond.order_likelihood import exact_nats
+
+few = text[:64]
+for key in ("left", "probability"):
+    above = (exact_nats(network, graph, noise, few, key) + language.log_prob(few)) * bit
+    print(f"{key:12} {above.mean():.3f} ± {above.std() / 8:.3f} bits a word above the truth")
+    assert -0.01 < above.mean() < 0.03
+
+# %% [markdown]
+# Both orders are within two standard errors of the truth, so 64 texts do not separate them. One word at a time this network is nearly right, in both orders that we tried. The large cost of samples in 8 calls comes with words that appear together (chapter 08).
+#
+# ## 6. Second thoughts
+#
+# A word that appeared stays, even if later words show that it was a mistake. **Remasking** (ReMDM) hides visible words again. Let $\alpha = e^{-\bar\sigma}$ be the share that is visible, at $t$ and at $s < t$. A visible word is hidden with probability $\rho$. A hidden one appears with probability
+#
+# $$\frac{\alpha_s - (1 - \rho)\,\alpha_t}{1 - \alpha_t} , \quad\text{so the visible share becomes}\quad \alpha_t (1 - \rho) + \alpha_s - (1 - \rho)\, \alpha_t = \alpha_s .$$
+#
+# Any $\rho$ up to $\min(1, (1 - \alpha_s)/\alpha_t)$ keeps this balance. So, given $x_0$, remasking keeps the law of the noisy text (laboratory). A sampler does not know $x_0$ and draws its words apart from each other; whether remasking then helps depends on what is wrong. We take exact scores and two spoilt copies of them, with errors of 0.5 and 1 in the log-probabilities, and sweep $\rho$ as a share (strength) of its maximum. *Predict:* does more remasking help all three?
+
+# %%
+from sedd_mini.beyond.remasking import Remask
+from sedd_mini.beyond.tables import TableModel
+from sedd_mini.evaluation.law import kl
+
+wrong = torch.randn(exact.logits.shape, generator=torch.Generator().manual_seed(0)).double()
+spoilt = {size: TableModel(world, exact.logits + size * wrong) for size in (0, 0.5, 1)}
+strengths = (0, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
+swept = {
+    size: [kl(world.p0, law_of(Remask(rho), 16, table)) for rho in strengths]
+    for size, table in spoilt.items()
+}
+for size, row in swept.items():
+    print(f"error {size:3}: KL " + " ".join(f"{value:.3f}" for value in row))
+
+# %% tags=["hide-input"]
+#| alt: KL against the strength of remasking, three curves. Exact scores rise from near zero.
+#| Those with error 0.5 fall a little and rise again; those with error 1 fall to less than half.
+fig, ax = plots.plt.subplots(figsize=(8, 3.8))
+colours = plots.BLUE, plots.GREEN, plots.ORANGE
+for (size, row), colour in zip(swept.items(), colours):
+    ax.plot(strengths, row, "o-", color=colour)
+    label = f"error {size}" if size else "exact scores"
+    ax.text(1.02, row[-1], label, color=colour, va="center")
+ax.set(xlim=(0, 1.2), ylim=(0, None), xlabel="strength of remasking, 16 steps",
+       xticks=[0, 0.25, 0.5, 0.75, 1],
+       ylabel="KL(data ‖ samples), nats",
+       title="Remasking repairs wrong scores and spoils exact ones");
+
+# %% tags=["hide-cell"]
+assert swept[0] == sorted(swept[0])
+for size in (0.5, 1):
+    assert min(swept[size]) < 0.8 * swept[size][0] and swept[size][-1] > min(swept[size])
+
+# %% [markdown]
+# *What to see.* With exact scores all remasking hurts: words that are hidden again must appear again, in the same number of steps. With wrong scores a moderate strength helps, and more of it is best where the scores are worse. The library's *corrector* (Campbell and others, chapter 08's exercise 4) behaves alike and works on uniform noise too (laboratory).
+#
+# ## 7. Uniform noise, and the times of the leaps
+#
+# Uniform noise needs no remasking: every word can change until the end. Is this why later work returned to it? The question mixes two things, the graph and the schedule. We vary both at four steps, with exact scores.
+
+# %%
+from sedd_mini import GeometricNoise, UniformGraph
+from sedd_mini.beyond.schedule_search import search_times
+
+worlds = {"absorbing": (world, exact)}
+worlds["uniform"] = Chain(UniformGraph(3), world.p0[:3, :3, :3]), None
+schedules = {"log-linear": LogLinearNoise(), "geometric": GeometricNoise(1e-4, 20.0)}
+found_times = {}
+print("KL at 4 steps            equal times   searched times")
+for graph_name, (chain, table) in worlds.items():
+    for name, schedule in schedules.items():
+        score = table or chain.log_score
+        times, values = search_times(score, chain, schedule, 4, rounds=2, tries=8)
+        found_times[graph_name, name] = times, values
+        print(f"{graph_name:10} {name:12} {values[0]:11.3f} {values[-1]:15.3f}")
+
+# %% tags=["hide-cell"]
+before, after_ = ([values[k] for _, values in found_times.values()] for k in (0, -1))
+assert all(b <= a for a, b in zip(before, after_))
+assert max(after_) - min(after_) < 0.5 * (max(before) - min(before))
+
+# %% [markdown]
+# With equal times the two schedules differ more, on average, than the two graphs. `search_times` moves the three inner times, one after another, to lower the exact KL. Then most of the difference between schedules is gone, as it should be: a schedule only says *when* each noise level is reached, and the search may choose that. What remains in this world is a small advantage for uniform noise.
+#
+# ## What has changed on the page
+#
+# The loss stays; it had many names already. The sampler can reveal one word at a time:
+#
+# ```diff
+# -    for t, s in pairwise(torch.linspace(1, 0, steps + 1)):
+# +    for _ in range(L):
+#          chances = model(x).softmax(-1)  # (B, L, N)
+#          guess = torch.multinomial(chances.flatten(0, 1), 1).view_as(x)
+# -        shown = torch.rand(x.shape) < (t - s) / t
+# +        key = torch.rand(x.shape)  # first hitting; or chances.amax(-1): the surest first
+# +        best = torch.where(x == MASK, key, -1.0).argmax(1)
+# +        shown = torch.arange(L) == best[:, None]
+#          x = torch.where((x == MASK) & shown, guess, x)
+# ```
+
+# %% tags=["hide-cell"]
+torch.manual_seed(0)
+for surest_first in (False, True):
+    x = torch.full((32, L), 40)
+    with torch.no_grad():
+        for _ in range(L):
+            chances = network(x, torch.ones(len(x)))[..., :40].softmax(-1)
+            guess = torch.multinomial(chances.flatten(0, 1), 1).view_as(x)
+            key = chances.amax(-1) if surest_first else torch.rand(x.shape)
+            best = torch.where(x == 40, key, -1.0).argmax(1)
+            shown = torch.arange(L) == best[:, None]
+            x = torch.where((x == 40) & shown, guess, x)
+    mean, error = true_cost(x)
+    assert (x < 40).all() and abs(mean - level) < 5 * error + 0.15
+
+# %% [markdown]
+# ## Summary
+#
+# 1. With a normalised head, score entropy, MDLM's and RADD's cross-entropy and the any-order loss are one number, for every model that is not told the time. SEDD adds $r(Z - 1 - \log Z)$, here less than 0.001 bit a word.
+# 2. The recipes differ in variance; drawing the number of hidden words is steadier than drawing their share.
+# 3. A time-free network makes at most one call a word. First hitting does that with no step size, and keeps the law.
+# 4. The surest place first keeps the law if the word is then *drawn*. Greedy words, or places chosen after drawing, make text too typical.
+# 5. Remasking helps wrong scores and hurts exact ones at equal steps. The times of the leaps matter more than the graph.
+
+# %% [markdown]
+# ## Exercises
+#
+# Each check says at once what is wrong. `raise NotImplementedError` marks what you write.
+
+# %% [markdown]
+# ### Exercise 1. Your own recipe (★☆☆, 10 minutes)
+#
+# You draw the number $n \in \{1, \dots, L\}$ of hidden words with probabilities $q(n) > 0$ of your choice, then a set of this size, all sets alike. You add up the costs of all hidden words, times a weight $w(n)$. Which weights make the mean equal to the any-order loss? Write `weights(q)`.
+#
+# <details><summary>Hint</summary>
+#
+# Section 1: in the any-order loss the costs of a set of $n$ words enter with $\frac1n / \binom Ln$. With which probability do you draw this set?
+#
+# </details>
+#
+# [Solution](solutions/12_one_loss_many_names.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def weights(q: torch.Tensor) -> torch.Tensor:
+    """q (L,), the probabilities of n = 1 … L → the weights w(n), (L,)"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import itertools
+import math
+
+import torch
+from sedd_mini.exercises import exercise
+
+with exercise("1"):
+    length, generator = 4, torch.Generator().manual_seed(0)
+    cost = {s: torch.rand(length, generator=generator).double() * torch.tensor(s)
+            for s in itertools.product([0, 1], repeat=length)}  # of the hidden places of each set
+    wanted = 0.0
+    for order in itertools.permutations(range(length)):
+        for k in range(length):
+            hidden = tuple(int(i in order[k:]) for i in range(length))
+            wanted += cost[hidden][order[k]] / math.factorial(length)
+    for q in (torch.full((length,), 0.25), torch.tensor([0.1, 0.2, 0.3, 0.4])):
+        w = torch.as_tensor(weights(q.double()))
+        assert w.shape == (length,), f"q has shape (4,), the weights {tuple(w.shape)}"
+        mean = sum(q[sum(s) - 1] / math.comb(length, sum(s)) * w[sum(s) - 1] * cost[s].sum()
+                   for s in cost if sum(s))
+        line = f"for q = {q.tolist()} the mean is {mean / wanted:.3f} times the any-order loss"
+        assert abs(mean - wanted) < 1e-6, line
+
+# %% [markdown]
+# ### Exercise 2. When do the words appear? (★★☆, 15 minutes)
+#
+# Write `appearances(num, L, generator)`: for each of `num` texts the shares $\lambda$ at which its $L$ words appear one after the other, largest first. In the exact reverse chain each word is still hidden at share $\lambda$ with probability $\lambda$, independently of the others. Several solutions are right.
+#
+# <details><summary>Hint</summary>
+#
+# Section 4 jumps from one appearance to the next: $\lambda' = \lambda u^{1/n}$ with $n$ words still hidden. At which $\lambda$ does it start?
+#
+# </details>
+#
+# [Solution](solutions/12_one_loss_many_names.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def appearances(num: int, L: int, generator: torch.Generator) -> torch.Tensor:
+    """Shares λ in (0, 1), (num, L), falling along each row"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.exercises import exercise
+
+with exercise("2"):
+    length, num = 6, 40_000
+    shares = appearances(num, length, torch.Generator().manual_seed(0))
+    assert shares.shape == (num, length), f"the shape is {tuple(shares.shape)}, not (num, L)"
+    assert (shares.diff(dim=1) <= 0).all(), "the shares must fall along each row"
+    assert ((shares >= 0) & (shares <= 1)).all(), "a share must lie in [0, 1]"
+    for share in (0.2, 0.5, 0.8):
+        hidden = (shares < share).sum(1).double()  # that have not appeared at this share
+        told = f"at share {share} of 6 words {hidden.mean():.2f} are hidden on average"
+        assert abs(hidden.mean() - length * share) < 0.03, told
+        told = f"{told}, as should be, with variance {hidden.var():.2f}: are they independent?"
+        assert abs(hidden.var() - length * share * (1 - share)) < 0.06, told
+
+# %% [markdown]
+# ### Exercise 3. How many at once? (★★☆, 15 minutes)
+#
+# If words with guesses $\pi_1, \dots, \pi_m$ appear at once, their joint law is wrong by the total correlation $\sum_i H_i - H$, where $H_i$ is the entropy of word $i$ and $H$ that of all together. $H$ is unknown, but it is at least the largest $H_i$. So the error is at most $\sum_i H_i - \max_i H_i$. Write `how_many(entropies, bound)`: how many of the surest words (lowest entropy first) can appear at once, so that this is at most `bound`? At least one always may.
+#
+# <details><summary>Hint</summary>
+#
+# Sort. The largest of the first $m$ sorted entropies is the $m$-th.
+#
+# </details>
+#
+# [Solution](solutions/12_one_loss_many_names.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def how_many(entropies: torch.Tensor, bound: float) -> int:
+    """entropies (n,) of the hidden words, nats → the number m of words that may appear"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.exercises import exercise
+
+with exercise("3"):
+    cases = [
+        ([0.9, 0.1, 0.3, 0.2], 0.0, 1), ([0.9, 0.1, 0.3, 0.2], 0.15, 2),
+        ([0.9, 0.1, 0.3, 0.2], 0.35, 3), ([0.9, 0.1, 0.3, 0.2], 0.65, 4),
+        ([0.0, 0.0, 2.0], 0.0, 3), ([5.0], 0.1, 1), ([2.0, 2.0, 2.0], 1.0, 1),
+    ]  # fmt: skip
+    for entropies, bound, wanted in cases:
+        found = how_many(torch.tensor(entropies).double(), bound)
+        assert int(found) >= 1, f"{entropies}, bound {bound}: at least one word must appear"
+        size = "too many" if found > wanted else "too few"
+        assert found == wanted, f"{entropies}, bound {bound}: {int(found)} words are {size}"
+
+# %% [markdown]
+# ### Exercise 4. The exact likelihood of a sampler (★★★, 25 minutes)
+#
+# A sampler reveals one word at a time: at the hidden place whose largest probability is largest (the leftmost of several), it draws the word. Write `log_q(guess, x)`: the log-probability that it writes the text `x`. `guess(y)` gives the probabilities (L, N) for a partly hidden text `y` (L,), where hidden words have the number $N$.
+#
+# <details><summary>Hint</summary>
+#
+# Start from all hidden. The place depends on the visible words only, so on the way to $x$ there is no choice: at each step you know the place, and the word must be that of $x$.
+#
+# </details>
+#
+# [Solution](solutions/12_one_loss_many_names.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def log_q(guess, x: torch.Tensor) -> torch.Tensor:
+    """guess: y (L,) → (L, N); x (L,) int64 → log q(x), a number"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini import AbsorbingGraph, LogLinearNoise
+from sedd_mini.beyond.confidence import ByConfidence
+from sedd_mini.beyond.tables import random_table
+from sedd_mini.evaluation.law import law_of_sampler
+from sedd_mini.exercises import exercise
+from sedd_mini.worlds.ctmc import Chain
+
+with exercise("4"):
+    chain = Chain(AbsorbingGraph(3), torch.full((3, 3, 3), 1 / 27, dtype=torch.float64))
+    table = random_table(chain, seed=4, spread=1.5)
+    guess = lambda y: table.logits[chain.index(y)].softmax(-1)
+    texts = torch.cartesian_prod(*[torch.arange(3)] * 3)  # (27, 3)
+    q = torch.stack([torch.as_tensor(log_q(guess, x.clone())) for x in texts]).exp()
+    assert abs(q.sum() - 1) < 1e-6, f"the probabilities of all texts add up to {q.sum():.3f}"
+    law = law_of_sampler(table, chain.graph, LogLinearNoise(), 3, 3, ByConfidence(at_once=1))
+    apart = (q - law[:3, :3, :3].flatten()).abs()
+    line = f"q of the text {texts[apart.argmax()].tolist()} is off by {apart.max():.3f}"
+    assert apart.max() < 1e-6, line
+
+# %% [markdown]
+# ## Laboratory
+#
+# Optional reading. Each section asks one question about what the core has used.
+#
+# ### All sentences: do the definitions agree for each, and for any schedule?
+#
+# The library's functions, for all 27 sentences, as in section 1. MDLM's integral runs over time. Two schedules with different ways between the same ends must give the same number, which is λ-DCE between the shares at the ends.
+
+# %%
+from sedd_mini.beyond.one_loss import over_orders, over_times
+from sedd_mini.beyond.one_loss import over_shares as over_shares_of
+from sedd_mini.noise import CosineNoise
+
+subsets, ce, price = hidden_costs(model, world)
+by_order = over_orders(subsets, ce)
+apart = {
+    "λ-DCE": over_shares_of(subsets, ce) - by_order,
+    "score entropy less its price":
+        score_entropy_integral(model, world) - over_shares_of(subsets, price) - by_order,
+    "score entropy, normalised": score_entropy_integral(Normalised(model), world) - by_order,
+}  # fmt: skip
+for schedule in (LogLinearNoise(), CosineNoise()):
+    most = -math.expm1(-float(schedule.total(torch.tensor(1.0).double())))
+    integral = over_times(subsets, ce, schedule)
+    apart[f"over time, {type(schedule).__name__}"] = integral - over_shares_of(subsets, ce, most)
+for name, value in apart.items():
+    assert value.abs().max() < 1e-9, name
+data = world.p0[:3, :3, :3].flatten()
+print(f"the one loss, mean over the data: {data @ by_order:.3f} nats a sentence")
+print(f"the price for Z:                  {data @ over_shares_of(subsets, price):.3f}")
+print(f"the entropy of the data:          {-data @ data.log():.3f}")
+
+# %% [markdown]
+# All five differences are below $10^{-9}$ nats for every sentence. The random model costs far more than the entropy, as it should.
+#
+# ### Variance: how large can that of one draw be?
+#
+# On the small world it is known exactly, in nats² a sentence. (*Place* is the recipe in which one word counts.)
+
+# %%
+from sedd_mini.beyond.estimators import moments
+
+for how, first in (("time", 1e-3), ("time", 1e-5), ("count", 0.0), ("place", 0.0)):
+    mean, variance = moments(subsets, ce, how, first)
+    start = f"λ from {first:g}" if first else ""
+    print(f"{how:6} {start:13} variance {data @ variance:5.1f}")
+    assert (mean - by_order).abs().max() < (0.1 if first else 1e-9)
+
+# %% [markdown]
+# The recipe by share has no finite variance: a share $\lambda$ near 0 still hides a word with probability about $L\lambda$, with a weight of $1/\lambda$, and $\int \lambda / \lambda^2\, d\lambda$ grows without end as the first $\lambda$ falls. It grows slowly, like a logarithm. The library's `bounds` and `--draws counted` avoid it by drawing the number of hidden words.
+#
+# ### Time: do exact scores depend on it?
+#
+# The exact scores of hidden words, divided by $r$, at low and at high noise. A folded cell compares all sentences.
+
+# %%
+from sedd_mini.beyond.heads import log_r
+
+hidden_places = world.states == 3
+levels = [torch.full((len(world.states),), s).double() for s in (0.05, 3.0)]
+guesses = [(world.log_score(world.states, s)[..., :3] - log_r(s)[:, None, None]).exp()
+           for s in levels]  # fmt: skip
+place = world.index(torch.tensor([3, 1, 3]))  # ■ can ■
+for s, guess in zip((0.05, 3.0), guesses):
+    told = " ".join(f"{word} {p:.4f}" for word, p in zip(words, guess[place, 0]))
+    print(f"σ̄ = {s:4}, first word of “■ can ■”: {told}")
+
+# %% tags=["hide-cell"]
+low, high = (guess[hidden_places] for guess in guesses)
+assert (low - high).abs().max() < 1e-9 and (low.sum(-1) - 1).abs().max() < 1e-9  # and Z = 1
+
+# %% [markdown]
+# ### First hitting: does it draw from its law, and when is that the wrong law?
+#
+# We draw 20 000 sentences, and compare the counts with a law by $\chi^2$, less its degrees of freedom, in standard deviations. A right law gives a number below 5 (by chance it is above about once in $10^4$). The tables are random again: first normalised, then with a $Z$ that depends on the place. `by_rate` draws the place in proportion to $Z$, as the chain in continuous time does.
+
+# %%
+from sedd_mini.beyond.first_hitting import by_rate, first_hitting
+
+
+def misfit(law, table, step):
+    generator = torch.Generator().manual_seed(0)
+    x = sample(table, world.graph, log_linear, (20_000, 3), 1, step, eps=1e-9, generator=generator)
+    counts, law = 20_000 * world.histogram(x).flatten(), law.flatten()
+    some = law > 1e-12
+    chi2 = ((counts - 20_000 * law)[some] ** 2 / (20_000 * law[some])).sum()
+    freedom = some.sum() - 1
+    return ((chi2 - freedom) / (2 * freedom) ** 0.5).item()
+
+# %%
+even, uneven = random_table(world, seed=3), random_table(world, seed=3, place=1.0)
+chain_law = law_in_random_order(uneven, world, rates=True)  # of the model's own chain
+misfits = [
+    misfit(law_in_random_order(even, world), even, first_hitting),
+    misfit(chain_law, uneven, first_hitting),
+    misfit(chain_law, uneven, by_rate),
+]
+print("normalised, {:.1f}; Z by place, {:.0f}; Z by place and by_rate, {:.1f}".format(*misfits))
+apart = total_variation(law_in_random_order(uneven, world), chain_law)
+print(f"uniform places are off by a total variation of {apart:.2f}")
+
+# %% tags=["hide-cell"]
+assert abs(misfits[0]) < 5 and abs(misfits[2]) < 5 and misfits[1] > 20
+base = torch.zeros_like(world.p0)
+base[3, 3, 3] = 1.0
+own = world.reverse_marginal(uneven, 20.0, base, steps=300, sigma_min=1e-12)
+assert total_variation(own, chain_law) < 2e-3
+
+# %% [markdown]
+# A folded cell checks that `chain_law` is the law of the reverse chain, by integrating its master equation. A normalised head may even depend on the time: it is asked at the hitting time.
+#
+# ### Bounds: does the any-order loss bound the surest order?
+#
+# It bounds $-\log q$ for a uniformly random order (Jensen's inequality). For the order that confidence takes there is no such inequality:
+
+# %%
+table = random_table(world, seed=2)
+sentences = world.states[(world.states < 3).all(1)]
+exactly = exact_nats(table, world.graph, log_linear, sentences, "probability")
+loose = by_order + law_in_random_order(table, world)[:3, :3, :3].flatten().log()
+print(f"random order: the loss is above -log q by {loose.min():.2f} nats or more")
+print(f"surest order: -log q is above the loss for {(exactly > by_order).sum()} of 27 sentences")
+assert loose.min() > 0 and 3 < (exactly > by_order).sum() < 24
+
+# %% [markdown]
+# ### Remasking: what exactly does it keep?
+#
+# In a world with a single sentence, $x_0$ is known. One step from $t = 0.7$ to $0.4$ must then lead from $p_t(\cdot \mid x_0)$ to $p_s(\cdot \mid x_0)$. In the world of 27 sentences it need not, since words are drawn apart from each other.
+
+# %%
+from sedd_mini.evaluation.law import after
+
+T, S = torch.tensor([0.7, 0.4]).double()
+
+
+def missed(chain, strength):
+    """The distance from p_s after one step from p_t with exact scores"""
+    p_t, p_s = (chain.marginal(float(log_linear.total(t))).flatten() for t in (T, S))
+    rows, table = Remask(strength).rows, exact_table(chain)
+    step = lambda x, free: rows(table, chain.graph, log_linear, x, free, T, S)
+    return total_variation(after(p_t, chain.states, torch.ones(1, 3).bool(), step), p_s)
+
+# %%
+single = torch.zeros(3, 3, 3).double()
+single[0, 1, 2] = 1.0
+single = Chain(AbsorbingGraph(3), single)
+for strength in (0.0, 0.5, 1.0):
+    print(f"strength {strength}: one sentence {missed(single, strength) + 1e-12:.0e}, "
+          f"27 sentences {missed(world, strength):.3f}")  # fmt: skip
+    assert missed(single, strength) < 1e-9 < 1e-3 < missed(world, strength)
+
+# %% [markdown]
+# ### Correctors: what do they leave, and what do they repair?
+#
+# The rates forward plus reverse leave $p_{\bar\sigma}$ as it is, on any graph, up to $O(h^2)$ for a parallel step of size $h$: half the step, a quarter of the error.
+
+# %%
+from sedd_mini.beyond.remasking import Corrector, both_ways, rows_of
+
+sigma, uniform_world = torch.tensor(0.7).double(), worlds["uniform"][0]
+
+
+def drift_of(chain, h):
+    """How far one step of size h leads away from p at σ̄ = 0.7"""
+    moves = lambda x, free: both_ways(chain.log_score, chain.graph, x, free, sigma, h)
+    step = lambda x, free: rows_of(chain.graph, x, free, moves(x, free))
+    p = chain.marginal(0.7).flatten()
+    return total_variation(after(p, chain.states, torch.ones(1, 3).bool(), step), p)
+
+# %%
+for name, chain in (("absorbing", world), ("uniform", uniform_world)):
+    drift = [drift_of(chain, h) for h in (2e-3, 1e-3)]
+    print(f"{name:10} drift {drift[0]:.1e} and {drift[1]:.1e}, ratio {drift[0] / drift[1]:.2f}")
+    assert abs(drift[0] / drift[1] - 4) < 0.2
+
+# %%
+rows = [[kl(world.p0, law_of(method, K, table)) for method, K in (
+    ("tweedie", 8), (Corrector(1.0), 8), ("tweedie", 16))] for table in spoilt.values()]
+print("KL: 8 steps, 8 with a corrector, 16 steps")
+for size, row in zip(spoilt, rows):
+    print(f"error {size:3}: " + "  ".join(f"{value:.3f}" for value in row))
+
+# %% tags=["hide-cell"]
+assert rows[0][2] < rows[0][1] and all(row[1] < 0.9 * row[2] for row in rows[1:])
+
+# %% [markdown]
+# A corrector doubles the calls, so the fair rival of 8 steps with it is 16 steps without. As with remasking, exact scores are better served by more steps, and wrong ones by second thoughts.
+#
+# ### The network: do second thoughts help it?
+
+# %%
+cost_of["remasking", 32] = true_cost(write(Remask(0.5), 32))
+for name in ("Tweedie", "remasking"):
+    print("{:10} 32 calls: {:.2f} ± {:.2f} bits a word".format(name, *cost_of[name, 32]))
+assert abs(cost_of["remasking", 32][0] - cost_of["Tweedie", 32][0]) < 0.4
+
+# %% [markdown]
+# With 64 samples the difference is about as large as its error bars. Our network is close to the truth, so there is little to repair.
+#
+# ### Guidance: is it a tempered model?
+#
+# To lean harder on a label or a prompt $c$, **guidance** (classifier-free) asks the network twice, with $c$ in view and with $c$ hidden, and takes $\log p^\gamma = (1 + \gamma) \log p(\cdot \mid c) - \gamma \log p(\cdot)$, normalised word by word. For one word this is the tempered law $\propto p(y \mid c)^{1+\gamma} / p(y)^\gamma$. For two words, written one after the other, it is not:
+
+# %% tags=["nbval-check-output"]
+from sedd_mini.beyond.guidance import law_in_order, tempered_joint
+
+told = torch.tensor([[0.4, 0.1], [0.25, 0.25]]).double()  # p(two words | c)
+untold_law = torch.full((2, 2), 0.25).double()
+rows = {
+    "tempered joint": tempered_joint(told, untold_law, 1.0),
+    "first word first": law_in_order(told, untold_law, 1.0, (0, 1)),
+    "second word first": law_in_order(told, untold_law, 1.0, (1, 0)),
+}
+for name, law in rows.items():
+    print(f"{name:18}", " ".join(f"{p:.3f}" for p in law.flatten()))
+
+# %% tags=["hide-cell"]
+laws_ = list(rows.values())
+assert min(total_variation(laws_[i], laws_[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > 0.01
+one = tempered_joint(told[0] / 0.5, untold_law[0] / 0.5, 1.0)
+assert total_variation(one, law_in_order(told[0] / 0.5, untold_law[0] / 0.5, 1.0)) < 1e-9
+
+# %% [markdown]
+# The constant that normalises the second word depends on the first one. A product of normalised factors is not the normalised product, so the law even depends on the order. The same holds for a temperature, which is guidance without $p(\cdot)$. The library's `Guidance` works with every sampler of this chapter: `model.write(prompt="The", sampler=Guidance(2.0, "confidence"))`.
+#
+# ### Schedules: does the bound feel them?
+#
+# In continuous time the bound is an integral over $\bar\sigma$ and does not ask when each $\bar\sigma$ is passed. Two schedules with equal ends, on both graphs; the second is a geometric one that runs through its levels as $t^2$.
+
+# %%
+from sedd_mini.beyond.schedule_search import bound_over_time, by_graph_and_schedule
+
+
+class Squared:
+    """Geometric noise whose time runs as t²: the same ends, another way"""
+
+    def __init__(self):
+        self.noise = GeometricNoise(1e-3, 5)
+
+    def total(self, t):
+        return self.noise.total(torch.as_tensor(t) ** 2)
+
+    def rate(self, t):
+        return 2 * torch.as_tensor(t) * self.noise.rate(torch.as_tensor(t) ** 2)
+
+# %%
+pair = world.p0[:2, :2, 0] / world.p0[:2, :2, 0].sum()
+for small_graph in (AbsorbingGraph(2), UniformGraph(2)):
+    chain = Chain(small_graph, pair)
+    first, second = (bound_over_time(chain.log_score, chain, n_)[:2, :2]
+                     for n_ in (GeometricNoise(1e-3, 5), Squared()))  # fmt: skip
+    assert (first - second).abs().max() < 1e-9
+    print(f"{type(small_graph).__name__:15} both {(pair * first).sum():.6f} nats a sentence")
+
+# %% [markdown]
+# A sampler of $K$ steps does feel the schedule. Here is the whole table of section 7, for equal times:
+
+# %%
+by_steps = by_graph_and_schedule(
+    {"absorbing": world, "uniform": uniform_world}, schedules, [2, 4, 8])
+print("KL at                     K = 2   K = 4   K = 8")
+for graph_name in worlds:
+    for name in schedules:
+        row = [by_steps[graph_name, name, K] for K in (2, 4, 8)]
+        print(f"{graph_name:10} {name:12} " + " ".join(f"{value:7.3f}" for value in row))
+
+# %% [markdown]
+# ### Self-correction: can uniform noise mend a finished mistake?
+#
+# At $t = 0.5$ we put in a rare sentence with no hidden word, *can swim can*, and follow four exact Tweedie steps to $t = 0$. On the absorbing graph nothing can change. On the uniform graph the exact scores know that a word was probably replaced by noise.
+
+# %%
+from sedd_mini.evaluation.law import step_rows
+
+mistake = torch.tensor([1, 2, 1])
+for graph_name, (chain, table) in worlds.items():
+    p = torch.zeros(len(chain.states)).double()
+    p[chain.index(mistake)] = 1.0
+    for t, s in pairwise(torch.linspace(0.5, 1e-5, 5).double()):
+        step = step_rows(table or chain.log_score, chain.graph, log_linear, "tweedie", t, s)
+        p = after(p, chain.states, torch.ones(1, 3).bool(), step)
+    common = p[chain.p0.flatten() > 0.05].sum()
+    kept = p[chain.index(mistake)]
+    print(f"{graph_name:10} still there {kept:.2f}, one of the six common sentences {common:.2f}")
+    assert (kept > 1 - 1e-6) if graph_name == "absorbing" else (kept < 0.25 and common > 0.4)
+
+# %% [markdown]
+# ## Further reading
+#
+# - S. Sahoo and others, [*Simple and Effective Masked Diffusion Language Models*](https://arxiv.org/abs/2406.07524), 2024: MDLM, the loss of section 1 over time, with a normalised head.
+# - J. Shi and others, [*Simplified and Generalized Masked Diffusion for Discrete Data*](https://arxiv.org/abs/2406.04329), 2024: MD4, the same loss, and schedules that depend on the token.
+# - J. Ou and others, [*Your Absorbing Discrete Diffusion Secretly Models the Conditional Distributions of Clean Data*](https://arxiv.org/abs/2406.03736), 2024: RADD; time-free networks, skipped calls, λ-DCE.
+# - E. Hoogeboom and others, [*Autoregressive Diffusion Models*](https://arxiv.org/abs/2110.02037), 2021: the any-order loss.
+# - K. Zheng and others, [*Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling*](https://arxiv.org/abs/2409.02908), 2024: first-hitting sampling.
+# - H. Chang and others, [*MaskGIT: Masked Generative Image Transformer*](https://arxiv.org/abs/2202.04200), 2022: order by confidence, drawn first.
+# - S. Nie and others, [*Large Language Diffusion Models*](https://arxiv.org/abs/2502.09992), 2025: LLaDA, the same loss at 8 billion weights.
+# - J. Kim and others, [*Train for the Worst, Plan for the Best: Understanding Token Ordering in Masked Diffusions*](https://arxiv.org/abs/2502.06768), 2025: why the order matters for a learned model; the margin.
+# - H. Ben-Hamu and others, [*Accelerated Sampling from Masked Diffusion Models via Entropy Bounded Unmasking*](https://arxiv.org/abs/2505.24857), 2025: exercise 3.
+# - G. Wang and others, [*Remasking Discrete Diffusion Models with Inference-Time Scaling*](https://arxiv.org/abs/2503.00307), 2025: ReMDM, section 6.
+# - A. Campbell and others, [*A Continuous Time Framework for Discrete Denoising Models*](https://arxiv.org/abs/2205.14987), 2022: correctors.
+# - J. Ho, T. Salimans, [*Classifier-Free Diffusion Guidance*](https://arxiv.org/abs/2207.12598), 2022: guidance, for pictures.
+# - Y. Schiff and others, [*Simple Guidance Mechanisms for Discrete Diffusion Models*](https://arxiv.org/abs/2412.10193), 2024: guidance for tokens, and a case for uniform noise.
+# - S. Sahoo and others, [*The Diffusion Duality*](https://arxiv.org/abs/2506.10892), 2025: Duo, uniform noise in few steps.
