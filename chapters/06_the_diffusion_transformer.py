@@ -222,8 +222,8 @@ def influence(attend):
 both_sides, left_only = influence(attend), influence(attend_left)
 
 # %% tags=["hide-input"]
-#| alt: Two tables of 6 by 6 cells. Without a mask every cell is light blue. With a causal mask those
-#| above the diagonal are white, the others blue: a position notices its left side and itself.
+#| alt: Two tables of 6 by 6 cells. Without a mask every cell is light blue. With a causal mask
+#| those above the diagonal are white, the others blue: a position notices its left side and itself.
 panels = {"no mask (ours)": both_sides, "causal mask (left to right)": left_only}
 fig = plots.show_influence(panels, [words[i] for i in x[0]])
 fig.suptitle("Without a mask every position notices every change", x=0.01, ha="left", fontsize=12);
@@ -418,8 +418,9 @@ for step in range(3):
 
 # %% tags=["hide-input"]
 #| alt: A table of seven parts of the network and three steps. The head learns from step 1; the last
-#| norm with its shift and scale, the embedding and the blocks' gates from step 2; the shifts, scales,
-#| attention, MLP and norms of the blocks, and the way from noise to the condition from step 3.
+#| norm with its shift and scale, the embedding and the blocks' gates from step 2; the shifts,
+#| scales, attention, MLP and norms of the blocks, and the way from noise to the condition from
+#| step 3.
 import re
 
 parts = {
@@ -523,7 +524,8 @@ def build(seed=0, **options):
 
 # %%
 guess, exact = excess(build()), L * math.log(N) - truth  # nats above the truth
-print(f"truth {truth:.2f} nats; uniform guess, above it: estimated {guess:.2f}, exactly {exact:.2f}")
+print(f"truth {truth:.2f} nats; "
+      f"uniform guess, above it: estimated {guess:.2f}, exactly {exact:.2f}")
 
 # %% [markdown]
 # The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place (there times $\sigma(t)$, and $\sigma(t)\,r = 1/t$) into

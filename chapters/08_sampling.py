@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 08. Sampling: in how few steps can noise become text?
 #
-# The reverse process of chapter 01 changes one token at a time, and each change alters the ratios everywhere. Followed exactly, a page of 1024 tokens costs at least 1024 calls of the network.
+# The reverse process of chapter 01 changes one token at a time, and each change alters the ratios everywhere. An exact run on 1024 tokens needs at least 1024 calls of the network.
 # Samplers change many tokens at once, a few dozen times in all. This chapter measures what that costs in quality.
 #
 # After this chapter you will be able to
@@ -24,7 +24,7 @@
 # - measure the error of a sampler with $K$ steps, exactly on small worlds, and separate the effects of noise, schedule and step;
 # - compute how 24-bit random numbers distort a sampler, and why its text then looks better than it is.
 #
-# *You need* chapters 01, 03 and 05; networks of the kind that chapter 07 trains are loaded. *Running time:* about a minute and a half on two CPU cores.
+# *You need* chapters 01, 03 and 05, and the KL divergence of chapter 04; networks of the kind that chapter 07 trains are loaded. *Running time:* about a minute and a half on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -87,7 +87,7 @@ assert new[2].nonzero()[:, 0].tolist() == [2, 3, 10] and film[2][0] == 0.7500025
 # ## 1. Two words that must agree
 #
 # The smallest world with this problem has two tokens: *cat* or *cats*, then *sleeps* or *sleep*. In nine texts of ten they agree.
-# The exact way back reveals one word, and then the other from ratios that have seen the first. The hasty way reveals both from the ratios at ■ ■: half *cat*, half *sleeps*, independently.
+# The exact reverse process reveals one word, and then the other from ratios that depend on the first. The hasty way reveals both from the ratios at ■ ■: half *cat*, half *sleeps*, independently.
 #
 # We measure error in **total variation** (TV, chapter 01), half the sum of the absolute differences.
 #
@@ -103,7 +103,7 @@ print(f"TV from the data: {total_variation(both_at_once, agreeing):.2f}")
 
 # %% [markdown]
 # **τ-leaping** lies between the two ways. Hold the ratios fixed for a short time τ, let every token jump on its own, then compute the ratios again.
-# Take $K$ equal leaps with the log-linear schedule (the page's: the hidden share grows like $t$). Each word then appears in leap 1, 2, …, $K$ with probability $1/K$ each. Both appear in the *same* leap with probability $K \cdot \frac1K \cdot \frac1K = \frac1K$, and only then do they ignore each other:
+# Take $K$ equal leaps with the log-linear schedule (the page's: the hidden share grows like $t$). Each word's leap is uniform among the $K$, and independent of the other's. Both appear in the *same* leap with probability $K \cdot \frac1K \cdot \frac1K = \frac1K$, and only then are the words drawn independently:
 #
 # $$\text{law of } K \text{ leaps} = \Big(1 - \frac1K\Big)\, p_0 + \frac1K\, p(\text{noun})\, p(\text{verb}), \qquad \text{TV} = \frac{0.4}{K} .$$
 
@@ -119,12 +119,12 @@ fig = plots.show_agreement(laws, ["cat", "cats"], ["sleeps", "sleep"])
 fig.suptitle("The fewer leaps, the less the two words agree", x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* Each single word keeps its probability of one half; only the agreement is lost. Section 5 pushes the law through all leaps and finds $0.4/K$ to four digits.
+# *What to see.* Each single word keeps its probability of one half; only the agreement is lost. Section 5 pushes the law through all leaps and finds $0.4/K$ to four decimals.
 
 # %% [markdown]
 # ## 2. Euler's leap
 #
-# In a short time $\Delta t$ a token at $x$ jumps to $y$ with probability $\Delta t$ times its reverse rate $\sigma(t)\, Q(x, y)\, s_y$ (chapter 03's sampler). With $d = \Delta t\,\sigma(t)$:
+# In a short time $\Delta t$ a token at $x$ jumps to $y$ with probability $\Delta t$ times its reverse rate $\sigma(t)\, Q(x, y)\, s_y$ (chapter 03; $Q(x, y)$ is the rate $y \to x$). With $d = \Delta t\,\sigma(t)$:
 #
 # $$p(y) = d\; Q(x, y)\, s_y \quad (y \ne x), \qquad p(x) = 1 - \sum_{y \ne x} p(y) .$$
 
@@ -155,7 +155,7 @@ naive = torch.stack([euler_naive(Q, x[n, i], s[n, i], 0.1) for n in range(64) fo
 assert torch.allclose(euler_probs(rings.graph, x, s, 0.1), naive.view(64, 2, 8))
 
 # %% [markdown]
-# The rates are those at the start of the leap. In a long leap their sum times $\Delta t$ can exceed 1, and the probability of staying is *negative*. Here is one of $K$ leaps with the geometric schedule, from $t = 0.75$:
+# The rates are those at the start of the leap. In a long leap their sum times $\Delta t$ can exceed 1; then the probability of staying is *negative*. Here is one of $K$ leaps with the geometric schedule, from $t = 0.75$:
 
 # %% tags=["nbval-check-output"]
 schedule, t = GeometricNoise(), torch.tensor(0.75).double()
@@ -181,7 +181,7 @@ def valid(probs):
 #
 # $$p_t(x \text{ with } z) = \sum_y \exp(\Delta\bar\sigma Q)(z, y)\; v_y .$$
 #
-# Divide by $p_t(x)$. The left side becomes the ratio $s_z$, so $s = \exp(\Delta\bar\sigma Q)\, v / p_t(x)$. The inverse of a matrix exponential has a minus sign: $v / p_t(x) = \exp(-\Delta\bar\sigma Q)\, s$. Last, the token must have gone from $y$ to where it is now, $x$:
+# Divide by $p_t(x)$. The left side becomes the ratio $s_z$, so $s = \exp(\Delta\bar\sigma Q)\, v / p_t(x)$. The inverse of a matrix exponential has a minus sign: $v / p_t(x) = \exp(-\Delta\bar\sigma Q)\, s$. Last, multiply by the probability that the token went from $y$ to $x$:
 #
 # $$\boxed{\;p(\text{was } y \mid x_t) = \big[\exp(-\Delta\bar\sigma Q)\, s\big]_y \; \exp(\Delta\bar\sigma Q)(x, y)\;} \qquad s_x = 1 .$$
 #
@@ -212,7 +212,7 @@ assert torch.allclose(torch.stack(naive).view(64, 2, 8), alone)
 assert torch.allclose(rings.graph.tweedie_probs(x, s, dsigma), alone)  # the library's closed form
 
 # %% [markdown]
-# So with exact ratios Tweedie's leap gives each token its exact law, however long the leap. Only the error of section 1 is left: within a leap, tokens do not see each other.
+# So with exact ratios Tweedie's leap gives each token its exact law, however long the leap. Only the error of section 1 is left: within a leap the tokens are drawn independently.
 
 # %% [markdown]
 # ## 4. The best that tokens can do alone
@@ -316,7 +316,8 @@ for K in (1, 2, 8, 32):
 
 # %% tags=["nbval-check-output"]
 spiral, Ks = two_token_world("spiral"), [1, 2, 4, 8, 16, 32, 64]
-chains = {"uniform": Chain(UniformGraph(32), spiral), "absorbing": Chain(AbsorbingGraph(32), spiral)}
+chains = {"uniform": Chain(UniformGraph(32), spiral),
+          "absorbing": Chain(AbsorbingGraph(32), spiral)}  # fmt: skip
 schedules = {"geometric": GeometricNoise(), "log-linear": LogLinearNoise()}
 curves = {}
 for graph_name, chain in chains.items():
@@ -335,9 +336,9 @@ ax.set(xlabel="leaps K", ylabel="TV from the data")
 ax.set_title("From 4 leaps on, both log-linear samplers beat both geometric ones");
 
 # %% [markdown]
-# *What to see.* Solid lines are log-linear. At $K = 64$ this schedule divides the error by 1.6 on the uniform graph and by about 3 on the absorbing one. MASK divides the error by 1.2 with the log-linear schedule, but multiplies it by 1.6 with the geometric one. The paper's two pairs differ by a factor of 1.9: 1.6 for the schedule times 1.2 for the graph.
+# *What to see.* The schedule, its range of $\bar\sigma$ included, matters more. At $K = 64$ the log-linear one (solid) divides the error by 1.6 on the uniform graph and by about 3 on the absorbing one. MASK divides it by 1.2 with the log-linear schedule, but multiplies it by 1.6 with the geometric one. The paper's two pairs differ by a factor of 1.9.
 #
-# All four errors roughly halve when $K$ doubles. **A bound for $K$ leaps** falls in the same way. Each leap adds its own TV at most, and later leaps never enlarge a difference of two laws. So the TV of a run is at most that of its start plus those of its leaps, each from the true noisy law. The TV of a short leap falls like its length squared, so $K$ leaps give $K \cdot K^{-2} = 1/K$. The bound is loose: on the rings, at $K = 64$, four to nine times the true error (laboratory).
+# From $K = 8$ on all errors roughly halve when $K$ doubles. **A bound for $K$ leaps** falls in the same way. Each leap adds at most its own TV, taken from the true noisy law, and later leaps never enlarge a difference of two laws. So the TV of a run is at most that of its start plus those of its leaps. The TV of a short leap falls like its length squared, so $K$ leaps give $K \cdot K^{-2} = 1/K$. The bound is loose: on the rings, at $K = 64$, four to nine times the true error (laboratory).
 
 # %% tags=["hide-cell"]
 at_64 = {key: tv[6] for key, tv in curves.items()}
@@ -367,7 +368,7 @@ for name, schedule in schedules.items():
 # %% [markdown]
 # With log-linear noise Euler ends farther away (at $K = 64$ by 1 % only), with geometric noise **nearer**. The theorem allows this: it is about the KL of single leaps from the true noisy law, not about where $K$ leaps end.
 #
-# On the geometric schedule Euler's $d = \Delta t\,\sigma(t)$ exceeds $\Delta\bar\sigma$, since $\sigma(t)$ is highest at the start of a leap: by a factor of 1.098 at $K = 64$. Does the formula help, or this distance? We give **both** methods the distance $f \cdot \Delta\bar\sigma$, and vary $f$.
+# On the geometric schedule Euler's $d = \Delta t\,\sigma(t)$ is 1.098 times $\Delta\bar\sigma$ at $K = 64$, since $\sigma(t)$ is highest at the start of a leap. Does the formula help, or this distance? We give **both** methods the distance $f \cdot \Delta\bar\sigma$, and vary $f$.
 
 # %%
 def stretched(method, f):
@@ -398,7 +399,7 @@ ax.set(xlabel="distance of each leap, as a multiple f of Δσ̄", ylabel="TV fro
 ax.set_title("64 leaps: both methods end nearer if each leap goes 5 % too far");
 
 # %% [markdown]
-# *What to see.* Circles: the methods as defined. At $f = 1$ Euler is worse (0.0155 against 0.0133). At Euler's distance, $f = 1.098$, Tweedie stays at 0.0133, and Euler reaches 0.0104, the lowest of its six values. Tweedie's lowest is 0.0118, at 1.05.
+# *What to see.* Circles: the methods as defined. At $f = 1$ Euler is worse (0.0155 against 0.0133). At Euler's distance, $f = 1.098$, Tweedie has 0.0133 again, and Euler 0.0104, the lowest of its six values. Tweedie's lowest is 0.0118, at 1.05.
 #
 # So Euler's lead needs both: its formula alone does harm, and its distance alone does not help Tweedie. (Leaps that go somewhat too far also help with other $K$ and the log-linear schedule, see the laboratory. We cannot explain it.)
 
@@ -417,7 +418,7 @@ assert min(tw, key=tw.get) == 1.05 and eu[1.05] < eu[1]
 #
 # $$K \Big(1 - \big(1 - \tfrac1K\big)^L\Big) .$$
 #
-# In the other leaps the page's network, which is not told $t$, would repeat its last answer. *Where* words appear does not depend on it, so decide that first and skip those calls.
+# In the other leaps the page's network, which is not told $t$, would repeat its last answer. *Where* words appear does not depend on the network: decide that first and skip those calls.
 
 # %%
 def write(x, model, times, mask):
@@ -453,12 +454,12 @@ for K in (8, 32, 256):
     assert abs(len(calls) / 8 - expected) < 2.5
 
 # %% [markdown]
-# Of 256 leaps only 30 need the network, and never can more than 32. This suggests **one word a call**: reveal the places one after the other in random order. With exact guesses it needs $L = 32$ calls, and its law is exactly the data's. Chapter 12 builds on this.
+# Of 256 leaps about 30 need the network, and at most 32 can. This suggests **one word a call**: reveal the places one after the other in random order. This takes $L = 32$ calls, and with exact guesses its law is exactly the data's. Chapter 12 builds on this.
 
 # %% [markdown]
 # ## 8. Quality against calls, on text
 #
-# We sample blocks of 32 words of the language with exact ratios and with the trained network, and judge them by the language's exact $-\log_2 p$, in bits a word. With exact ratios all excess over real text is due to leaping.
+# We sample blocks of 32 words of the language with exact ratios and with the trained network, and judge them by the language's exact $-\log_2 p$, in bits a word. With exact ratios all excess over true text is due to leaping.
 
 # %%
 def exact_model(x, sigma, at):
@@ -500,7 +501,7 @@ single = {
 }
 
 # %% [markdown]
-# Then Python's documentation in blocks of 128 tokens. Nobody knows its true law, so the judge is a 5-gram model of the training text (`KneserNey`). Two to the power of its bits a token is a **generative perplexity**. Samples of common words lower it too, so `report` also prints the entropy of the samples' tokens (always of 8 blocks, as it depends on their number).
+# The second text is Python's documentation in blocks of 128 tokens. Its law is unknown, so the judge is a 5-gram model of the training text (`KneserNey`). Two to the power of its bits a token is a **generative perplexity**. Samples of common words lower it too, so `report` also prints the entropy of the samples' tokens (always of 8 blocks, as it depends on their number).
 
 # %%
 from sedd_mini.text.corpus import load_corpus
@@ -544,7 +545,7 @@ stars = {name: (bits_[0] - true_bits, bits_[1]) for name, bits_ in single.items(
 fig = plots.show_quality_against_calls(many, excess, stars["network"], docs, real[0])
 
 # %% [markdown]
-# *What to see.* Left, both axes logarithmic: with exact ratios the excess over true text (2.4 bits a word) about halves when $K$ doubles from 4 on. The star is the network with one word a call: its excess comes from the network's ratios, and more leaps would not remove it. Right: the first 4 leaps bring most. The star takes four times the calls of 32 leaps and is hardly better, so most of the distance from 32 leaps to validation text is not due to leaping.
+# *What to see.* Left: with exact ratios the excess over true text (2.4 bits a word) about halves when $K$ doubles from 4 on. The star, the network with one word a call, has about a third of the excess of 32 leaps. That third comes from the network's ratios. Right: most is gained from 1 to 4 leaps. The star takes four times the calls of 32 leaps and is hardly better, so most of the distance from 32 leaps to validation text is not due to leaping.
 
 # %% tags=["hide-cell"]
 assert abs(true_bits - 2.4) < 0.05
@@ -561,9 +562,9 @@ assert docs[32][0] - docs[128][0] < docs[128][0] - real[0]
 # %% [markdown]
 # ## 9. Random numbers have 24 bits
 #
-# Many implementations draw a token from probabilities $p_y$ by **Gumbel noise**: give each entry the number $g_y = -\log(-\log u_y)$ with $u_y$ uniform in $(0, 1)$, and take the $y$ with the largest $\log p_y + g_y$. For real numbers this is exact. With $E_y = -\log u_y$ the largest sum belongs to the smallest $E_y/p_y$. This is an exponential waiting time of rate $p_y$, and among all that of $y$ is the shortest with probability $p_y$.
+# Many implementations draw a token from probabilities $p_y$ by **Gumbel noise**: give each entry the number $g_y = -\log(-\log u_y)$ with $u_y$ uniform in $(0, 1)$, and take the $y$ with the largest $\log p_y + g_y$. For real numbers this is exact. With $E_y = -\log u_y$ the largest sum belongs to the smallest $E_y/p_y$. This is an exponential waiting time of rate $p_y$, and the one of $y$ is the shortest with probability $p_y$.
 #
-# In float32, $u$ is one of $2^{24}$ multiples of $2^{-24}$. (A finer generator would not help: just below 1, neighbouring float32 numbers are $2^{-24}$ apart.) The smallest values of $E_y$ are, very nearly, $2^{-24}, 2 \cdot 2^{-24}, 3 \cdot 2^{-24}, \dots$, each with probability $2^{-24}$. Take a rare move of probability $p$ beside a stay of nearly 1, as in most steps of a long run. The move wins if the stay waits longer than $E_y/p$, which has probability $e^{-E_y/p}$. With $c = p \cdot 2^{24}$, the number of random numbers that the move is entitled to,
+# In float32, $u$ is one of $2^{24}$ multiples of $2^{-24}$. (A finer generator would not help: just below 1, neighbouring float32 numbers are $2^{-24}$ apart.) The smallest values of $E_y$ are, very nearly, $2^{-24}, 2 \cdot 2^{-24}, 3 \cdot 2^{-24}, \dots$, each with probability $2^{-24}$. Take a rare move of probability $p$ beside a stay of nearly 1, as in most steps of a long run. The move wins if the stay waits longer than $E_y/p$, which has probability $e^{-E_y/p}$. With $c = p \cdot 2^{24}$, the move's fair share of the random numbers,
 #
 # $$P(\text{move}) = \sum_{k=1}^\infty 2^{-24}\, e^{-k/c} = \frac{2^{-24}}{e^{1/c} - 1}, \qquad \boxed{\;\frac{P(\text{move})}{p} = \frac{1/c}{e^{1/c} - 1}\;}$$
 
@@ -573,7 +574,7 @@ def kept(c):
     return 1 / c / torch.expm1(1 / c)
 
 # %% [markdown]
-# There are only $2^{24}$ random numbers, so we can try *all* of them in float32. For each lucky number of the move, count the numbers with which the stay loses:
+# There are only $2^{24}$ random numbers, so we can try *all* of them in float32. For each large number of the move, count the numbers with which the stay loses:
 
 # %%
 u = torch.arange(2**24) / 2**24  # float32: every random number there is
@@ -599,14 +600,15 @@ ax.semilogx(grid, kept(grid * 2**24), color=plots.ORANGE)
 ax.semilogx(rare, counted, "o", color=plots.ORANGE)
 ax.axhline(1, color=plots.BLUE, lw=2)
 ax.text(7e-9, 1.03, "exact share", color=plots.BLUE)
-ax.text(1.6e-7, 0.62, "line: the formula\ndots: float32, all random numbers tried", color=plots.ORANGE)
+told = "line: the formula\ndots: float32, all random numbers tried"
+ax.text(1.6e-7, 0.62, told, color=plots.ORANGE)
 ax.set(xlabel="probability p of the move", ylabel="share that happens", ylim=(0, 1.14))
 ax.set_title("Drawn by float32 Gumbel noise, rare moves are lost");
 
 # %% [markdown]
-# *What to see.* A move of probability $10^{-7}$ loses a quarter of its share, one of $10^{-8}$ nearly all. The library first decides *whether* a token moves, by one float64 number, and then *where*, among the moves alone. This loses nothing (laboratory).
+# *What to see.* A move of probability $10^{-7}$ loses a quarter of its share, one of $10^{-8}$ nearly all. The library draws in float64, first *whether* a token moves and then *where*, among the moves alone. This keeps rare moves (laboratory).
 #
-# What does it do to text? Take one token with Zipf's law, $\pi_y \propto 1/y$, over GPT-2's 50 257 tokens. The sampler knows $\pi$ exactly. In leap $k$ of $K$ a hidden token should become $y$ with probability $\pi_y\, \Delta t / t$, and keeps the share above (for the last leaps see the laboratory).
+# What does float32 do to text? Take one token with Zipf's law, $\pi_y \propto 1/y$, over GPT-2's 50 257 tokens. The sampler knows $\pi$ exactly. In leap $k$ of $K$ a hidden token should become $y$ with probability $\pi_y\, \Delta t / t$; this move keeps the share above (for the last leaps see the laboratory).
 
 # %%
 def gumbel_run(pi, K, bits=24):
@@ -653,7 +655,7 @@ assert 0.7 < counted[3] < 0.8 and counted[0] < 0.05
 # %% [markdown]
 # ## What has changed on the page
 #
-# The page's step is Euler's leap and Tweedie's leap at once (section 4), and it decides separately whether a word appears and which. We change two things: float64 for the decision (exercise 3 shows the error of float32), and no call without a new word (section 7).
+# The page's step is Euler's leap and Tweedie's leap at once (section 4), and it decides separately whether a word appears and which. We change two things: float64 for the decision (float32 errs by $2^{-24}$ at most, exercise 3), and no call without a new word (section 7).
 #
 # ```diff
 # -        chances = model(x).softmax(-1)  # (B, L, N)
@@ -671,9 +673,9 @@ assert 0.7 < counted[3] < 0.8 and counted[0] < 0.05
 #
 # 1. τ-leaping holds the ratios fixed and lets every token jump on its own. Its error comes from tokens that move in the same leap, and falls like $1/K$.
 # 2. Euler takes the rates of the moment. Tweedie takes the exact law of each token, $[\exp(-\Delta\bar\sigma Q)s]_y\exp(\Delta\bar\sigma Q)(x,y)$, and no token-wise leap is better in KL. With MASK and log-linear noise they are the same.
-# 3. On the spiral the schedule matters more than the graph. A whole run of Euler can end nearer than Tweedie's, through the length of its leaps together with its formula.
+# 3. On the spiral the schedule matters more than the graph. A whole run of Euler can end nearer than Tweedie's; there it needed both its formula and its longer leaps.
 # 4. A run on uniform noise calls the network $K + 1$ times. With MASK at most $L$ calls count; one word a call has no error of leaping. On the documentation 32 leaps do about as well.
-# 5. Drawn by float32 Gumbel noise, a move keeps $(1/c)/(e^{1/c}-1)$ of its probability, $c = p\cdot2^{24}$. Generative perplexity then looks better while the law gets worse.
+# 5. Float32 Gumbel noise leaves a rare move $(1/c)/(e^{1/c}-1)$ of its probability, $c = p\cdot2^{24}$. Generative perplexity then looks better while the law gets worse.
 
 # %% [markdown]
 # ## Exercises
@@ -683,7 +685,7 @@ assert 0.7 < counted[3] < 0.8 and counted[0] < 0.05
 # %% [markdown]
 # ### Exercise 1. Uneven leaps (★☆☆, 10 minutes)
 #
-# MASK noise with the log-linear schedule hides a share $t$ of the tokens (neglect ε). A sampler starts at `times[0]` = 1 with two hidden words and leaps through a falling list of times to `times[-1]` = 0, all words on their own. Write `same_leap(times)`: the probability that both words appear in the same leap. Then think: for which lists of $K + 1$ times is it smallest?
+# MASK noise with the log-linear schedule hides a share $t$ of the tokens (neglect ε). A sampler starts at `times[0]` = 1 with two hidden words and leaps through a falling list of times to `times[-1]` = 0, each word on its own. Write `same_leap(times)`: the probability that both words appear in the same leap. Then think: for which lists of $K + 1$ times is it smallest?
 #
 # <details><summary>Hint</summary>
 #
@@ -714,7 +716,8 @@ with exercise("1"):
         found = float(same_leap(times))
         case = f"times {[round(t, 2) for t in times]}"
         assert found != 1 / K, f"{case}: the leaps are not equally long"
-        assert abs(found - counted) < 0.004, f"{case}: {found:.3f}, but {counted:.3f} in a simulation"
+        wrong = f"{case}: {found:.3f}, but {counted:.3f} in a simulation"
+        assert abs(found - counted) < 0.004, wrong
 
 # %% [markdown]
 # ### Exercise 2. A leap that is safe (★★☆, 20 minutes)
@@ -766,7 +769,7 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. The other way to be wrong (★★☆, 15 minutes)
 #
-# Deciding by `torch.rand(...) < p` in *float32* is wrong too, but in the other direction. The random numbers are $0, 2^{-24}, 2\cdot2^{-24}, \dots$, up to $1 - 2^{-24}$, each equally likely. Write `factor(p)`: the probability of `rand < p`, divided by $p$, for $2^{-40} \le p < 1$. (Take `p` itself as exact.) What does this do to rare words?
+# Deciding each word by `torch.rand(...) < p` in *float32* is wrong too, in the other direction. The random numbers are $0, 2^{-24}, 2\cdot2^{-24}, \dots$, up to $1 - 2^{-24}$, each equally likely. Write `factor(p)`: the probability of `rand < p`, divided by $p$, for $2^{-40} \le p < 1$. (Take `p` itself as exact.) What does this do to rare words?
 #
 # <details><summary>Hint</summary>
 #
@@ -791,7 +794,8 @@ with exercise("3"):
     step = 2.0**-24
     for p in [step, 3 * step, *(2.0 ** rng.uniform(-40, -1) for _ in range(200))]:
         count = float(factor(p)) * p / step  # of the random numbers
-        assert abs(count - round(count)) < 1e-4, f"p = {p:.3g}: {count:.3f} numbers is no whole number"
+        wrong = f"p = {p:.3g}: {count:.3f} numbers is no whole number"
+        assert abs(count - round(count)) < 1e-4, wrong
         assert count > 0.5, f"p = {p:.3g}: the number 0 is smaller than p"
         # the largest number that counts is (count - 1) steps, and the next one no longer does
         assert (round(count) - 1) * step < p, f"p = {p:.3g}: you count a number that is not below p"
@@ -836,7 +840,7 @@ with exercise("4"):
         tokens, away = x.flatten(), torch.arange(len(Q)) != x.flatten()[:, None]
         forward = corrector_probs(Q, tokens, torch.zeros(len(tokens), len(Q)).double(), 0.01)
         wanted = 0.01 * chain.graph.rates(tokens)
-        line = f"{name} noise: if all ratios are 0, only the forward noise moves tokens, at its rates"
+        line = f"{name} noise: if all ratios are 0, only forward noise moves tokens, at its rates"
         assert torch.allclose(forward[away], wanted[away], atol=1e-9), line
 
         drift = []
@@ -911,7 +915,8 @@ for make_graph in (UniformGraph, AbsorbingGraph):
             shift = size * torch.randn(rows.shape, generator=generator).double()
             rivals.append(valid(rows * shift.exp()))
         won += [errors_of_leap(chain, sigma, 0.1, rival)[0] > best for rival in rivals]
-    print(f"{make_graph.__name__:14}: Tweedie's leap is better than {sum(won)} of {len(won)} rivals")
+    told = f"Tweedie's leap is better than {sum(won)} of {len(won)} rivals"
+    print(f"{make_graph.__name__:14}: {told}")
 
 # %% tags=["hide-cell"]
 assert all(won)
@@ -937,7 +942,7 @@ for name, schedule in schedules.items():
     print(f"{name:10} first leap of 64: Δσ̄ = {sigma - earlier:.1f}")
 
 # %% [markdown]
-# Both are far beyond the range of the figure in section 4. At such noise levels little is decided, so a long leap need not cost much; the next section adds up what all leaps cost.
+# Both are far beyond the range of the figure in section 4. At such levels the law is close to pure noise, so a long leap need not cost much; the next section adds up what all leaps cost.
 
 # %% [markdown]
 # ### A bound for $K$ leaps: how loose is the sum?
@@ -946,7 +951,7 @@ for name, schedule in schedules.items():
 #
 # $$\mathrm{TV}(q_{k+1}, p_{k+1}) \le \mathrm{TV}(M_k q_k, M_k p_k) + \mathrm{TV}(M_k p_k, p_{k+1}) \le \mathrm{TV}(q_k, p_k) + \mathbb E_{x \sim p_k} \mathrm{TV}\big(M_k(\cdot|x),\, P(\cdot|x)\big),$$
 #
-# with $P$ the joint posterior: no map of laws enlarges their TV. So the end is off by at most the start plus the sum of the leaps' own TVs, which `errors_of_leap` gives. The last step is one leap more.
+# with $P$ the joint posterior: no leap enlarges the TV of two laws, and the TV of two mixtures is at most the mean TV of their parts. So the TV at the end is at most that of the start plus the leaps' own, which `errors_of_leap` gives. The last step is one leap more.
 
 # %%
 def sum_of_leaps(chain, schedule, K):
@@ -995,7 +1000,7 @@ for name, K in (("geometric", 16), ("log-linear", 16), ("log-linear", 64)):
 assert all(gains)
 
 # %% [markdown]
-# Somewhat longer leaps help in every case, so section 6 did not pick an odd one. At the best $f$ Euler and Tweedie are close to each other.
+# Somewhat longer leaps help in every case, so section 6 is no exception. With the best $f$ tried, Euler and Tweedie differ by about a tenth at most.
 
 # %% [markdown]
 # ### Blurs: what do few leaps look like?
@@ -1061,7 +1066,7 @@ assert at.any() and not (finished == V).any()
 # %% [markdown]
 # ### Two bounds: does a better likelihood bound mean better samples?
 #
-# The likelihood bound of chapter 04 is about the chain in continuous time, not about $K$ leaps. Take two models of the two words. **Exact** has the true ratios, so its bound is the entropy, and none is better. **Shy** has them too, but while the noun is hidden it multiplies the verb's ratios by $\frac1{100}$: the verb waits for its noun.
+# Chapter 04's laboratory had a tight bound and poor samples. Here a poor bound goes with good samples. Take two models of the two words. **Exact** has the true ratios, so its bound is the entropy, and none is better. **Shy** has them too, but while the noun is hidden it multiplies the verb's ratios by $\frac1{100}$: the verb waits for its noun.
 
 # %%
 def shy(x, sigma):
@@ -1117,10 +1122,11 @@ for p in (1e-4, 2e-4, 4e-4, 1e-3):
     moves = (gumbel_draw(row, 50_000, 12, generator) < 50).sum().item()
     expected = 50_000 * 50 * p * kept(torch.tensor(p * 2**12)).item()
     assert abs(moves - expected) < 5 * math.sqrt(expected)
-    print(f"p = {p:.0e}: {moves} moves, by the formula {expected:.0f}; right: {50_000 * 50 * p:.0f}")
+    right = 50_000 * 50 * p
+    print(f"p = {p:.0e}: {moves} moves, by the formula {expected:.0f}; right: {right:.0f}")
 
 # %% [markdown]
-# The formula takes the wait of everything else, at rate $1 - p$, for a continuous one. In the last leaps of a run the stay is small, and much of everything else is rare moves, whose waits are as coarse. A coarse wait is never shorter, so the move then wins somewhat more often. How much depends on this? We compute `gumbel_run` with the last nine leaps, where the stay is below 0.9, drawn exactly instead. The truth lies near one of the two numbers or between them.
+# The formula takes the wait of everything else, at rate $1 - p$, for a continuous one. In the last leaps of a run the stay is small, and many rivals are rare moves, whose waits are rounded up just as coarsely. So each move wins somewhat more often. How much does this change? We compute `gumbel_run` with the last nine leaps, where the stay is below 0.9, drawn exactly instead. The truth lies near one of the two numbers or between them.
 
 # %% tags=["nbval-check-output"]
 def mostly_gumbel_run(pi, K, bits=24):
@@ -1164,7 +1170,7 @@ assert abs(surprise[drawn].mean() - predicted @ surprise) < 4 * error
 assert (small_pi @ surprise) - surprise[drawn].mean() > 8 * error
 
 # %% [markdown]
-# The library decides first whether and then where. Its total probability of a move, from float32 log-scores of a thousand rare moves, is right to five digits in each case (folded).
+# The library decides first whether and then where, both in float64. Its total probability of a move, from float32 log-scores of a thousand rare moves, is right to five digits (folded).
 
 # %% tags=["hide-cell"]
 from sedd_mini.samplers import move_weights
@@ -1183,7 +1189,8 @@ for p in rare:
 swept = {}
 for level in (0.05, 0.3, 1.0, 3.0, 6.0):
     swept[level], error = bits(one_by_one(network, graph, (64, 32), level))
-    print(f"σ̄ = {level:4}: {swept[level] - true_bits:.3f} ± {error:.3f} bits a word above true text")
+    excess_ = swept[level] - true_bits
+    print(f"σ̄ = {level:4}: {excess_:.3f} ± {error:.3f} bits a word above true text")
 
 # %% [markdown]
 # The seed is the same for all levels, so the order of the places is, too. The level hardly matters: the five numbers differ by far less than the error bar of each.
@@ -1203,7 +1210,7 @@ for a in (0.7, 1.0, 1.5):
     print(f"a = {a}: {uneven[a] - true_bits:.3f} ± {error:.3f} bits a word above true text")
 
 # %% [markdown]
-# Long leaps at the start ($a = 0.7$) cost much, and leaps that are shorter there than equal ones ($a = 1.5$) gain 0.1 bits. Chapter 12 looks for the best times.
+# Longer leaps at the start ($a = 0.7$) cost 0.3 bits a word, and shorter ones ($a = 1.5$) gain 0.1. Chapter 12 looks for the best times.
 
 # %% tags=["hide-cell"]
 assert uneven[0.7] > uneven[1.0] + 0.2 and 0.05 < uneven[1.0] - uneven[1.5] < 0.15
@@ -1252,7 +1259,7 @@ assert 1 < 2 ** (docs[4][0] - docs[128][0]) < 3  # 4 leaps for 128 calls
 # %% [markdown]
 # ### Euler or Tweedie: what about a trained network?
 #
-# On the absorbing graph with the log-linear schedule the two are the same. For uniform noise there is a second network, trained with the geometric schedule. Beside its bits stands the share of faultless blocks, which the grammar can say without a single slip.
+# On the absorbing graph with the log-linear schedule the two are the same. For uniform noise there is a second network, trained with the geometric schedule. Beside its bits stands the share of faultless blocks, those that the grammar without smoothing can produce.
 
 # %%
 uniform_network, uniform_graph, its_noise = load_pretrained("checkpoints/synthetic-uniform")

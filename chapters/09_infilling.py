@@ -16,7 +16,7 @@
 # # 09. Infilling: can it write around what is already there?
 #
 # You have the beginning and the end of a sentence, and want the middle. A diffusion model looks at all positions at every step, so it should be enough to hold the known words fixed and to sample the others.
-# This chapter shows with which noise that is exact, and how a weight repairs the other one.
+# This chapter shows for which noise that is exact, and how weights make it so for the other.
 #
 # After this chapter you will be able to
 #
@@ -42,7 +42,7 @@
 # %% [markdown]
 # ## A picture first
 #
-# The network of `checkpoints/docs-absorb` learned from Python's documentation for an hour (chapter 07). We wrote a new passage of that kind and removed five tokens. `template` turns the text into token ids, with −1 at the gaps, and `sample` fills them, here six times.
+# The network of `checkpoints/docs-absorb` learned from Python's documentation for an hour (chapter 07). We wrote a new passage of that kind and removed five tokens. `template` turns the text into token ids, with −1 at gaps, and `sample` fills them six times.
 
 # %%
 import math
@@ -81,7 +81,7 @@ labels, free = [*range(1, 7), "original"], (given < 0).tolist()[:n]
 plots.show_fillings([row[:n] for row in rows], free, labels, title);
 
 # %% [markdown]
-# *What to see.* Each row is one filling, with the gaps in blue. Four of six write *If*, five *is* and four the comma. None finds *first*, and two break the line after *the*. From the left alone, *If* is harder to guess (laboratory, *English*).
+# *What to see.* Each row is one filling, gaps in blue; the paragraph after it is given too. Four of six write *If*, five *is*, four the comma. None finds *first*, and two break the line after *the*. From the left alone, *If* is harder to guess (laboratory, *English*).
 #
 # ## 1. Two words, counted
 #
@@ -92,7 +92,7 @@ plots.show_fillings([row[:n] for row in rows], free, labels, title);
 # | *cat* | 40 | 8 |
 # | *cats* | 2 | 50 |
 #
-# The noun *cat* is given. Which verb follows? We count the sentences with *cat*:
+# The noun *cat* is given. Which verb follows?
 
 # %% tags=["nbval-check-output"]
 counts = torch.tensor([[40.0, 8.0], [2.0, 50.0]], dtype=torch.float64)  # rows: cat, cats
@@ -101,13 +101,13 @@ after_cat = counts[0] / counts[0].sum()
 print(f"given cat: sleeps {after_cat[0]:.3f}, sleep {after_cat[1]:.3f}")
 
 # %% [markdown]
-# A diffusion model does not know this law. It knows ratios of *joint* probabilities: how probable is the whole sentence *cat sleep*, compared with *cat sleeps*? Here is this ratio beside the one given *cat*:
+# A diffusion model knows only ratios of *joint* probabilities: how probable is the whole sentence *cat sleep*, compared with *cat sleeps*? Here is this ratio beside the one given *cat*:
 
 # %% tags=["nbval-check-output"]
 print(f"joint ratio {p0[0, 1] / p0[0, 0]:.3f}, given cat {after_cat[1] / after_cat[0]:.3f}")
 
 # %% [markdown]
-# They are equal. A conditional probability is a joint one divided by $p(\text{given})$, and this divisor cancels in a ratio. This is Bayes' rule for ratios. It holds at every noise level $t$, for any tokens $x, y$ at the free positions:
+# They are equal. A conditional probability is a joint one divided by $p(\text{given})$, which cancels in a ratio. This is Bayes' rule for ratios. It holds at every noise level $t$, for any tokens $x, y$ at the free positions:
 #
 # $$\boxed{\;\frac{p_t(y_{\text{free}} \mid \text{given})}{p_t(x_{\text{free}} \mid \text{given})}
 # = \frac{p_t(y_{\text{free}},\, \text{given})}{p_t(x_{\text{free}},\, \text{given})}\;}$$
@@ -118,7 +118,7 @@ print(f"joint ratio {p0[0, 1] / p0[0, 0]:.3f}, given cat {after_cat[1] / after_c
 #
 # ## 2. The clamped sampler, exactly
 #
-# A run takes $K$ leaps from pure noise, and a last step that removes what noise is left (chapter 08). In each leap a free token is drawn from its row of `tweedie_probs`, computed from the ratios at the present sentence. The noun stays *cat*. With two words we need no random numbers: we multiply the law of the verb by these rows. `Chain`, the oracle of chapter 01, has the exact ratios.
+# A run takes $K$ leaps from pure noise, and a last step that removes what noise is left (chapter 08). In each leap a free token is drawn from its row of `tweedie_probs`, computed from the ratios at the present sentence. The noun stays *cat*. We need no random numbers: we multiply the law of the verb by these rows. `Chain`, the oracle of chapter 01, has the exact ratios.
 
 # %%
 from sedd_mini.worlds.ctmc import Chain, total_variation
@@ -155,7 +155,7 @@ for name, pair in pairs.items():
 print(f"uniform noise, 256 leaps: sleeps {laws[-1][0]:.3f}, truth {after_cat[0]:.3f}")
 
 # %% [markdown]
-# MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away even with 256 leaps. It writes *sleeps* in 71 of 100 sentences instead of 83. (With the schedule of MASK noise it ends within 0.01 of this.)
+# MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away even with 256 leaps. (With MASK noise's schedule the TV is the same within 0.01.)
 #
 # Was the pair unlucky? On the laboratory's random worlds (108 choices of given tokens, 128 leaps) the TV is 0.16 on average with uniform noise, and at most 0.004 with MASK noise, where it falls as $1/K$.
 
@@ -213,7 +213,7 @@ ax.set_xlabel(r"total noise $\bar\sigma$ (the sampler runs to the right)")
 ax.set_title("The clamped sampler follows the wrong condition, and ends at 0.71 instead of 0.83");
 
 # %% [markdown]
-# *What to see.* Green and orange fall at first, as *sleeps* is the rarer verb (42 of 100). The green line stays below the blue one until little noise is left. The sampler (orange) hardly moves after that: below $\bar\sigma = 0.01$ it rises by less than 0.01.
+# *What to see.* Green and orange fall at first, as *sleeps* is the rarer verb (42 of 100). Green reaches blue when little noise is left. The sampler (orange) ends lower: green also rises by jumps of the noun (*cat sleep* to *cats sleep*), which clamping forbids.
 #
 # As a control, the next cell takes the same leaps with the ratios of the blue line, and ends at the truth.
 
@@ -285,12 +285,12 @@ for K in (4, 64):
     assert torch.allclose(a, b)
 
 # %% [markdown]
-# With weights the error falls as $1/K$. In practice one draws many fillings with their weights, and picks one with probability proportional to its weight (laboratory, *Weights*). The library's `sample` only clamps. Image models **replace** the given part by a noisy version before every step; in a world of the laboratory this is worse than clamping (*Replacing*).
+# With weights the error falls as $1/K$. In practice one draws many fillings with their weights, and picks one with probability proportional to its weight (laboratory, *Weights*). The library's `sample` only clamps. Image models often **replace** the given part by a noisy version before every step; in a world of the laboratory this is worse than clamping (*Replacing*).
 
 # %% [markdown]
 # ## 5. What are the words to the right worth?
 #
-# Now blocks of 32 words of the artificial language (chapter 00). It is a hidden Markov chain (chapter 05's laboratory), so exact probabilities are cheap: `log_prob(x, known)` is the log-probability of the known words alone. We remove eight words, in four patterns.
+# A **left-to-right model**, such as GPT-2, predicts each word from those before it. What does it lose in a gap? We remove eight words, in four patterns, from blocks of 32 words of the artificial language (chapter 00). It is a hidden Markov chain (chapter 05's laboratory), so exact probabilities are cheap: `log_prob(x, known)` is the log-probability of the known words alone.
 
 # %%
 from sedd_mini.text.synthetic import SyntheticLanguage
@@ -306,7 +306,7 @@ patterns = {  # True at the gaps
 x0 = language.sample(384, L, torch.Generator().manual_seed(0))  # (384, 32)
 
 # %% [markdown]
-# A **left-to-right model**, such as GPT-2, predicts each word from those before it. A perfect one, which knows the language, pays $-\log_2 p(\text{word} \mid \text{words before})$ bits for each missing word. The truth needs $-\log_2 p(\text{gaps} \mid \text{given})$ bits, with both sides in view. On average the difference is the divergence of the model's fillings from the truth.
+# A perfect left-to-right model pays $-\log_2 p(\text{word} \mid \text{words before})$ bits for each missing word. The truth needs $-\log_2 p(\text{gaps} \mid \text{given})$ bits. On average the difference is the divergence of the model's fillings from the truth.
 
 # %%
 def surprise(x, known, given):
@@ -372,14 +372,14 @@ assert abs(w @ hit - exact_share) < 0.03 and hit.mean() < 0.45
 assert 250 < 1 / (w**2).sum() < 500
 
 # %% [markdown]
-# The last number is the **effective sample size**, $1/\sum w^2$ for weights that sum to 1: 1000 if all are equal, 1 if one filling has all the weight. Let $q$ be the left-to-right law of the gaps and $p$ the right one. In the limit, one filling of full value takes $\mathbb E_q[(p/q)^2] = \mathbb E_p[p/q]$ draws. This is at least $2^{\mathbb E_p \log_2 p/q}$ (Jensen's inequality), and the exponent is the loss above, summed over the eight words:
+# The last number is the **effective sample size**, $1/\sum w^2$ for weights that sum to 1: 1000 if all are equal, 1 if one filling has all the weight. Let $q$ be the left-to-right law of the gaps and $p$ the true one. Of many draws, $\mathbb E_q[(p/q)^2] = \mathbb E_p[p/q]$ are worth one from $p$. This is at least $2^{\mathbb E_p \log_2 p/q}$ (Jensen's inequality), and the exponent is the loss above, summed over the eight words:
 
 # %% tags=["nbval-check-output"]
 for name in patterns:
     print(f"{name:13} at least {2 ** (8 * lacks[name].mean()):3.0f} draws for one filling")
 
 # %% [markdown]
-# A left-to-right model *can* fill gaps by weights, but the draws grow at least exponentially with the bits that it lacks. (Particle filters may need fewer; we did not try.) A diffusion model uses the right side at every step.
+# Weights *can* do it, but the draws grow at least exponentially with the bits that the model lacks. (Particle filters may need fewer; we did not try.) A diffusion model uses the right side at every step.
 
 # %% [markdown]
 # ## 6. How close does a network come?
@@ -389,7 +389,7 @@ for name in patterns:
 # $$\mathrm{KL}\big(p_0(\text{rest}\mid\text{given})\,\big\|\,\text{clamped sampler}\big) \;\le\;
 # \int_0^{\bar\sigma(1)} \mathbb E \sum_{i\,\in\,\text{free}}\;\sum_{y \ne x_i} Q(x_i, y)\, D(r_{i,y}, s_{i,y})\; d\bar\sigma \;+\; \text{prior term}.$$
 #
-# Only these are noisy, and $r$ are the ratios given the *clean* words. The prior term is at most 0.0054 bits a word; the error of the leaps is not included. (On the pair of section 2 the bound is 1.6 times the divergence.) `exact_model` (folded; explained in the laboratory) computes exact ratios: with `clean` the ratios $r$, without it those of a perfectly trained network.
+# Only the free tokens are noisy, and $r$ are the ratios given the *clean* words. The prior term is at most 0.0054 bits a word; the error of the leaps is not included. (On the pair of section 2 the bound is 1.6 times the divergence.) `exact_model` (folded; explained in the laboratory) computes exact ratios: with `clean` the ratios $r$, without it those of a perfectly trained network.
 
 # %% tags=["hide-input"]
 def hidden_from_others(seen):
@@ -489,7 +489,7 @@ for parts, most in ((mask_parts, 0.0054), (uniform_parts, 1e-15)):
     assert parts[1].prior_kl(parts[2].total(1.0).double()) / math.log(2) < most  # bits a word
 
 # %% [markdown]
-# *What to see.* Grey is exact, the bars below are upper bounds, on another scale. With exact ratios MASK noise has no error (section 3). The MASK network is within about 0.01 bit of the truth in every pattern, so it does use the words to the right. Clamping with uniform noise costs at most 0.02 to 0.07 bits with exact ratios (light orange), and 0.06 to 0.11 with the network (orange). Standard errors are at most 0.003 bits for the MASK network, 0.02 for others.
+# *What to see.* Grey is exact, the bars below are upper bounds, on another scale. With exact ratios MASK noise has no error (section 3). The MASK network is at about 0.01 bit in every pattern (below 0.02 with the prior term), so it does use the words to the right. Clamping with uniform noise costs at most 0.02 to 0.07 bits with exact ratios (light orange), and 0.06 to 0.11 with the network (orange). Standard errors are at most 0.003 bits for the MASK network, 0.02 for others.
 #
 # ## 7. Words that appear in the same leap
 #
@@ -497,7 +497,7 @@ for parts, most in ((mask_parts, 0.0054), (uniform_parts, 1e-15)):
 #
 # $$\text{law of } K \text{ leaps} = \Big(1-\frac1K\Big)\,p(\text{gap}\mid\text{given}) + \frac1K\,p(\text{first}\mid\text{given})\,p(\text{second}\mid\text{given}).$$
 #
-# In chapter 08, one leap made two words agree only as often as independent words. It is better to reveal **one word at a time**, in random order, so that each word sees those before it. With exact probabilities this is exact (chain rule), and takes one evaluation of the network for each missing word.
+# One leap makes them independent. It is better to reveal **one word at a time**, in random order, so that each word sees those before it. With exact probabilities this is exact (chain rule), and takes one evaluation for each missing word. A network's probabilities are the softmax of its log-scores (chapter 06).
 
 # %%
 def one_by_one(chances, x):
@@ -510,7 +510,7 @@ def one_by_one(chances, x):
     return x
 
 # %% [markdown]
-# We compare both on *____ ____ near a river ____ quietly*, inside the same block. Singular and plural are both possible, but the three words must agree.
+# We compare both on *____ ____ near a river ____ quietly*, inside the same block. Singular and plural are both possible. *Predict:* how often do the three words agree after one leap?
 
 # %% tags=["hide-input"]
 from sedd_mini.text.synthetic import AGREEING
@@ -585,7 +585,7 @@ assert abs(one["network"] - true_share) < 0.09
 assert abs(by_leaps[1] - 0.25) < 0.06 and by_leaps[4] < one["exact ratios"] - 0.1
 
 # %% [markdown]
-# *What to see.* Exact ratios, 800 fillings a point (standard error at most 0.02). With one leap a quarter agree, like three coins; 16 or 32 leaps reach 0.93. One word at a time reaches the truth, 0.95 (the language makes slips), and the network 0.93 (hollow star).
+# *What to see.* Exact ratios, 800 fillings a point (standard error at most 0.02). With one leap a quarter agree, like three coins; 16 or 32 leaps reach 0.93. One word at a time reaches the truth, 0.95 (the language makes slips). The network reaches 0.93 (hollow star, 200 fillings), with three leaps 0.73.
 #
 # A leap costs the total correlation (chapter 08) of its new words, given the visible ones. In this language a long gap needs many leaps, scattered words one (laboratory, *Leaps*).
 #
@@ -603,12 +603,12 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 #
 # - **The length is given.** If nobody knows it, one must try several (exercise 3).
 # - **Left-to-right models can be taught to fill**, if texts are cut before training and the middle is put last (further reading). Diffusion needs no such change, and takes any pattern.
-# - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size continues and fills web text about as well as GPT-2 with nucleus sampling continues it, judged by a score called MAUVE.
+# - **The paper's claim is not tested here.** Lou, Meng and Ermon report that SEDD at GPT-2's size continues and fills web text about as well as GPT-2 with nucleus sampling (chapter 10) continues it, judged by a score called MAUVE.
 
 # %% [markdown]
 # ## What has changed on the page
 #
-# The page's `write` already keeps the given words. It now reveals one word at each step, which removes the error of section 7. Three missing words take three evaluations instead of 16, and 32 take 32.
+# The page's `write` already keeps the given words. It now reveals one word at each step, which removes the error of section 7. Three missing words take three evaluations instead of 16, and 32 take 32. Chapter 08's changes are not needed: every call reveals a word, and no probability is compared.
 #
 # ```diff
 # -def write(x, steps=16):
@@ -631,8 +631,8 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 # 1. A ratio of joint probabilities is a ratio of conditional ones. So we clamp the given tokens, and the network stays as it is.
 # 2. With MASK noise a visible token is clean, so clamping with exact ratios is exact, up to the $1/K$ of the leaps. With uniform noise the ratios assume only the *noisy* tokens, and an error stays: TV 0.12 for our pair.
 # 3. A weight repairs it: the probability that the given tokens never jump. A left-to-right model can fill gaps by weights too, with at least $2^{I}$ draws for one filling, if it lacks $I$ bits.
-# 4. The words to the right are worth 0.4 to 0.8 bits for each missing word of our language. The MASK network is within about 0.01 bit a word of the truth, the clamped uniform network within 0.06 to 0.11.
-# 5. Words that appear in the same leap do not see each other. With exact probabilities one word at a time is exact, and costs one evaluation for each missing word.
+# 4. The words to the right are worth 0.4 to 0.8 bits for each missing word of our language. By section 6's bound the MASK network is at about 0.01 bit a word, the clamped uniform network at 0.06 to 0.11.
+# 5. Words that appear in the same leap do not see each other. With exact probabilities one word at a time is exact, at one evaluation a word.
 
 # %% [markdown]
 # ## Exercises
@@ -685,7 +685,7 @@ with exercise("1"):
 #
 # Two tokens, each 0 or 1, disagree with probability $e$: $p_0 = \begin{pmatrix} (1-e)/2 & e/2 \\ e/2 & (1-e)/2 \end{pmatrix}$. A text holds $k$ copies of the first, then the second. The copies are given as 0, and the noise is uniform. Write `clamping_error(e, k, K)`: the total variation between the law of the last token after the clamped sampler's $K$ leaps, and the true one.
 #
-# The stub names what you need. When it is right, plot it against $e$ for $k = 1$ and $k = 3$, and explain both ends.
+# The stub names what you need. When it is right, plot it against $e$, from 0.001 to 0.5, with $K = 64$, for $k = 1$ and $k = 3$. Explain the values at both ends.
 #
 # <details><summary>Hint</summary>
 #
@@ -739,7 +739,7 @@ with exercise("2"):
 #
 # Nobody knows how many words are missing between `before` and `after`, two lists of ids. Lengths from 1 to `longest` are equally likely beforehand. Write `length_posterior(language, before, after, longest)`: the probability of each length, given the known words.
 #
-# When it is right, try *some dogs* before and *river sleep again .* after, with `longest` 5, in the language of section 5.
+# When it is right, try *some dogs* before and *river sleep again .* after, with `longest` 5, in the language of section 5. Which two lengths are probable, and why?
 #
 # <details><summary>Hint</summary>
 #
@@ -786,9 +786,9 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. Keep the runs in which nothing jumped (★★☆, 20 minutes)
 #
-# Section 4 by brute force. Write `keep_unjumped(pair, levels, num, generator)`: start `num` pairs with first token 0 and a uniformly random second token. Take them down the falling list `levels`, leap by leap, with `pair.tau_leap(x, [high, low], generator=generator)`, which moves **both** tokens. Keep the pairs whose first token was 0 after *every* leap.
+# This is section 4 by brute force. Write `keep_unjumped(pair, levels, num, generator)`: start `num` pairs with first token 0 and a uniformly random second token. Take them down the falling list `levels`, leap by leap, with `pair.tau_leap(x, [high, low], generator=generator)`, which moves **both** tokens. Keep the pairs whose first token was 0 after *every* leap.
 #
-# Return the law of the second token among the kept pairs, (N,), and the share that is kept. When it is right, raise the first level: what does the share do?
+# Return the law of the second token among the kept pairs, (N,), and the share that is kept. When it is right, raise the first level (3 in the check): what does the share do, and why?
 #
 # <details><summary>Hint</summary>
 #
@@ -1013,7 +1013,7 @@ axes[0].set_title("MASK noise: the error falls as 1/K")
 axes[1].set_title("Uniform noise: most errors stay");
 
 # %% [markdown]
-# *What to see.* Each thin line is one choice of given tokens, and the thick lines are means. With MASK noise a choice that leaves a single token free is exact from the start, and lies below the picture.
+# *What to see.* Each thin line is one choice of given tokens, and the thick lines are means. With MASK noise a choice that leaves a single token free is exact from the start, and lies below the picture. It counts in the mean, so the thick line lies low.
 
 # %% tags=["nbval-check-output"]
 for name in chains:
@@ -1101,7 +1101,7 @@ for name in chains:
 #
 # ### Copies: does it help to give a word twice?
 #
-# By the bound of section 6, clamping with uniform noise and exact ratios costs 0.02 to 0.07 bits a word on the language, and 0.09 bits on the pair. One guess at the reason: many given words confirm each other, so that the ratios depend on them earlier. The next cell tests this on the pair. The noun is written $k$ times, which adds no information about the verb. In the control the added words are fair coins that say nothing about the noun.
+# For clamping with uniform noise and exact ratios, the bound of section 6 is 0.02 to 0.07 bits a word on the language, and 0.09 bits on the pair. One guess at the reason: many given words confirm each other, so that the ratios depend on them earlier. The next cell tests this on the pair. The noun is written $k$ times, which adds no information about the verb. In the control the added words are fair coins that say nothing about the noun.
 
 # %%
 print("copies k    noun k times    noun once, k − 1 coins")
@@ -1257,7 +1257,7 @@ assert share["uniform network, weighted"] > share["uniform network, clamped"]
 assert 4 < (1 - clamped_share) / (1 - exact_share) < 8
 
 # %% [markdown]
-# Even with exact ratios the clamped uniform sampler misses the plural in 12 % of its fillings, where 2 % would be right. With weights it does not, and more than four fifths of the fillings' worth is kept, where the left-to-right model of section 5 kept 37 %.
+# Even with exact ratios the clamped uniform sampler misses the plural in 12 % of its fillings, where 2 % would be right. With weights it is 2 %, and the fillings keep more than four fifths of their worth; in section 5 they kept 37 %. (One standard error of a clamped share is 0.01 with 1000 fillings, and at most 0.02 with 192.)
 #
 # ### The mixture: is it the exact law of K leaps?
 #
@@ -1317,9 +1317,9 @@ for name in list(patterns)[:3]:
     assert 1.6 < cost[name][-2] / cost[name][-1] < 2.4  # twice the leaps, half the cost
 
 # %% [markdown]
-# *What to see.* The error of eight words in a row halves with each doubling of $K$, whichever side is given. Scattered gaps cost less than 0.02 bits even with one leap: given all their neighbours they are nearly independent.
+# *What to see.* The bound for eight words in a row falls by more than half from one leap to two, and by about half with each further doubling, whichever side is given. Scattered gaps cost less than 0.02 bits even with one leap: given all their neighbours they are nearly independent.
 #
-# And uniform noise? It starts from random words, and at that noise the given words say nothing. So after one leap the three words of section 7 hardly ever agree, as if each were drawn by its frequency in the language (last line). With more leaps it catches up:
+# And uniform noise? It starts from random words, and at that noise the given words say nothing. So after one leap the three words of section 7 hardly ever agree: in 5 of 800 fillings. If each were drawn by its frequency in the language, it would be 0.2 % (last line). With more leaps it catches up:
 
 # %%
 for K in (1, 8, 64):
@@ -1370,7 +1370,7 @@ assert [pieces[i] for i in costs_more] == ["␣list"] and costs_more[0] > 6  # t
 assert pieces[9] == "␣If" and from_left[9] > from_both[9] + 1
 
 # %% [markdown]
-# *What to see.* Short bars are tokens that the network expects. (␣ is a space.) The exception is the second *list*: 5.4 bits from the left, 6.6 from both sides. This network was trained to use both sides; one that was trained on the left side alone might use that side better, so the difference is not what the right side is worth in English.
+# *What to see.* The means above are over all 80 tokens; here are the first 22. Short bars are tokens that the network expects. (␣ is a space.) The exception is the second *list*: 5.4 bits from the left, 6.6 from both sides. This network was trained to use both sides; one that was trained on the left side alone might use that side better, so the difference is not what the right side is worth in English.
 #
 # ### Passages: how many tokens come back?
 #
@@ -1407,7 +1407,7 @@ for K in (1, 2, 8, 64):
     print(f"K = {K:2}:  ", docs.tokenizer.decode(x[0, 28:52].tolist()).replace("\n", " "))
 
 # %% [markdown]
-# One filling for each $K$ proves little, and none of them fits the *list* after it.
+# One filling for each $K$ proves little. With 1 and 2 leaps the phrase ends in *the the*; with 8 and 64 its end does not fit the *list* after it.
 #
 # `fill` and `sample` draw the same texts. `fill` gives each text a generator of its own, so text number $i$ of a seed is the same however many are asked for. `write` takes a prompt, a suffix, or both:
 
@@ -1439,9 +1439,9 @@ assert filled == docs.tokenizer.decode(x[0].tolist())
 #
 # - A. Lou, C. Meng, S. Ermon, [*Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution*](https://arxiv.org/abs/2310.16834), 2023. Prompting and infilling by Bayes' rule, and the comparison with GPT-2.
 # - J. Austin and others, [*Structured Denoising Diffusion Models in Discrete State-Spaces*](https://arxiv.org/abs/2107.03006), 2021. Absorbing (MASK) noise, and its kinship with masked language models.
-# - A. Lugmayr and others, [*RePaint: Inpainting using Denoising Diffusion Probabilistic Models*](https://arxiv.org/abs/2201.09865), 2022. Replacing, for pictures, and going back and forth to mend what it spoils.
+# - A. Lugmayr and others, [*RePaint: Inpainting using Denoising Diffusion Probabilistic Models*](https://arxiv.org/abs/2201.09865), 2022. Replacing, for pictures, with repeated steps back and forth that make its error smaller.
 # - B. Trippe and others, [*Diffusion Probabilistic Modeling of Protein Backbones in 3D for the Motif-Scaffolding Problem*](https://arxiv.org/abs/2206.04119), 2022. Why replacing is not exact, and weights with resampling that are.
-# - L. Wu and others, [*Practical and Asymptotically Exact Conditional Sampling in Diffusion Models*](https://arxiv.org/abs/2306.17775), 2023. Weighted samples along the way, in general.
+# - L. Wu and others, [*Practical and Asymptotically Exact Conditional Sampling in Diffusion Models*](https://arxiv.org/abs/2306.17775), 2023. Weights and resampling at every step, for any condition.
 # - M. Bavarian and others, [*Efficient Training of Language Models to Fill in the Middle*](https://arxiv.org/abs/2207.14255), 2022. How left-to-right models learn it.
 # - K. Pillutla and others, [*MAUVE: Measuring the Gap Between Neural Text and Human Text using Divergence Frontiers*](https://arxiv.org/abs/2102.01454), 2021. The score of the published comparison.
 # - What came later: S. Nie and others, [*Large Language Diffusion Models*](https://arxiv.org/abs/2502.09992), 2025. LLaDA, with eight billion weights: masked diffusion that continues a clamped prompt, and reveals the words it is surest of first.

@@ -290,8 +290,8 @@ for kind, units in found["docs"].items():
 # *Predict:* does the order of the three groups (GPT-2, MASK noise, uniform noise) change during training? Then look at the learning curves.
 
 # %% tags=["hide-input"]
-#| alt: Learning curves of all models, two panels. On both corpora GPT-2 is lowest at every point and
-#| the two models with MASK noise follow. Those with uniform noise end at 0.3 to 0.5 bit on the
+#| alt: Learning curves of all models, two panels. On both corpora GPT-2 is lowest at every point
+#| and the two models with MASK noise follow. Those with uniform noise end at 0.3 to 0.5 bit on the
 #| synthetic language (logarithmic axis), and on the documentation at the dashed line of the tokens'
 #| frequencies; mean prediction with uniform noise is not drawn there.
 corpus = preset("synthetic").make_corpus()
@@ -452,7 +452,8 @@ nats_of = {way: over_seeds(ways[way], "nats_per_token") for way in ways}
 
 # %% tags=["hide-input"]
 #| alt: Left, nats a word against network calls: diffusion falls towards real text, GPT-2's plain
-#| samples are a diamond just above it, at 32 calls; its samples at temperature 0.7 and nucleus 0.9 lie below real text.
+#| samples are a diamond just above it, at 32 calls; its samples at temperature 0.7 and nucleus 0.9
+#| lie below real text.
 #| Diffusion stays above GPT-2 up to 128 calls. Right, the same against seconds a sample.
 seconds = json.loads(Path("results/frontier/synthetic-seconds.json").read_text())["rows"]
 took = {way_of(row): row["seconds_a_sample"] for row in seconds if row["batch_size"] == 1}

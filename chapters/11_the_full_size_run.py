@@ -259,8 +259,8 @@ print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 # The sizes are those of a block's first MLP layer, and last of the layer after attention (just below the H100's 295). With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
-#| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at a
-#| ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58 and 384, with a dot where each meets a
+#| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at
+#| a ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58 and 384, with a dot where each meets a
 #| roof: the first three lie left of the rings, the last one right of them.
 bandwidth = {"rtx4090": 1.01e12, "h100": 3.35e12}  # bytes a second
 colours = {"rtx4090": plots.GREEN, "h100": plots.BLUE}
@@ -355,8 +355,9 @@ for texts in (1, 4, 16):
 # Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and in bfloat16 (numbers of 16 bits, chapter 06's laboratory) a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
 
 # %% tags=["hide-input"]
-#| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB. Activations
-#| grow from 0.5 to 33 GB, the head to 5. Dashed lines at 24 and 48 GB: 16 texts fit under 24.
+#| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB.
+#| Activations grow from 0.5 to 33 GB, the head to 5. Dashed lines at 24 and 48 GB: 16 texts fit
+#| under 24.
 batches = (1, 8, 16, 32, 64)
 sizes = [planner.memory(config, 1024, batch) for batch in batches]
 changing = ("activations", "head")

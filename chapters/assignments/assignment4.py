@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 4. The network and the loop
 #
-# You need chapters 05, 06 and 07. Plan 120 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 05 ("The first number" of its laboratory for problem 7), 06 and 07 (with "A run that is killed" of its laboratory for problems 5, 6 and 9). Plan 120 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -35,7 +35,7 @@ import tests4  # loaded before your cells run
 world = grading.term()  # the numbers of problem 7
 
 # %% [markdown]
-# ## 1. Positions, and weights from elsewhere (14 points, 18 minutes)
+# ## 1. Positions, and weights from elsewhere (14 points, 16 minutes)
 #
 # Rotary positions turn pairs of numbers, and which numbers make a pair is a convention. SEDD pairs entry $i$ of the first half of a head with entry $i$ of the second half. Many other libraries pair the entries $2i$ and $2i+1$.
 # Somebody hands you weights from such a library. Loaded as they are, they give a network that runs without an error and answers nonsense.
@@ -77,7 +77,7 @@ hidden.rotary(turn, to_halves, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. One half of a block (14 points, 15 minutes)
+# ## 2. One half of a block (14 points, 12 minutes)
 #
 # A block of the network adds two branches to its input, attention and an MLP, and both are wrapped in the same adaLN-zero. Write the wrapping once, for any branch, and make it ready for a later idea: texts in which every
 # position has a noise level of its own.
@@ -117,12 +117,12 @@ hidden.block(add_branch, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 3. The loss in chunks (14 points, 19 minutes)
+# ## 3. The loss in chunks (14 points, 18 minutes)
 #
 # At GPT-2's vocabulary the rows of log-scores of one batch fill a GPU, and training wants only one number from each row. So compute the loss some rows at a time, and let nothing of a row survive, not even for the backward pass.
 #
 # The graph is absorbing, and you get the masked positions only, $M$ of them: `hidden` (M, D), what enters the last matrix; `weight` (N, D) and `bias` (N,), so that the network's output at the data tokens is
-# `hidden @ weight.T + bias`; the true tokens `x0` (M,); and `sigma` (M,), the noise σ̄ of each. With "scale by σ" the log-score is this output minus $\log(e^{\bar\sigma}-1) + \log N$.
+# `hidden @ weight.T + bias`; the true tokens `x0` (M,); and `sigma` (M,), the noise σ̄ of each. With "scale by σ" the log-score is this output $- \log(e^{\bar\sigma}-1) - \log N$.
 #
 # Write `loss_in_chunks(hidden, weight, bias, x0, sigma, rows)`: the score entropy $\sum_y s_y - r \log s_{x_0} + K(r)$ of each position, (M,), with $r = 1/(e^{\bar\sigma}-1)$ and $K(r) = r(\log r - 1)$.
 #
@@ -199,7 +199,7 @@ hidden.mine(blocks_of, points=5)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 5. Is it the same run? (10 points, 14 minutes)
+# ## 5. Is it the same run? (10 points, 16 minutes)
 #
 # A run is saved, killed and resumed. Its loss goes on as if nothing had happened, and still it may be another run. You will write the test that finds this out, for any run and any way of saving it.
 #
@@ -242,7 +242,7 @@ hidden.find(first_difference, points=6)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 6. Repair it (8 points, 12 minutes)
+# ## 6. Repair it (8 points, 14 minutes)
 #
 # The class `Run` in `tests4.py` is a small but complete training run: a model, averaged weights, AdamW, a learning rate that falls, noise, and data that are shuffled anew in each epoch. Read it; it has about forty lines. Somebody saved it like
 # this: `{"model": run.model.state_dict()}`. That forgets a lot, and what it does not forget it does not really save: the tensors in `state_dict()` are the run's own, and change when the run goes on.
@@ -334,15 +334,15 @@ hidden.term(parameters, flops, first_loss, warm_up, points=9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 8. Zeros that learn (10 points, 10 minutes, in words)
+# ## 8. Zeros that learn (10 points, 12 minutes, in words)
 #
 # The layers that make shift, scale and gate start at zero, and so does the head's matrix. Elsewhere zero is a bad start: a network of zeros often cannot learn. What does the untrained network compute, and what is gained by that? Why can it learn all the same: which weights get a gradient in the
-# first, the second and the third step, and why? And what would happen if the *output* matrices of attention and MLP were set to zero **as well as** the gates? Answer in six to eight sentences.
+# first, the second and the third step, and why? And what would happen if the *output* layers of attention and MLP, biases included, were set to zero **as well as** the gates? What if only the matrices were zero, but not the bias of the MLP's output? Answer in six to nine sentences.
 
 # %% [markdown] nbgrader={"grade_id": "zeros", "grade": true, "solution": true, "points": 10}
 # With the gates at 0 each block returns its input, so the untrained network is the embedding followed by the head, and with a head of zeros it answers the same for every token: with "scale by σ" the uniform guess, whose loss is known in advance, so that a wrong first loss shows a mistake. Signals and gradients pass
 # through any depth unharmed, and each block joins in as far as it helps. In the first step only the head's matrix and bias have a gradient, because everything before it is multiplied by that zero matrix. After this step the matrix is not zero, so in the second the gradient reaches the embedding and the gates; the
-# weights inside the branches are still multiplied by gates of 0. In the third step the gates are open and all weights learn. If the output matrix of a branch were zero too, gate times output would be a product of two zeros: the gradient of each is multiplied by the other, so both stay zero for ever and the branch never learns.
+# weights inside the branches are still multiplied by gates of 0. In the third step the gates are open and all weights learn. If the output layer of a branch were zero too, gate times output would be a product of two zeros: the gradient of each is multiplied by the other, so both stay zero for ever and the branch never learns. With a bias that is not zero the branch answers that bias: the gate gets a gradient, opens, and then the matrix learns as well.
 
 # %% [markdown]
 # ## 9. The curve goes on (10 points, 10 minutes, in words)

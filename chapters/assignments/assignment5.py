@@ -37,7 +37,7 @@ world = grading.term()  # the numbers of problem 6
 # %% [markdown]
 # ## 1. The best leap, and what it costs (14 points, 15 minutes)
 #
-# Chapter 08 shows that no leap which moves every token on its own can be exact, and that Tweedie's leap is the best of them. You will compute both parts of the error, for any number of tokens, and so see how
+# Chapter 08 shows that every leap which moves each token on its own pays the total correlation, and that Tweedie's leap pays nothing else. You will compute both parts of the error, for any number of tokens, and so see how
 # much of it belongs to Euler alone.
 #
 # `joint` is the true joint law of where the tokens were, given the present text: a tensor with one axis for each of $d$ tokens, whose sum is 1. `rows` is a list of $d$ laws: a leap draws token $i$ from `rows[i]`,
@@ -157,7 +157,7 @@ hidden.gumbel(kept, fewest_bits, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 4. Fillings with weights (16 points, 24 minutes)
+# ## 4. Fillings with weights (16 points, 20 minutes)
 #
 # With uniform noise, holding the given tokens fixed is not enough: chapter 09 repairs it with a weight for each filling, the probability that no given token would have jumped. You will write that sampler for small
 # worlds, and say how many fillings its weights leave you.
@@ -170,7 +170,7 @@ hidden.gumbel(kept, fewest_bits, points=8)
 #
 # - `x` (num, d), int64: the gaps start from uniform random values; in every leap each gap is drawn from its row at the present text, independently; given tokens stay;
 # - `w` (num,): the weights of the fillings, which sum to 1. The weight of a leap uses the rows of the text before the gaps are drawn. There may be hundreds of leaps, in which a product of probabilities is too small for a float64, so add logarithms;
-# - `worth`: the effective sample size, a float.
+# - `worth`: the effective sample size (chapter 09, section 5), a float.
 #
 # Use torch's own random numbers, and no loop over fillings. (For an `x` of shape (num, d), `table[tuple(x.T)]` looks up all of them.) Partial credit: half of the points are for `x` as if without weights, and for weights and
 # `worth` that fit each other.
@@ -264,7 +264,7 @@ hidden.effects(effects, points=5)
 # - Write `cost(h, times)`: how many bits a text costs on average **more** than `sum(h)`. `h` is a list of any length. `times` falls from 1 to 0 and is a list or a float64 tensor of any length; return a number or a tensor without axes, so that an optimiser can use it. Hint: in the leap from $t$ to $t'$, one
 #   particular token appears with probability $t-t'$. How many of the $L-1$ others are visible at $t$?
 # - Name `even` the cost of sixteen equal leaps in this term's language, in bits a text, right within 1 %.
-# - Find 17 falling times from 1 to 0 that cost less, as the list `times`. Below {{good}} bits you have three points, below {{best}} bits three more. For the first, powers (also below 1) of an even grid suffice; print `h` first, and ask where it changes fastest. For
+# - Find 17 falling times from 1 to 0 that cost less, as the list `times`. Below {{good}} bits you have three points, below {{best}} bits three more. For the first, the list `linspace(1, 0, 17) ** a`, also with an exponent below 1, suffices; print `h` first, and ask where it changes fastest. For
 #   the second, let an optimiser change sixteen numbers whose softmax is the lengths of the leaps. The search should take a few seconds at most. Print what you reach: it is your place on the leaderboard.
 
 # %% nbgrader={"grade_id": "term", "solution": true}
@@ -309,7 +309,7 @@ hidden.term(cost, even, times, points=11)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. The best leap that loses (10 points, 10 minutes, in words)
+# ## 7. The best leap that loses (10 points, 12 minutes, in words)
 #
 # Per leap, Tweedie's is proved to be the best of all leaps that move each token on its own. Yet on the uniform graph with the geometric schedule, chapter 08 finds Euler's run of 64 leaps *nearer* to the data. What
 # exactly does the theorem compare, and why does it not forbid this? Chapter 08 names a difference in the distance of the leaps, and tests it by an experiment: what is varied there, what is held fixed, and what comes out? Answer in four to six
@@ -322,7 +322,7 @@ hidden.term(cost, even, times, points=11)
 # and number of leaps are fixed. With f = 1 Euler's advantage is gone: it ends further from the data than Tweedie. Tweedie given Euler's distance does not gain, so the distance alone is not the cause either: Euler's lead needs both.
 
 # %% [markdown]
-# ## 8. What caused it? (10 points, 10 minutes, in words)
+# ## 8. What caused it? (10 points, 12 minutes, in words)
 #
 # Run `effects(tests5.error, [0, 1, 2])`. This `error` is the exact total variation of 16 leaps by Tweedie's method on three small worlds. (It takes about a second. If your `effects` is not finished, call `tests5.error` for the
 # four combinations on world 0.) A friend says: "Absorbing noise with the log-linear schedule has less than half of the error of uniform noise with the geometric one. So absorbing noise is better." Say with your numbers what

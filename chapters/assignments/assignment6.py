@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Assignment 6. Honest evaluation and planning
 #
-# You need chapters 10 and 11. Plan 119 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
+# You need chapters 10 and 11. Plan 120 minutes. There are 100 points: 80 for code, which is graded by tests, and 20 for two answers in words.
 #
 # - Write your code where it says `# YOUR CODE HERE`, and delete `raise NotImplementedError()`.
 # - Run the test cell below each problem as often as you like. It says what does not hold yet, and how many points you have so far. More points are given by hidden
@@ -37,7 +37,7 @@ from sedd_mini.training import planner
 world = grading.term()  # the numbers of problem 7
 
 # %% [markdown]
-# ## 1. What the judge sees (12 points, 15 minutes)
+# ## 1. What the judge sees (12 points, 14 minutes)
 #
 # Chapter 10 splits the generative perplexity of a sampler into the entropy of its texts and their divergence from the language. For real networks both parts can only be estimated, so here you compute them exactly, for a
 # sampler that draws texts like a language but with wrong probabilities.
@@ -82,7 +82,7 @@ hidden.split(split, points=7)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 2. A sampler that wins (10 points, 20 minutes)
+# ## 2. A sampler that wins (10 points, 18 minutes)
 #
 # A contest ranks samplers by generative perplexity. Its organisers have heard that one phrase said again and again would win, so they also demand that all texts together use their words as evenly as real text does. Show them that
 # this is not enough.
@@ -162,11 +162,11 @@ hidden.numbers(numbers, points=6)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 4. Better on texts like these? (14 points, 15 minutes)
+# ## 4. Better on texts like these? (14 points, 14 minutes)
 #
 # Chapter 10 compares two models on the same texts with the same noise, and its error bar is that of the noise on *these* texts. To claim that a model is better on *other texts of this kind*, you need an error bar for the choice of texts. (Not the library's `compare`, which has the error of the noise.)
 #
-# Two models were bounded on the same $M$ texts, $R$ times each. In draw $r$ both saw the same noise, and the noise of different texts is independent. You get `a` and `b`, tensors (R, M) in nats **of the whole text**, and `tokens` (M,), the number of tokens of each text, a tensor of integers. Write
+# Two models were bounded on the same $M$ texts, $R$ times each. In draw $r$ both saw the same noise, and the noise of different texts is independent (unlike in exercise 2 of chapter 10). You get `a` and `b`, tensors (R, M) in nats **of the whole text**, and `tokens` (M,), the number of tokens of each text, a tensor of integers. Write
 # `compare(a, b, tokens)`. It returns three numbers:
 #
 # 1. `difference`, in nats a token: all nats of `a` less all nats of `b` (the mean over draws), divided by all tokens. Long texts count more, as in the corpus form of perplexity.
@@ -256,9 +256,9 @@ hidden.memory(fixed_bytes, smallest_parts, points=7)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 6. Why did it take longer? (10 points, 10 minutes)
+# ## 6. Why did it take longer? (10 points, 9 minutes)
 #
-# The planner multiplies the speed on the data sheet of a GPU by a utilisation that it assumes. The report at the end of a run (chapter 11) tells what was reached, and why it was less.
+# The planner multiplies the speed on the data sheet of a GPU by a utilisation that it assumes. The report at the end of a run (chapter 11) tells what was reached, and where the time went.
 #
 # Write `slower(report, speed, utilisation)`. `speed` is the FLOPs a second of **one** GPU on its data sheet, and `utilisation` is the share of it that the plan assumed. `report` is a dictionary with these keys:
 #
@@ -302,7 +302,7 @@ hidden.slower(slower, points=6)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 7. This term's plan (12 points, 15 minutes)
+# ## 7. This term's plan (12 points, 17 minutes)
 #
 # Your course wants to train a network of its own on one GPU. Before you ask for the money you say what fits, how long it takes and what it costs.
 #
@@ -312,7 +312,7 @@ hidden.slower(slower, points=6)
 # - The texts have {{length}} tokens (`"length"`), a step has {{batch}} texts (`"batch"`), and the run has {{steps}} steps (`"steps"`).
 # - The GPU: {{kind}} (`"kind"`), a name in `planner.KINDS`, which gives two numbers: its FLOPs a second, then its bytes of memory. Products are in bfloat16. Assume that a share of {{utilisation}} (`"utilisation"`) of its speed is reached. An hour costs {{price}} (`"price"`).
 #
-# Chapter 11 shows the functions that you need, in the module `planner`. (The command `python -m sedd_mini plan --help` shows what can be planned from a terminal. Its networks have the sizes of presets, so it does not know yours, but it is good for practice.) Find these six numbers:
+# Sections 1, 4 and 5 and exercise 3 of chapter 11 show the functions that you need, in the module `planner`. (The command `python -m sedd_mini plan --help` shows what can be planned from a terminal. Its networks have the sizes of presets, so it does not know yours, but it is good for practice.) Find these six numbers:
 #
 # - `size`: the number of weights of the network;
 # - `as_is`: the largest number of texts that can be worked on at a time, in at most 90 % of the GPU's memory (whatever the batch is);
@@ -364,9 +364,9 @@ hidden.term(size, as_is, recomputing, parts, hours, cost, points=8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## 8. A table in a paper (10 points, 8 minutes, in words)
+# ## 8. A table in a paper (10 points, 11 minutes, in words)
 #
-# The table of an imagined paper. All rows have the same number of texts of equal length. The judge, for the sake of this question, is the language itself, so that its verdict on real text is as good as can be.
+# The table of an imagined paper. All rows have the same number of texts of equal length. The judge, for the sake of this question, is the language itself, so that it knows every probability exactly.
 #
 # | | generative perplexity | bits a word | entropy of a text's own words | repetition |
 # |---|---|---|---|---|
@@ -384,7 +384,7 @@ hidden.term(size, as_is, recomputing, parts, hours, cost, points=8)
 # bars; or give both samplers the same entropy, for example by their temperatures, and compare the perplexities then.
 
 # %% [markdown]
-# ## 9. Three minutes too many (10 points, 12 minutes, in words)
+# ## 9. Three minutes too many (10 points, 13 minutes, in words)
 #
 # These are real numbers, from the log of a run like that of chapter 11: the full-size network on one CPU core, 300 steps. Every line of the log is for two steps, which always have the same number of tokens.
 #
@@ -402,10 +402,10 @@ hidden.term(size, as_is, recomputing, parts, hours, cost, points=8)
 # | 229–242 | 15 to 28 | 19.36 | |
 # | 243–300 | 14 to 18 | 15.78 | |
 #
-# The usual pace, the median, is 15.6 seconds for two steps. At this pace 300 steps take 2340 seconds. The run took 2519, that is 179 seconds more. The report at its end splits an average step into: data 0 %, trunk 23 %, head and loss 6 %, backward 64 %, optimiser 7 %.
+# The usual pace, the median, is 15.6 seconds for two steps. At this pace 300 steps take 2340 seconds. The run took 2519, that is 179 seconds more. (Lines × (mean − 15.6) gives the seconds of a row.) The report at its end splits an average step into: data 0 %, trunk 23 %, head and loss 6 %, backward 64 %, optimiser 7 %.
 # A note beside the log says that two other trainings shared the machine.
 #
-# Explain the three minutes. Which parts of them does the program itself account for? Where is the largest part, about how many seconds is it, what is its likely cause, and which other causes do the numbers speak against? Why does the split not help here? Which measurement or run would decide? Answer in six to nine
+# Explain the three minutes. Which parts of them does the program itself account for? Which row of the table is the largest part, about how many seconds is it, what is its likely cause, and which other causes do the numbers speak against? Why does the split not help here? Which measurement or run would decide? Answer in six to nine
 # sentences.
 
 # %% [markdown] nbgrader={"grade_id": "minutes", "grade": true, "solution": true, "points": 10}
