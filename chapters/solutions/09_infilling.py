@@ -111,8 +111,7 @@ def clamping_error(e, k, K):
 # %% tags=["wrong"]
 # One copy, whatever k is.
 def clamping_error(e, k, K):
-    p0 = torch.zeros((2, 2), dtype=torch.float64)
-    p0[0], p0[1] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
+    p0 = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
     chain = Chain(UniformGraph(2), p0)
     levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
@@ -303,9 +302,8 @@ def keep_unjumped(pair, levels, num, generator):
 # %% tags=["wrong"]
 # Keeps the pairs in which neither token jumped.
 def keep_unjumped(pair, levels, num, generator):
-    N = pair.graph.num_tokens
-    x = torch.zeros(num, 2, dtype=torch.int64)
-    x[:, 1] = torch.randint(N, (num,), generator=generator)
+    N, zeros = pair.graph.num_tokens, torch.zeros(num, dtype=torch.int64)
+    x = torch.stack([zeros, torch.randint(N, (num,), generator=generator)], 1)
     first, kept = x.clone(), torch.ones(num, dtype=torch.bool)
     for high, low in pairwise(levels):
         x = pair.tau_leap(x, [high, low], generator=generator)
