@@ -99,13 +99,13 @@ assert torch.equal(h[0, 0], h[0, 3]) and not torch.equal(h[0, 0], h[0, 2])
 # %% [markdown]
 # ## 2. Where is a word? Rotary positions
 #
-# Attention (section 3) compares two positions by a dot product $q \cdot k$. The *query* $q$ is made from the vector of one position, the *key* $k$ from that of the other. This number should depend on how far apart the two words are.
+# Attention (section 3) compares two positions by a dot product $q \cdot k$. The *query* $q$ is made from the vector of one position, the *key* $k$ from that of the other. The product should depend on the offset of the two words.
 #
 # **Rotary positions** turn every query and key by an angle proportional to its position. In the plane, the matrix that turns a vector by $a$ radians is
 #
 # $$R_a = \begin{pmatrix} \cos a & -\sin a \\ \sin a & \cos a \end{pmatrix} .$$
 #
-# A vector of $d$ numbers is cut into $d/2$ pairs: entry $i$ of its first half goes with entry $i$ of its second half. Pair $i$ turns by $\theta_i = 10\,000^{-i/(d/2)}$ radians a position. The first pair turns fast and tells neighbours apart, and the last ones turn slowly and tell distant positions apart.
+# A vector of $d$ numbers is cut into $d/2$ pairs: entry $i$ of its first half goes with entry $i$ of its second half. Pair $i$ turns by $\theta_i = 10\,000^{-i/(d/2)}$ radians a position. The first pairs turn fast and tell neighbours apart. The last pairs turn slowly and tell distant positions apart.
 
 # %%
 def turn(vectors):  # (L, d)
@@ -133,7 +133,7 @@ vectors = torch.randn(6, 8)
 assert torch.allclose(rotate(vectors), turn(vectors), atol=1e-6)
 
 # %% [markdown]
-# *Predict:* we put the same $q$ at each of 24 positions, and the same $k$, turn them, and make the 24 × 24 table of their dot products. Which cells of the table will be equal? Then run the next cells.
+# *Predict:* we put one query $q$ at all of 24 positions, and one key $k$, turn them, and make the 24 × 24 table of dot products. Which cells will be equal? Then run the next cells.
 
 # %%
 q, k = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
@@ -189,7 +189,7 @@ q, k, v = torch.randn(3, 6, 8)
 assert torch.allclose(attend(q, k, v), attend_slowly(q, k, v), atol=1e-6)
 
 # %% [markdown]
-# A single query can ask for one thing only. So the width is cut into `HEADS` parts, the **heads**, each with its own queries, keys and values of $d$ = `D/HEADS` numbers. One matrix makes them all; `unflatten` and `permute` sort its $3D$ numbers into `q`, `k` and `v`, each (B, HEADS, L, D/HEADS). Another matrix mixes the answers of the heads:
+# A single query gives one weighted mean. So the width is cut into `HEADS` parts, the **heads**, each with its own queries, keys and values of $d$ = `D/HEADS` numbers. One matrix makes them all; `unflatten` and `permute` sort its $3D$ numbers into `q`, `k` and `v`, each (B, HEADS, L, D/HEADS). Another matrix mixes the answers of the heads:
 
 # %%
 qkv, out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
@@ -203,7 +203,7 @@ def attention(h, attend=attend):  # (B, L, D)
 # %% [markdown]
 # ### Why there is no mask
 #
-# A left-to-right model must not see the word that it predicts. It uses a **causal mask**: $a_{ij} = 0$ for all $j > i$. Our network needs no mask, because its input is the noisy text. We change one token $j$ and measure how much the answer at each position $i$ moves (the weights are random):
+# A left-to-right model must not see the word that it predicts. It uses a **causal mask**: $a_{ij} = 0$ for all $j > i$. Our network needs no mask: it never reads the clean text. We change one token $j$ and measure how much attention's answer at each position $i$ moves (random weights):
 
 # %% tags=["pieces"]
 def attend_left(q, k, v):
@@ -235,7 +235,7 @@ assert (left_only.triu(1) == 0).all() and (left_only.tril() > 0).sum() == 21
 # %% [markdown]
 # *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* and itself only, without it about the whole sentence. The causal mask has one advantage: keys and values of earlier words never change and can be kept (a *KV cache*).
 #
-# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, then multiplies each feature by a learned weight (and, on the page, adds a learned bias). The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. The laboratory writes them out.
+# Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, then multiplies each feature by a learned weight (and, on the page, adds a learned bias). The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. (Laboratory: norm, GELU.)
 
 # %% [markdown]
 # ## 4. How noisy is it? Shift, scale and gate
@@ -442,7 +442,7 @@ fig = plots.show_awake({part: row.pop() for part, row in rows.items()})
 fig.suptitle("The head learns first, attention and MLP last", x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head learns. In step 2 it reaches the last norm, the embedding and the gates (rows in the layers of shifts, scales and gates). The gates, still 0, keep it from the rest of each block, and the zero matrices of those layers from the condition. In step 3 every tensor has a gradient.
+# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head learns. In step 2 it reaches the last norm, the embedding and the gates (rows in the layers of shifts, scales and gates). The gates, still 0, stop it before the rest of each block, and those layers' zero matrices before the condition. In step 3 every tensor has a gradient.
 #
 # (If attention's `out` started at zero *as well as* its gate, neither would ever move: each is a factor of the other's gradient.)
 
@@ -528,7 +528,7 @@ print(f"truth {truth:.2f} nats; "
       f"uniform guess, above it: estimated {guess:.2f}, exactly {exact:.2f}")
 
 # %% [markdown]
-# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place (there times $\sigma(t)$, and $\sigma(t)\,r = 1/t$) into
+# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place (its $1/t$ is $\sigma(t)\,r$) into
 #
 # $$\underbrace{r\,(-\log \pi_{x_0})}_{\text{cross-entropy}} \;+\; \underbrace{r\,(Z - 1 - \log Z)}_{\text{price of } Z \ne 1} .$$
 #
@@ -590,13 +590,13 @@ assert abs(parts["no scale by σ"][0] - guess) < 0.2 and abs(before - guess) < 1
 assert abs(guess - exact) < 0.3
 
 # %% [markdown]
-# *What to see.* 0 is the truth, and the dotted line is the uniform guess. Training brings the whole network nearly nine tenths of the way from the guess to the truth. Without positions it gains only 0.65 of 3.96 nats, although each word depends on the one before it, and with the left side only 2.3.
+# *What to see.* 0 is the truth, and the dotted line is the uniform guess. Training brings the whole network nearly nine tenths of the way from the guess to the truth. Without positions it does not see the order of words (laboratory) and gains 0.65 of 3.96 nats; with the left side only, 2.3.
 #
 # **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 170 nats a sentence (exercise 4), nearly all of it the price of $Z \ne 1$. After 300 steps the price is nearly gone, and the cross-entropy is still that of a uniform guess: nothing has been learned yet about the words.
 #
 # **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price, but is behind by less than 0.1 nats with each of three seeds (laboratory), little beside the 3.5 nats gained by training. With uniform noise the ratios are not a known number times a distribution, but a free head can learn them.
 #
-# **The noise level.** The network that is not told $\bar\sigma$ (its head still subtracts the known term) is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, the rest is the same at every level. With uniform noise it is not, as the oracle shows below, and a network with SEDD's head must be told (laboratory).
+# **The noise level.** The network that is not told $\bar\sigma$ (its head still subtracts the known term) is behind by less than 0.1 nats too. This agrees with section 5: with MASK noise, $p(x_0 \mid x)$ is the same at every level. With uniform noise it changes (oracle, below), and a network with SEDD's head must be told (laboratory).
 
 # %% tags=["nbval-check-output"]
 for g in (AbsorbingGraph(3), UniformGraph(3)):
@@ -631,7 +631,7 @@ def flops(D, blocks, S=50_258, C=128, L=1024):  # one sequence, forward
     }
 
 # %% [markdown]
-# A *text* here has $L = 1024$ tokens. The folded cell lets PyTorch count matrix products (`FlopCounterMode`), with networks on the `meta` device (shapes without numbers). It finds the same for SEDD small and medium.
+# A *text* here has $L = 1024$ tokens. The folded cell below lets PyTorch count matrix products (`FlopCounterMode`) on the `meta` device (shapes without numbers). The counts agree for SEDD small and medium.
 
 # %% tags=["nbval-check-output"]
 for name, width, blocks in (("small", 768, 12), ("medium", 1024, 24)):
@@ -677,7 +677,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 # %% [markdown]
 # ## What has changed on the page
 #
-# The block gets a second input, the condition (and its `__init__` the line `self.shift_scale_gate = zeros(nn.Linear(C, 6 * D))`). `Network` replaces the last layers.
+# The block gets a second input, the condition (and its `__init__` the line `self.shift_scale_gate = zeros(nn.Linear(C, 6 * D))`). `Network` replaces the old `model`.
 #
 # ```diff
 # -    def forward(self, h):  # (B, L, D)
@@ -699,7 +699,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 # 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates and the head start at 0: an untrained block returns its input, and the head learns first.
 # 3. The head gives log-scores, with 0 at the current token. With MASK noise the known term $\log(e^{\bar\sigma} - 1)$ is taken out ("scale by σ"); the rest does not depend on the noise level.
 # 4. The loss is a cross-entropy plus a price $r(Z - 1 - \log Z)$, since the scores need not sum to $r$. Without the scale, 300 steps remove most of this price and teach nothing about the words.
-# 5. SEDD small has 169.6 million weights, 92.4 million without embedding and head. The head makes 27 % of the arithmetic.
+# 5. SEDD small has 169.6 million weights, 92.4 million without embedding and head. The head does 27 % of the arithmetic.
 
 # %% [markdown]
 # ## Exercises
@@ -836,7 +836,7 @@ with exercise("3"):
 #
 # $$\int_0^{\bar\sigma_{\max}} (1 - e^{-\bar\sigma}) \Big( \sum_{y \ne \text{MASK}} s_y - r \log s_{x_0} + K(r) \Big)\, d\bar\sigma, \qquad r = \frac{1}{e^{\bar\sigma} - 1}, \quad K(r) = r(\log r - 1),$$
 #
-# where $1 - e^{-\bar\sigma}$ is the probability that the token is hidden. The check wants four digits. Then compare $N = 50\,257$, $\bar\sigma_{\max} = \log 1000$ with $\log N = 10.8$, the first loss with the scale (chapter 07).
+# where $1 - e^{-\bar\sigma}$ is the probability that the token is hidden. The check wants four digits. Then compare it at $N = 50\,257$, $\bar\sigma_{\max} = \log 1000$ with $\log N = 10.8$, that with the scale (chapter 07).
 #
 # <details><summary>Hint</summary>
 #
@@ -942,11 +942,11 @@ for kind in dict.fromkeys(row[:2] for row in shown):
     print(f"{kind[0]:34} {kind[1]:5} steps   {sums}")
 
 # %% [markdown]
-# The order of section 8 repeats with every seed. The last two rows have one seed each. With five times as many steps the network without the scale does learn much of the language, but has not caught up with what the whole network knows after 300 steps. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. In this run coarse features account for most of the remaining price, not for the failure to learn the words.
+# The order of section 8 repeats with every seed. The last two rows have one seed each. With five times as many steps the network without the scale does learn much of the language, but is still behind the whole network after 300 steps. With features of $\log\bar\sigma$, which tell small noise apart, its price nearly vanishes, and its cross-entropy stays at the uniform guess. In this run coarse features account for most of the remaining price, not for the failure to learn the words.
 #
 # ### Uniform noise: does the network have to be told the noise level there?
 #
-# We train networks of section 8 on the uniform graph, without the column for MASK and without the scale, which belongs to MASK noise. The noise level says two things: how large the ratios are, and how far the other words can be trusted. To separate the two, $\bar\sigma$ also enters by a formula after the last layer. The network then gives probabilities $\pi$ of the clean word at its position, and with $\alpha = e^{-\bar\sigma}$
+# We train networks of section 8 on the uniform graph, without the column for MASK and without the scale, which belongs to MASK noise. The noise level says two things: how large the ratios are, and how far the other words can be trusted. To separate the two, two of the four networks end in a formula with $\bar\sigma$. They give probabilities $\pi$ of the clean word at each position, and with $\alpha = e^{-\bar\sigma}$
 #
 # $$s_y = \frac{\alpha\, \pi_y + (1 - \alpha)/N}{\alpha\, \pi_x + (1 - \alpha)/N} .$$
 #
@@ -1082,7 +1082,7 @@ assert answers["no positions"] < 1e-4 and answers["positions"] > 0.1
 # %% [markdown]
 # ### The untrained network: which world does it describe?
 #
-# With the scale and zeros at its end, the network gives the exact ratios of a world in which all sequences are equally likely. Here are three tokens with five values:
+# The untrained network (with the scale) gives the exact ratios of a world in which all sequences are equally likely. Here are three tokens with five values:
 
 # %%
 even = Chain(AbsorbingGraph(N), torch.full((N, N, N), 1 / N**3, dtype=torch.float64))
@@ -1095,7 +1095,7 @@ assert torch.allclose(found, exact[at_masks].float(), atol=1e-5)
 # %% [markdown]
 # ### Noise features: which levels can the network tell apart?
 #
-# The fastest wave has length $2\pi$, so noise levels of 0.5 and 2 look different. From 0.001 to 0.01 hardly anything moves, although the ratios change by a factor of ten (exercise 5).
+# The fastest wave has length $2\pi$, so the vectors of noise levels 0.5 and 2 differ. From 0.001 to 0.01 the vector hardly moves, but the ratios fall by a factor of ten (exercise 5).
 
 # %% tags=["nbval-check-output"]
 def distance(a, b):
@@ -1151,7 +1151,7 @@ with torch.no_grad():
 print("all rows:", tuple(table.shape), " rows at MASK:", tuple(rows.shape))
 
 # %% [markdown]
-# In training not even these rows are wanted, only the loss. Given the clean text and the graph, the network computes the score entropy inside its head, some rows at a time, and forgets each piece when its loss is known. (With little memory to spare the backward pass computes the piece once more.)
+# In training not even these rows are wanted, only the loss. Given the clean text and the graph, the network computes the score entropy inside its head, some rows at a time, and forgets each piece when its loss is known. (If memory is short, the backward pass computes the piece again.)
 
 # %%
 with torch.no_grad():
@@ -1174,7 +1174,7 @@ assert saved == 2 * 32 * 64 * 5001
 # %% [markdown]
 # ### The rule of six: how well does 6 FLOPs a weight and token estimate training?
 #
-# People estimate the cost of training as 6 FLOPs for each weight and token. Forward takes 2. Backward takes 4, because each product of the forward pass has two in the backward pass: one for the gradient of the weights, one for that of the input.
+# People estimate the cost of training as 6 FLOPs for each weight and token. The forward pass takes 2. The backward pass takes 4, two products for each: one for the gradient of the weights, one for that of the input.
 
 # %% tags=["nbval-check-output"]
 with torch.device("meta"):
@@ -1187,7 +1187,7 @@ print(f"measured / rule, all weights:    {measured / (6 * P * 1024):.2f}")
 print(f"measured / rule, no embedding:   {measured / (6 * (P - weights['embedding']) * 1024):.2f}")
 
 # %% [markdown]
-# With all weights the rule is almost a fifth too high, because it counts the embedding, which does no arithmetic. Without the embedding it is 8 % too low: the products $q \cdot k$ and $a \cdot v$ have no weights (and the weights for the noise level, which it counts for every token, make up for part of this). The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that the run on OpenWebText, its text from the web, took 400 000). With 1.3 million steps training takes
+# With all weights the rule is almost a fifth too high, because it counts the embedding, which does no arithmetic. Without the embedding it is 8 % too low: the products $q \cdot k$ and $a \cdot v$ have no weights (and the weights for the noise level, which it counts for every token, make up for part of this). The released configuration of SEDD small names 1.3 million steps of 512 texts (the paper's author has said that the run on OpenWebText took 400 000). With 1.3 million steps training takes
 #
 # $$3 \cdot 292 \cdot 10^9 \cdot 512 \cdot 1.3 \cdot 10^6 \approx 6 \cdot 10^{20} \text{ FLOPs.}$$
 #

@@ -75,7 +75,7 @@ axes[1].set_title("Reveal in a random order: the next word counts");
 # %% [markdown]
 # ## 1. One number, five definitions
 #
-# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. It is not told the time (section 3). What follows holds for *every* such model; a good one could hide a mistake.
+# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. It is not told the time (section 3). What follows holds for *every* such model. With a good one all losses would be close, and a mistake might not show.
 
 # %%
 from sedd_mini import AbsorbingGraph
@@ -181,11 +181,11 @@ assert sedd > normalised + 0.1
 # - By share: the weight is $\int_0^1 \frac1\lambda \lambda^n (1-\lambda)^{L-n} d\lambda = \frac{(n-1)!\,(L-n)!}{L!} = \frac1n \big/ \binom Ln$. It is the same.
 # - By count: $\frac1L \big/ \binom Ln$ times $\frac Ln$. It is the same again.
 #
-# So the two ways of the first picture cost the same: a masked diffusion model *is* an any-order autoregressive model. That is also what its loss bounds: the loss is the mean of $-\log$ over orders, and by Jensen's inequality at least $-\log$ of the mean, the probability of writing the text in a random order.
+# So the two ways of the first picture cost the same: a masked diffusion model *is* an any-order autoregressive model. Each order writes the text with some probability, and the loss is the mean of $-\log$ of these. By Jensen's inequality it is at least $-\log$ of their mean, the probability of writing the text in a random order. This is what the loss bounds.
 #
 # ## 2. What SEDD pays on top
 #
-# The fifth number is larger. SEDD's network gives ratios $s_y$ of a hidden word whose sum nobody fixed. Chapter 03 called $Z = \sum_y s_y / r$, with $r = 1/(e^{\bar\sigma} - 1)$ the sum of the true ratios. With $s_y = r Z \pi_y$, the loss of a hidden word is
+# The fifth number is larger. SEDD's network gives ratios $s_y$ of a hidden word whose sum nobody fixed. The true ratios add up to $r = 1/(e^{\bar\sigma} - 1)$, and $Z = \sum_y s_y / r$ compares the two sums (chapter 03). With $s_y = r Z \pi_y$, the loss of a hidden word is
 #
 # $$r \big( \underbrace{-\log \pi_{x_0}}_{\text{cross-entropy}} + \underbrace{Z - 1 - \log Z}_{\ge\, 0} \big) .$$
 #
@@ -217,7 +217,7 @@ print(f"normalising saves {saved:.4f} ± {error:.4f}")
 assert 0.0003 < saved < 0.002 and error < saved / 3
 
 # %% [markdown]
-# It saves less than a thousandth of a bit: training has brought $Z$ close to 1. So the names differ in two things: a price that is almost nothing after training, and the *variance* of a single draw, since each name is another recipe for drawing. We draw each recipe 16 times for 64 texts, with the trained network.
+# It saves less than a thousandth of a bit: training has brought $Z$ close to 1. So the losses differ in two things: a price that is almost nothing after training, and the *variance* of a single draw, since each is another recipe for drawing. We draw each recipe 16 times for 64 texts, with shares from 0.001 up (laboratory).
 
 # %%
 from sedd_mini.beyond.heads import log_parts
@@ -261,7 +261,7 @@ scatter = [nats.view(16, 64).std(0).mean() for nats in draws.values()]
 assert scatter[2] < scatter[0] and scatter[2] < scatter[3] and abs(scatter[0] - scatter[1]) < 0.5
 
 # %% [markdown]
-# Each row has the mean in bits a word with its standard error, and the standard deviation of single draws on one text. The means agree within their errors. SEDD's price does not show in either column. Counting one word wastes a call, since the network has guessed all hidden words anyway. By count is the steadiest: its draw is the mean of a draw by share, given which words are hidden, and replacing a random number by such a mean can only lower its variance.
+# Each row has the mean in bits a word with its standard error, and the standard deviation of single draws on one text. The means agree within their errors, and SEDD's price shows in neither column. Counting one word wastes a call, since the network has guessed all hidden words anyway. By count is the steadiest. Given $n$ hidden words, the random weight $1/\lambda$ of a draw by share has the mean $(L+1)/n$, and one draw in $L + 1$ hides no word. By count takes the fixed weight $L/n$ and no empty draws; both lower the variance.
 #
 # So this is what the names stand for:
 #
@@ -290,7 +290,7 @@ print(f"a lie about the time costs {lost:.6f} ± {error:.6f} bits a word")
 assert abs(lost) < 1e-4 and error < 1e-4
 
 # %% [markdown]
-# It costs nothing that we can see: in this bound the network makes no use of the time. (We have not trained one without time here, so this does not say which of the two trains better.)
+# It costs nothing that we can see: this bound shows no use of the time. (We have not trained one without time here, so this does not say which of the two trains better.)
 #
 # A time-free network saves calls. If no word appeared in a step, its next answer is the same, so the call can be skipped. Of $K$ equal steps of log-linear noise, a given one has none of $L$ words with probability $(1 - 1/K)^L$. So we expect $K\,(1 - (1 - 1/K)^L)$ calls. `Remembering` skips such calls; we count.
 
@@ -316,7 +316,7 @@ for K in (32, 128, 512):
 #
 # ## 4. One word at a time, with no step size
 #
-# Then why take $K$ steps at all? With $n$ words hidden at share $\lambda$, each of them appears at a time that is uniform on $[0, \lambda]$. The first one to appear as $\lambda$ falls is the largest of $n$ such numbers, and that is $\lambda\, u^{1/n}$ with $u$ uniform. Which word it is, is uniform too. So we can jump from one appearance to the next. This is **first-hitting sampling** (Zheng and others).
+# Then why take $K$ steps at all? With $n$ words hidden at share $\lambda$, each of them appears at a time that is uniform on $[0, \lambda]$. As $\lambda$ falls, the first one to appear has the largest of these $n$ times, which has the law of $\lambda\, u^{1/n}$ with $u$ uniform. Which word it is, is uniform too. So we can jump from one appearance to the next. This is **first-hitting sampling** (Zheng and others).
 
 # %%
 @torch.no_grad()
@@ -352,7 +352,7 @@ library = true_cost(write("first-hitting", 1, eps=1e-9))
 assert abs(library[0] - cost_of["first hitting", 32][0]) < 4 * math.hypot(0.05, library[1])
 
 # %% [markdown]
-# The numbers are the true cost of samples (chapter 10): lower than real text would mean too typical, higher means mistakes. At 32 calls first hitting is nearer to real text than 32 equal steps, in which some words still appear together.
+# The numbers are the true cost of samples (chapter 10): a lower one than that of real text means too typical samples, a higher one means mistakes. At 32 calls first hitting is nearer to real text than 32 equal steps, in which some words still appear together.
 #
 # Is the law exact? On the small world we can add up all orders and all words. With the exact scores, one word at a time must give the data:
 
@@ -387,7 +387,7 @@ assert distance(law_of("tweedie", 16)) > 0.02
 #
 # ## 5. The surest word first
 #
-# MaskGIT, LLaDA and Dream do not reveal a random word. They reveal the one of which the network is surest. Does this break the law? It depends on two details. *Predict:* with exact conditionals and one word at a time, which of these four has the law of the data?
+# MaskGIT, LLaDA and Dream do not reveal a random word. They reveal the one of which the network is surest. Does this break the law? That depends on details. *Predict:* with exact conditionals, which of these four has the law of the data?
 
 # %% tags=["nbval-check-output"]
 from sedd_mini.beyond.confidence import ByConfidence
@@ -411,8 +411,8 @@ assert found[0] < 1e-9 and min(found[1:]) > 0.1
 # %% [markdown]
 # Only the first does. It is the chain rule: if the place depends on *visible* words only, then $\prod_l p(x_{i_l} \mid \text{words before})$ is the law, in whatever order. The others fail in three ways.
 #
-# - **Greedy** takes the most probable word, and always writes the same sentence.
-# - *Drawing first* (MaskGIT's own order) lets the drawn word decide the place. Likely words are kept more often than they should be.
+# - **Greedy** takes the most probable word. With one word at a time nothing is random, so it always writes the same sentence.
+# - *Drawing first* (MaskGIT's own order) draws a word for every hidden place and keeps the one with the largest probability. So likely words are kept more often than they should be.
 # - *Several at once* are drawn apart from each other, which costs their total correlation given the visible words (chapter 08).
 #
 # Now the trained network, on 32 words. `confidence` is the first kind, with several words a step if there are fewer steps than words.
@@ -462,7 +462,7 @@ assert entropy["drawn-first", 32] < entropy["confidence", 32] - 0.1
 assert entropy["greedy", 16] < entropy["real text", 0] - 0.8
 
 # %% [markdown]
-# *What to see.* Below the dotted line samples are more typical than real text. Random places and surest places stay above it. Drawing first crosses it: more steps make it worse, and its words have less entropy. A judge that counts only the cost would call it the best sampler.
+# *What to see.* Below the dotted line samples are more typical than real text. Random places stay above it. Surest places come within about a standard error at 32 calls, and so does first hitting (2.42): with one word a call we see no gain from the order. Drawing first crosses the line and falls on, and its words have less entropy. A judge that looks only at the cost would prefer greedy and drawing first.
 #
 # For one word at a time in such an order, the model's $-\log q(x)$ is *exact*: on a given text the rule takes one order only, so we can follow it, in $L$ calls. No bound is needed.
 
@@ -476,7 +476,7 @@ for key in ("left", "probability"):
     assert -0.01 < above.mean() < 0.03
 
 # %% [markdown]
-# Both orders are within two standard errors of the truth, so 64 texts do not separate them. One word at a time this network is nearly right, in both orders that we tried. The large cost of samples in 8 calls comes with words that appear together (chapter 08).
+# Both differ from the truth by less than two standard errors: written one word at a time, this network is nearly right in both orders. The large cost of samples in 8 calls comes with words that appear together (chapter 08).
 #
 # ## 6. Second thoughts
 #
@@ -484,7 +484,7 @@ for key in ("left", "probability"):
 #
 # $$\frac{\alpha_s - (1 - \rho)\,\alpha_t}{1 - \alpha_t} , \quad\text{so the visible share becomes}\quad \alpha_t (1 - \rho) + \alpha_s - (1 - \rho)\, \alpha_t = \alpha_s .$$
 #
-# Any $\rho$ up to $\min(1, (1 - \alpha_s)/\alpha_t)$ keeps this balance. So, given $x_0$, remasking keeps the law of the noisy text (laboratory). A sampler does not know $x_0$ and draws its words apart from each other; whether remasking then helps depends on what is wrong. We take exact scores and two spoilt copies of them, with errors of 0.5 and 1 in the log-probabilities, and sweep $\rho$ as a share (strength) of its maximum. *Predict:* does more remasking help all three?
+# Any $\rho$ up to $\min(1, (1 - \alpha_s)/\alpha_t)$ keeps this balance. So, given $x_0$, remasking keeps the law of the noisy text (laboratory). A sampler does not know $x_0$ and draws its words apart from each other; whether remasking then helps depends on what is wrong. We take exact scores and two spoilt copies: to each log-probability we add a normal error with standard deviation 0.5 or 1. The *strength* of remasking is $\rho$ as a share of its maximum. *Predict:* does more remasking help all three?
 
 # %%
 from sedd_mini.beyond.remasking import Remask
@@ -503,7 +503,7 @@ for size, row in swept.items():
 
 # %% tags=["hide-input"]
 #| alt: KL against the strength of remasking, three curves. Exact scores rise from near zero.
-#| Those with error 0.5 fall a little and rise again; those with error 1 fall to less than half.
+#| Those with error 0.5 fall a little and rise again; those with error 1 fall to a little over half.
 fig, ax = plots.plt.subplots(figsize=(8, 3.8))
 colours = plots.BLUE, plots.GREEN, plots.ORANGE
 for (size, row), colour in zip(swept.items(), colours):
@@ -521,11 +521,11 @@ for size in (0.5, 1):
     assert min(swept[size]) < 0.8 * swept[size][0] and swept[size][-1] > min(swept[size])
 
 # %% [markdown]
-# *What to see.* With exact scores all remasking hurts: words that are hidden again must appear again, in the same number of steps. With wrong scores a moderate strength helps, and more of it is best where the scores are worse. The library's *corrector* (Campbell and others, chapter 08's exercise 4) behaves alike and works on uniform noise too (laboratory).
+# *What to see.* With exact scores all remasking hurts: words that are hidden again must appear again in the same number of steps, so more of them appear together. With wrong scores a moderate strength helps; the best one is 0.3 at error 0.5, and 0.5 at error 1 (for one draw of the errors). The library's *corrector* (Campbell and others, chapter 08's exercise 4) behaves alike at equal calls and works on uniform noise too (laboratory).
 #
 # ## 7. Uniform noise, and the times of the leaps
 #
-# Uniform noise needs no remasking: every word can change until the end. Is this why later work returned to it? The question mixes two things, the graph and the schedule. We vary both at four steps, with exact scores.
+# Uniform noise needs no remasking: every word can change until the end. Does it write better for that? A comparison can mix two things, the graph and the schedule. We vary both at four steps, with exact scores.
 
 # %%
 from sedd_mini import GeometricNoise, UniformGraph
@@ -549,11 +549,11 @@ assert all(b <= a for a, b in zip(before, after_))
 assert max(after_) - min(after_) < 0.5 * (max(before) - min(before))
 
 # %% [markdown]
-# With equal times the two schedules differ more, on average, than the two graphs. `search_times` moves the three inner times, one after another, to lower the exact KL. Then most of the difference between schedules is gone, as it should be: a schedule only says *when* each noise level is reached, and the search may choose that. What remains in this world is a small advantage for uniform noise.
+# With equal times the two schedules differ more, on average, than the two graphs. `search_times` moves the three inner times, one after another, to lower the exact KL. Then most of the difference between schedules is gone, as it should be: a schedule only says *when* each noise level is reached, and the search may choose that. What remains is small: uniform noise is ahead by 0.004 to 0.014, and the two schedules still differ by 0.005 (the search is short, and the ends of their ranges differ).
 #
 # ## What has changed on the page
 #
-# The loss stays; it had many names already. The sampler can reveal one word at a time:
+# The loss stays as it is. The sampler can reveal one word at a time:
 #
 # ```diff
 # -    for t, s in pairwise(torch.linspace(1, 0, steps + 1)):
@@ -585,11 +585,11 @@ for surest_first in (False, True):
 # %% [markdown]
 # ## Summary
 #
-# 1. With a normalised head, score entropy, MDLM's and RADD's cross-entropy and the any-order loss are one number, for every model that is not told the time. SEDD adds $r(Z - 1 - \log Z)$, here less than 0.001 bit a word.
+# 1. With a normalised head, score entropy, MDLM's and RADD's cross-entropy and the any-order loss are one number, for every model that is not told the time. SEDD adds $r(Z - 1 - \log Z)$ for each hidden word; for our trained network this is 0.0008 bit a word.
 # 2. The recipes differ in variance; drawing the number of hidden words is steadier than drawing their share.
-# 3. A time-free network makes at most one call a word. First hitting does that with no step size, and keeps the law.
+# 3. A time-free network makes at most one call a word. First hitting does that with no step size, and keeps the law of the model if its head is normalised.
 # 4. The surest place first keeps the law if the word is then *drawn*. Greedy words, or places chosen after drawing, make text too typical.
-# 5. Remasking helps wrong scores and hurts exact ones at equal steps. The times of the leaps matter more than the graph.
+# 5. In the small world moderate remasking helps wrong scores, and any hurts exact ones at equal steps. At four steps the times matter more there than the graph.
 
 # %% [markdown]
 # ## Exercises
@@ -599,7 +599,7 @@ for surest_first in (False, True):
 # %% [markdown]
 # ### Exercise 1. Your own recipe (★☆☆, 10 minutes)
 #
-# You draw the number $n \in \{1, \dots, L\}$ of hidden words with probabilities $q(n) > 0$ of your choice, then a set of this size, all sets alike. You add up the costs of all hidden words, times a weight $w(n)$. Which weights make the mean equal to the any-order loss? Write `weights(q)`.
+# You draw the number $n \in \{1, \dots, L\}$ of hidden words with probabilities $q(n) > 0$ of your choice, then a set of this size, each with the same probability. You add up the costs of all hidden words, and multiply the sum by a weight $w(n)$. Which weights make the mean equal to the any-order loss? Write `weights(q)`.
 #
 # <details><summary>Hint</summary>
 #
@@ -719,7 +719,7 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. The exact likelihood of a sampler (★★★, 25 minutes)
 #
-# A sampler reveals one word at a time: at the hidden place whose largest probability is largest (the leftmost of several), it draws the word. Write `log_q(guess, x)`: the log-probability that it writes the text `x`. `guess(y)` gives the probabilities (L, N) for a partly hidden text `y` (L,), where hidden words have the number $N$.
+# A sampler reveals one word at a time. It goes to the hidden place where the most probable word has the largest probability (the leftmost of several), and draws the word there from its guess. Write `log_q(guess, x)`: the log-probability that it writes the text `x`. `guess(y)` gives the probabilities (L, N) for a partly hidden text `y` (L,), where hidden words have the number $N$.
 #
 # <details><summary>Hint</summary>
 #
@@ -945,7 +945,7 @@ for size, row in zip(spoilt, rows):
 assert rows[0][2] < rows[0][1] and all(row[1] < 0.9 * row[2] for row in rows[1:])
 
 # %% [markdown]
-# A corrector doubles the calls, so the fair rival of 8 steps with it is 16 steps without. As with remasking, exact scores are better served by more steps, and wrong ones by second thoughts.
+# A corrector doubles the calls, so the fair rival of 8 steps with it is 16 steps without. With exact scores the 16 steps are better (0.006 against 0.014); with wrong ones the corrector is (0.069 against 0.084, and 0.164 against 0.269).
 #
 # ### The network: do second thoughts help it?
 
@@ -956,7 +956,7 @@ for name in ("Tweedie", "remasking"):
 assert abs(cost_of["remasking", 32][0] - cost_of["Tweedie", 32][0]) < 0.4
 
 # %% [markdown]
-# With 64 samples the difference is about as large as its error bars. Our network is close to the truth, so there is little to repair.
+# With 64 samples the difference is about as large as its error bars. Either the network leaves little to repair, or 64 samples are too few to show it.
 #
 # ### Guidance: is it a tempered model?
 #
@@ -982,7 +982,7 @@ one = tempered_joint(told[0] / 0.5, untold_law[0] / 0.5, 1.0)
 assert total_variation(one, law_in_order(told[0] / 0.5, untold_law[0] / 0.5, 1.0)) < 1e-9
 
 # %% [markdown]
-# The constant that normalises the second word depends on the first one. A product of normalised factors is not the normalised product, so the law even depends on the order. The same holds for a temperature, which is guidance without $p(\cdot)$. The library's `Guidance` works with every sampler of this chapter: `model.write(prompt="The", sampler=Guidance(2.0, "confidence"))`.
+# The tempered law has one constant for all sentences. Word by word, the constant of the second word depends on the first one, so the law even depends on the order. The same holds for a temperature, which is guidance without $p(\cdot)$. The library's `Guidance` works with every sampler of this chapter: `model.write(prompt="The", sampler=Guidance(2.0, "confidence"))`.
 #
 # ### Schedules: does the bound feel them?
 #
@@ -1028,7 +1028,7 @@ for graph_name in worlds:
 # %% [markdown]
 # ### Self-correction: can uniform noise mend a finished mistake?
 #
-# At $t = 0.5$ we put in a rare sentence with no hidden word, *can swim can*, and follow four exact Tweedie steps to $t = 0$. On the absorbing graph nothing can change. On the uniform graph the exact scores know that a word was probably replaced by noise.
+# At $t = 0.5$ we put in a rare sentence with no hidden word, *can swim can*, and follow four exact Tweedie steps to $t = 0$. On the absorbing graph nothing can change. On the uniform graph a visible word may be noise, so the exact scores give large ratios to common sentences that differ in one word.
 
 # %%
 from sedd_mini.evaluation.law import step_rows
