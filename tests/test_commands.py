@@ -265,7 +265,7 @@ def fails(command, capsys) -> tuple[int, str]:
 def test_a_mistake_is_one_line_and_leaves_nothing(place, networks, capsys, command, expected):
     before = listing(place)
     for name, folder in networks.items():
-        command = command.replace(name, str(folder))
+        command = command.replace(name, shlex.quote(str(folder)))
     code, line = fails(command, capsys)
     assert expected.removeprefix("2 ") in line
     assert code in (1, 2)
