@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 07. Training: how does a network that knows nothing become a model of a language?
 #
-# With MASK noise, score entropy trains a masked language model at every masking rate $t$, with the weight $1/t$. This is exact if the network's guesses sum to 1. Otherwise a price is added (section 1), which is below 0.004 bits a word at the end of this chapter's run.
+# If a network's guesses sum to 1, score entropy with MASK noise is the loss of a masked language model at every masking rate $t$, with the weight $1/t$. Otherwise a price is added (section 1), below 0.004 bits a word at the end of this chapter's run.
 # This chapter puts the network of chapter 06 and a steadier loop on the page, trains it, and then finds a way to see what the loss cannot show: how far the model still is from the truth.
 #
 # After this chapter you will be able to
@@ -75,7 +75,7 @@ order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
 plots.show_masking_rates(sentence, ((order + 0.5) / 12).tolist(), (0.15, 0.4, 0.7, 1.0));
 
 # %% [markdown]
-# *What to see.* One text, hidden at four rates $t$. The network guesses the grey words, and the loss of a row is the sum of their surprises times the weight. BERT trains on the first row only. We train on all rates, and the weight $1/t$ makes up for the number of hidden words.
+# *What to see.* One text, hidden at four rates $t$. The network guesses the grey words, and the loss of a row is the sum of their surprises times the weight. BERT trains at the first rate only. We use all rates, and the weight $1/t$ makes up for the number of hidden words.
 
 # %% [markdown]
 # ## 1. One loss with two names
@@ -144,7 +144,7 @@ def loss_of(model, x0, x, t):
 # %% [markdown]
 # **The loop**, with its habits, one or two lines each:
 #
-# - *A learning rate that rises, then falls*, as on the page. It rises along a line over 100 steps (the *warm-up*) and falls along a cosine to 0 (the *decay*). (Adam divides each gradient by its typical size, which it does not know yet at the first steps.)
+# - *A learning rate that rises, then falls*, as on the page. It rises along a line over 100 steps (the *warm-up*) and falls along a cosine to 0 (the *decay*). (Adam divides each gradient by its typical size. Its first estimates of this are poor.)
 # - *Clipping.* If the gradient, all weights taken as one vector, is longer than 1, it is scaled to length 1.
 # - *Weight decay*, the W of AdamW. Each step also multiplies every weight by 1 minus 0.1 times its learning rate.
 # - *Averaged weights.* A second network follows the first one slowly, and is used in the end. After step $n$ it becomes $\mu$ times itself plus $1 - \mu$ times the weights, with $\mu = \min\big(0.999, \frac{1+n}{10+n}\big)$. This is an **exponential moving average** (EMA). In this run the fraction is always the smaller, and makes the memory about a tenth of the steps so far.
@@ -187,7 +187,7 @@ def train(model, steps, lr=5e-3, looks=(), add_noise=add_noise, factor=factor):
 #
 # ## 3. The first number
 #
-# The network's last layer starts at zero, so $u_y = -\log N$ for every word: it guesses evenly, with $Z = 1$. A hidden word then costs $\log N$, times $1/t$. Its chance of being hidden is $(1 - \varepsilon)\,t$; log-linear noise has $\varepsilon = 0.001$. In the product $t$ cancels. **The first loss of a MASK model is $(1 - \varepsilon) \log N$ nats a word**, whatever the text.
+# The network's last layer starts at zero, so $u_y = -\log N$ for every word: it guesses evenly, with $Z = 1$. A hidden word then costs $\log N$, times $1/t$. Its chance of being hidden is $(1 - \varepsilon)\,t$; log-linear noise has $\varepsilon = 0.001$. In the product $t$ cancels. **So the first loss is $(1 - \varepsilon) \log N$ nats a word on average**, whatever the text.
 #
 # *Predict:* what is it in bits, for our 40 words? And what will the paper's model show, with 50 257 words, if its log sums over a sequence of 1 024?
 
@@ -222,7 +222,7 @@ looks = [50, 100, 400, 600, 800, 900, 1000, 1100, 1200]
 losses, kept = train(model, 1200, looks=looks)
 
 # %% [markdown]
-# Two copies of the averaged weights write, with the library's sampler (chapter 08) for the page's `write`:
+# Averaged weights from two steps now write. The library's sampler (chapter 08) replaces `write`:
 
 # %%
 from sedd_mini.samplers import sample
@@ -257,7 +257,7 @@ axes[1].set_title("In the second half the dots hide the trend");
 # %% [markdown]
 # *What to see.* Each dot is the loss of one batch. Left: the first 300 steps, with a running mean of 15. The loss rests near 4.9 bits for some 40 steps (section 6 shows what the network knows there). Right: the second half, with a running mean of 100. The dots scatter over more than half a bit. Is the network still learning?
 #
-# Means over separate hundreds tell (± is the error of the mean):
+# We take the mean of each 100 steps (± is its error):
 
 # %%
 for start in range(600, 1200, 100):
@@ -269,13 +269,13 @@ assert torch.tensor(losses[600:]).std() > 0.1 and part.std() / 10 > 0.008
 assert abs(torch.tensor(losses[20:60]).mean() - by_frequency) < 0.15
 
 # %% [markdown]
-# So it was still learning: the means fall by 0.05 ± 0.02 bits. But such a mean mixes the networks of 100 steps, and its error of more than 0.01 bits hides smaller differences, as between two settings.
+# So it was still learning: the means fall by 0.05 ± 0.02 bits. But each mean mixes the networks of 100 steps, and its error of over 0.01 bits can hide the difference between two settings.
 #
 # ## 5. The examiner
 #
 # The loss asks how surprised the network is by *one* word, the one that happened to stand there. We can leave out this piece of chance and ask: how far is the network's guess from the true probabilities? For our language they are known. `language.posterior` computes $\pi_y = p(x_0 = y \mid \text{visible words})$ for each hidden place (by the forward–backward algorithm; the laboratory writes it).
 #
-# Take the mean of the loss of section 1 over the true law of the hidden word, and subtract the same for a perfect network, $e^{u_y} = \pi_y$:
+# We average the loss of section 1 over the hidden word, $x_0 \sim \pi$, and subtract the same for a perfect network, $e^{u_y} = \pi_y$:
 #
 # $$\frac1t \Big(Z - 1 - \sum_y \pi_y u_y\Big) - \frac1t\Big( - \sum_y \pi_y \log \pi_y\Big) = \frac1t \sum_y \Big( e^{u_y} - \pi_y - \pi_y \log \frac{e^{u_y}}{\pi_y} \Big) .$$
 #
@@ -410,7 +410,7 @@ plots.show_cost_by_rate(ax, curves, by_frequency)
 ax.set_title("On the plateau the cost hardly depends on how much is visible");
 
 # %% [markdown]
-# *What to see.* After 50 steps a hidden word costs 4.8 to 4.9 bits at every $t$, about the entropy of the word frequencies, 4.86 bits (dashed). At the end the network is at most some 0.1 bits above a perfect one. The perfect curve starts at 1.6 bits, where nearly everything is visible, and rises towards the dashed line at $t = 1$, where nothing is visible.
+# *What to see.* After 50 steps a hidden word costs 4.8 to 4.9 bits at every $t$, about the entropy of the word frequencies, 4.86 bits (dashed). After 1 200 steps it is at most some 0.1 bits above a perfect one. The perfect curve starts at 1.6 bits, where nearly everything is visible, and rises towards the dashed line at $t = 1$, where nothing is visible.
 #
 # The flat row suggests that the network has learned the frequencies and ignores its input. As a control we replace all *visible* words by those of another text, and nothing else. If the network uses them, its loss must rise.
 
@@ -454,11 +454,11 @@ assert abs(mean_gap[1200][0] / mean_gap[1200][1] - 1) < 0.15
 # %% [markdown]
 # *What to see.* At step 600 the learning rate is half of its peak, and the raw weights are clearly worse than their average. At step 1 000 it is at 7 %, and both are nearly equally good.
 #
-# Is it the falling rate that closes the distance? The laboratory trains a small network twice (one seed) and changes only the learning rate. With a constant rate the raw weights stay behind to the end. The paper's rate is constant after a warm-up.
+# Does the falling rate close the distance? The laboratory trains a small network twice (one seed) and changes only the learning rate. With a constant rate the raw weights are still behind at the end. The paper's rate is constant after a warm-up.
 #
 # ## 8. MASK against uniform, at equal steps
 #
-# Is one kind of noise easier to learn from? A fair answer needs the same network, data and number of steps, and a learning rate tuned for each. Such runs take hours, and were made once by `python tests/benchmarks/rivals.py` (chapter 10 uses them too): 1 550 steps of this chapter's network, the learning rate searched on a grid for each noise with seed 0 (both searches end at 0.005), then three seeds. (MASK batches were drawn in a less noisy way, which uniform noise does not have, see the laboratory. Without it the run of section 5 still ended near 0.065. The range of the uniform schedule was not tuned.)
+# Is one kind of noise easier to learn from? A fair answer needs the same network, data and number of steps, and a learning rate tuned for each. Such runs take hours, and were made once by `python tests/benchmarks/rivals.py` (chapter 10 uses them too): 1 550 steps of this chapter's network, the learning rate searched on a grid for each noise with seed 0 (both searches end at 0.005), then three seeds. (MASK batches had less noisy draws, which do not exist for uniform noise, see the laboratory. This chapter's run, without them, still ended near 0.065. The uniform schedule was not tuned.)
 
 # %%
 def runs_of(kind):
@@ -497,9 +497,9 @@ slower = json.loads(Path("results/rivals/synthetic/sedd-uniform-lr0.0025-seed0.j
 assert abs(slower["excess_bits"] - 0.35) < 0.005 and abs(finals["uniform"][0] - 0.28) < 0.005
 
 # %% [markdown]
-# *What to see.* Each line is a seed, measured on 256 texts with few draws, so its end differs a little from the table. By the table, MASK noise ends within 0.05 bits of the truth and uniform noise 0.28 to 0.47 above it. With uniform noise the three seeds differ more than the rates 0.005 and 0.0025 do with seed 0 (0.28 and 0.35), so its best rate is uncertain. This is one language, one network and one budget. A longer run with uniform noise and other settings (24 000 steps of 32 texts) comes within 0.06 bits (laboratory).
+# *What to see.* Each line is a seed, measured on 256 texts with few draws, so its end differs a little from the table. By the table, MASK noise ends within 0.05 bits of the truth and uniform noise 0.28 to 0.47 above it. With seed 0, uniform noise ends at 0.28 (rate 0.005) or 0.35 (0.0025). The seeds differ more, so its best rate is uncertain. This is one language, one network and one budget. A longer run with uniform noise and other settings (24 000 steps of 32 texts) comes within 0.06 bits (laboratory).
 #
-# The laboratory counts two differences. With uniform noise all words enter the loss, also those that noise left as they were. And when half of the words are hit, a perfect reader of the other places is left with 2.6 bits of doubt about a word, against 2.0 with MASK noise. We have not tested whether these *cause* the difference.
+# The laboratory counts two differences. With uniform noise all words enter the loss, also those that noise left as they were. And when half of the words are hit, those at the other places leave even a perfect network 2.6 bits of doubt about a word, against 2.0 with MASK. We have not tested whether these *cause* the difference.
 
 # %% [markdown]
 # ## What has changed on the page
@@ -529,7 +529,7 @@ assert abs(slower["excess_bits"] - 0.35) < 0.005 and abs(finals["uniform"][0] - 
 # 1. With MASK noise the loss is a masked language model's cross-entropy at every rate $t$, weighted by $1/t$, plus a price that is 0 for $Z = 1$.
 # 2. If the last layer starts at zero, the first loss is $\log N$ nats a word. Check it first. On the plateau that follows, at the entropy of the word frequencies, our network hardly used the visible words.
 # 3. The loss of a batch scatters too much to show the last tenth of a bit. Where the truth is known, the examiner compares guesses with the true probabilities. From 1 024 texts its error was 0.003 bits.
-# 4. In the middle of the run the gap of the averaged weights was about a quarter smaller than that of the raw ones. At the end, when the learning rate had fallen to 0, we saw no difference.
+# 4. At step 600 the gap of the averaged weights was over a quarter smaller than that of the raw ones. At the end, when the learning rate had fallen to 0, we saw no difference.
 # 5. At equal steps and tuned rates, MASK noise ends within 0.05 bits of the truth and uniform noise 0.28 to 0.47 above it (one language, three seeds).
 
 # %% [markdown]
@@ -578,7 +578,7 @@ with exercise("1"):
 # ### Exercise 2. Three wrong starts (★★☆, 20 minutes)
 #
 # An untrained network on the absorbing graph gives $s_y = r/N$ for every word $y$, with $r = 1/(e^{\bar\sigma} - 1)$. So a hidden word costs $r \ln N$. With the log-linear schedule a word is hidden with probability $\lambda = 0.999\,t$, the rate is $\sigma(t) = 0.999 / (1 - \lambda)$, and $r = (1 - \lambda)/\lambda$. Times $t$ are uniform between 0.001 and 1.
-# The right loss is the mean over all words (hidden or not) and times of $\sigma(t)\, r \ln N$ at hidden words. Three people made mistakes:
+# The right loss is a mean over all times and words: hidden ones count $\sigma(t)\, r \ln N$, visible ones 0. Three people made mistakes:
 #
 # - `"no rate"`: the factor $\sigma(t)$ was forgotten;
 # - `"hidden only"`: for each text, the mean was taken over its hidden words alone (suppose texts so long that a share λ of the words is hidden);
@@ -737,7 +737,7 @@ with exercise("4"):
 #
 # ### The library's loop: is it ours?
 #
-# `Trainer` takes the randomness of step $n$ from a generator with the seed $7919\,n$, so that any step can be repeated without the ones before. We give our loop the same draws, make five steps with a small network, and compare the losses and all weights. In float64, because at first Adam divides by numbers near 0, which magnifies rounding.
+# `Trainer` takes the randomness of step $n$ from a generator with the seed $7919\,n$, so that any step can be repeated without the ones before. We give our loop the same draws, make five steps with a small network, and compare the losses and all weights. We use float64: at first Adam divides by numbers near 0, which magnifies rounding.
 
 # %%
 from sedd_mini.training.draws import noised
@@ -797,7 +797,7 @@ def evidence(graph, x, keep):  # p(noisy word | hidden state), (B, L, S)
     return torch.where(masked[..., None], 1.0, language.emission.T[torch.where(masked, 0, x)])
 
 # %% [markdown]
-# From here to ratios. With MASK noise a visible word is certain, MASK says nothing, and the ratio at MASK is $p(\text{word} \mid \text{rest})/(e^{\bar\sigma} - 1)$. With uniform noise each word may be wrong: the ratio is a quotient of two numbers $c_y = e^{-\bar\sigma}\, p(y \mid \text{rest}) + (1 - e^{-\bar\sigma})/N$.
+# Now the ratios. With MASK noise a visible word is certain, MASK tells nothing, and the ratio at MASK is $p(\text{word} \mid \text{rest})/(e^{\bar\sigma} - 1)$. With uniform noise each word may be wrong: the ratio is a quotient of two numbers $c_y = e^{-\bar\sigma}\, p(y \mid \text{rest}) + (1 - e^{-\bar\sigma})/N$.
 
 # %%
 def by_hand(graph, x, sigma):  # (B, L), (B,) → log-ratios (B, L, states of the graph)
@@ -868,12 +868,12 @@ assert abs(perfect.bits_per_token - truth) < 4 * perfect.error / bit + 0.01
 assert truth > language.entropy_rate().bits
 
 # %% [markdown]
-# They agree within their errors, and the examiner's error bar is by far the smallest. (The truth for blocks of 32 words lies above the entropy rate of endless text, 2.28 bits: a block starts in the middle of a sentence, so its first words have nothing to go by.)
+# They agree, and the examiner's error is about a fifth of that of the first line. (The truth for blocks of 32 words lies above the entropy rate of endless text, 2.28 bits: the first words of a block have little or nothing before them.)
 
 # %% [markdown]
 # ### The scatter of the loss: at which rates does it arise?
 #
-# We look at the loss of the *exact* scores on the exam, text by text. Whatever varies there is no fault of a network.
+# We look at the loss of the *exact* scores on the exam, text by text, so that no network's errors enter.
 
 # %%
 value = graph.score_entropy(exam.log_ratio, exam.sigma[:, None].double(), exam.x, exam.x0).sum(-1)
@@ -894,7 +894,7 @@ assert abs(spread.mean() - true_entropy) < 4 * spread.std() / 32
 assert abs(true_entropy - truth) < 0.15
 
 # %% [markdown]
-# It is largest at small $t$. There a text has one hidden word, or two, or none, and each counts with a large weight. Times that are spread evenly remove the spread *between* noise levels and leave the spread *within* a level; the law of total variance gives the second line. (The mean of the exact scores' loss agrees with the mean true entropy of section 6.)
+# The loss scatters most at small $t$. There a text has few hidden words or none, and each has a large weight. Times that are spread evenly remove the spread *between* noise levels and leave the spread *within* a level; the law of total variance gives the second line. (The mean of the exact scores' loss agrees with the mean true entropy of section 6.)
 
 # %% [markdown]
 # ### Averaging: does a falling learning rate do the same?
@@ -955,7 +955,7 @@ print(f"uniform: {100 * unchanged:.0f} % of the gap lies at "
       "words that noise has left as they were")  # fmt: skip
 
 # %% [markdown]
-# And the evidence itself: take a level where each word was left alone with probability ½. How much doubt about a word does a perfect reader of the *other* places keep, if what was hit is hidden, and if it is replaced by random words?
+# Does the noise itself hide more? Take a level where it leaves each word alone with probability ½. How many bits of doubt about a word do the *other* places leave, if hit words are hidden, and if they are replaced by random words?
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(2)
@@ -976,12 +976,12 @@ even = exams["uniform"].gaps(lambda x, sigma: torch.zeros(*x.shape, N))
 assert abs(even.mean() - (guess - truth)) < 5 * even.std() / 32  # both start equally far away
 
 # %% [markdown]
-# With random words even the perfect reader knows less. And how far to believe a word depends on the noise level, so the answer of the network must, too. With MASK noise one answer serves all levels (chapter 06).
+# With random words even the best reader knows less. And how far to trust a word depends on the noise level, so the best guesses do, too. With MASK noise they are the same at all levels (chapter 06).
 
 # %% [markdown]
 # ### Real text: how good is an hour on one core?
 #
-# The documentation that comes with Python has nearly two million characters, and nobody knows its truth. Two networks for it lie in `checkpoints/`, each with the command that made it. Here is the absorbing one's, run again with three steps in a folder that is thrown away.
+# The documentation that comes with Python has nearly two million characters, and its truth is unknown. Two networks for it lie in `checkpoints/`, each with the command that made it. Here is the absorbing one's, run again with three steps in a folder that is thrown away.
 
 # %%
 import shlex
@@ -1048,7 +1048,7 @@ assert bits["uniform"]["3-gram"] < bits["uniform"]["SEDD"] < bits["uniform"]["1-
 assert abs(bits["uniform"]["SEDD"] - bits["uniform"]["2-gram"]) < 0.15
 
 # %% [markdown]
-# *What to see.* Less is better. The network with MASK noise, after an hour on one core, has overtaken the trigrams and is about level with the 5-grams, a table of everything that ever followed four tokens. The one with uniform noise is about level with the bigrams. (They differ in vocabulary and training as well as in noise.)
+# *What to see.* Less is better. The network with MASK noise, after an hour on one core, is slightly better than trigrams and about level with 5-grams, which count what followed each four tokens. The one with uniform noise is about level with the bigrams. (They differ in vocabulary and training as well as in noise.)
 #
 # The text is small: the absorbing network has read it fifty times. Has it begun to learn it by heart? Its command works against that with **dropout**, which in training sets a tenth of what each layer adds to zero, at random, and with weight decay. We ask for the bound on as many blocks that it *was* trained on. These could be easier text. The unigram model, which knows word frequencies only, shows whether they are.
 
@@ -1070,7 +1070,7 @@ if text.info["hash"] == records["absorb"]["corpus"]["hash"]:  # the documentatio
 # %% [markdown]
 # ### A run that is killed: what must be saved?
 #
-# Long runs die: a power cut, a time limit. The weights alone are not enough to go on as if nothing had happened. Adam's running means are needed, the averaged weights, the position in the data, and the state of all random numbers. Ours come from the number of the step, so there is nothing to save. In this run of 20 steps a checkpoint is written at every fifth. The power fails at step 10, before that step is saved. Then the run is started again with the same folder.
+# Long runs die: a power cut, a time limit. The weights alone are not enough to go on as if nothing had happened. Adam's running means are needed, the averaged weights, the position in the data, and the state of all random numbers. The library seeds these with the step number: none are saved. In this run of 20 steps a checkpoint is written at every fifth. The power fails at step 10, before that step is saved. Then the run is started again with the same folder.
 
 # %%
 import contextlib
@@ -1113,7 +1113,7 @@ for a, b in zip(straight.average.parameters(), again.average.parameters()):
 # %% [markdown]
 # ### Counted draws: can a batch teach more at the same price?
 #
-# The loss is noisiest at small $t$, where by chance a block has one hidden word, or two, or none. This chance teaches nothing. Can we take it out and leave the loss what it is? Chapter 04's exercise 4 did it for the page; here it is for any schedule.
+# The loss is noisiest at small $t$, where by chance a block has one hidden word, or two, or none. Can we remove this chance and keep the expected loss? Chapter 04's exercise 4 did it for the page; here it is for any schedule.
 #
 # Write $\lambda = 1 - e^{-\bar\sigma}$ for the probability that a word is hidden. A hidden word at place $i$ costs $r\, g_i$, where $g_i$ does not contain $r$ (for normalised scores it is the cross-entropy), and $r\, d\bar\sigma = d\lambda / \lambda$. So the loss of a block is
 #
@@ -1125,7 +1125,7 @@ for a, b in zip(straight.average.parameters(), again.average.parameters()):
 #
 # **Every number $n$ of hidden words counts the same, and its loss is a mean over the hidden words.** So we may choose $n$ first, spread evenly over the batch, then the places, then the noise level.
 #
-# Two refinements. A mean over $n$ words scatters like $n^{-1/2}$, so small $n$ deserve more draws: we draw $n$ with probability $q(n) \propto n^{-1/2}$ and divide by $q(n)$. And places and noise level can be drawn together: give each place a uniform number $u_i$ and hide it once $\lambda$ has passed $u_i$. Stop the clock at the moment when the $n$-th word is hidden. Then $\lambda$ is the $n$-th smallest $u$, which has just the Beta distribution above.
+# Two refinements. A mean over $n$ words scatters about like $n^{-1/2}$, so small $n$ need more draws. We draw $n$ with probability $q(n) \propto n^{-1/2}$ and divide by $q(n)$. And places and noise level can be drawn together: give each place a uniform number $u_i$ and hide it once $\lambda$ has passed $u_i$. Stop the clock at the moment when the $n$-th word is hidden. Then $\lambda$ is the $n$-th smallest $u$, which has just the Beta distribution above.
 
 # %%
 from sedd_mini.evaluate import times
@@ -1181,7 +1181,7 @@ print(f"variance of the loss divided by {loss_gain:.1f}, of the gradient by {gra
 assert loss_gain > 1.2 and gradient_gain > 1.2
 
 # %% [markdown]
-# Both vary less at the same number of calls. (With 24 batches each, the ratio for the loss is rough.) Uniform noise gains nothing of the kind: all words count there, so no number of them is drawn. The runs of section 8 with MASK noise had counted draws (the setting `draws="counted"`), and this chapter's run had independent ones.
+# Both vary less at the same number of calls. (With 24 batches each, the ratio for the loss is rough.) This does not carry over to uniform noise: all words count there. The runs of section 8 with MASK noise had counted draws (the setting `draws="counted"`), and this chapter's run had independent ones.
 
 # %% [markdown]
 # ## Further reading

@@ -21,7 +21,7 @@
 # After this chapter you will be able to
 #
 # - count the weights, arithmetic, memory, hours and money of a run, and check the counts against a real step;
-# - say with one **roofline** argument whether a piece of work waits for arithmetic or for memory;
+# - say with one roofline argument whether a piece of work waits for arithmetic or for memory;
 # - read a loss curve: where it must start, which level it meets first, and what trouble looks like.
 #
 # *You need* chapters 06 and 07, and 5 GB of free memory. *Running time:* about a minute on one CPU core. No cell needs a GPU.
@@ -95,7 +95,7 @@ assert checks[-1]["valid"] > easier and table - easier > 0.4
 # %% [markdown]
 # *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$, as they must. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. In its last hundred steps the network pays more, 7.27 ± 0.09 (with dropout).
 #
-# The green points are bounds of the averaged weights, without dropout, on 16 blocks of validation text. These blocks are easier: the table pays only 6.38 nats a token for them. The network pays 6.50 ± 0.11 (one standard error): no clear difference. So the loop runs at full size, and 300 steps are far too few.
+# The green points are bounds of the averaged weights, without dropout, on 16 blocks of validation text. These blocks are easier: the table pays only 6.38 nats a token for them. The network pays 6.50 ± 0.11 (one standard error): no clear difference. So the loop runs at full size, but 300 steps are too few.
 #
 # The length of the published run is not certain. The released configuration says 1.3 million steps. [Asked in public](https://github.com/louaaron/Score-Entropy-Discrete-Diffusion/issues/6), the author named 400 000 steps for OpenWebText, the text of that run, which has about 9 billion tokens.
 
@@ -145,7 +145,7 @@ print(f"{'together':12} {planner.parameters(config):12,}")
 assert planner.parameters(config) == sum(counts.values())
 
 # %% [markdown]
-# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head on hidden tokens only, in training about half of them. (The layers of the noise level run once a text and cost almost nothing.) The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass. (Chapter 06 counted the head for every token, 285 million FLOPs a token forward.)
+# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head only on hidden tokens, in training about half of all. (The layers of the noise level run once a text and cost almost nothing.) The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass. (Chapter 06 counted the head for every token, 285 million FLOPs a token forward.)
 
 # %% tags=["nbval-check-output"]
 forward = planner.forward_flops(config, 1024, masked=0.5)  # of one text
@@ -169,7 +169,7 @@ average = (share * math.log(50_257)).item()
 print(f"first loss: {average:.2f} nats a token, {1024 * average:,.0f} nats a text")
 
 # %% [markdown]
-# Some programs log nats a text; ours logs nats a token. If the first losses of a run scatter around neither number, stop it and look for the error.
+# Some programs log nats a text; ours logs nats a token. If a run's first losses scatter around neither number, stop it and look for the error.
 
 # %% [markdown]
 # ## 2. Two real steps
@@ -211,7 +211,7 @@ print(f"this batch: {loss:.4f} nats a token; by hand {by_hand:.4f}")
 assert math.isclose(loss, by_hand, rel_tol=1e-3)
 
 # %% [markdown]
-# A stopwatch looks at the second of two steps (the first is slower), and the trainer reports where its time went.
+# We time the second of two steps (the first is slower), and the trainer reports where its time went.
 
 # %%
 from sedd_mini.training.report import as_text
@@ -235,7 +235,7 @@ assert report["peak_memory"] is None or 0.6 < planned / report["peak_memory"] < 
 # %% [markdown]
 # ## 3. Arithmetic or memory: one roofline
 #
-# A processor has two speeds: $S$, the FLOPs it can do in a second, and $W$, the bytes it can move between its memory and its arithmetic units in a second (the *bandwidth*). Arithmetic and transfers can at best go on at the same time, so
+# A processor has two speeds: $S$, the FLOPs it can do in a second, and $W$, the bytes it can move between its memory and its arithmetic units in a second (the *bandwidth*). At best arithmetic and transfers overlap, so (**roofline**)
 #
 # $$\text{time} \;\ge\; \max\left(\frac{\text{FLOPs}}{S},\; \frac{\text{bytes}}{W}\right).$$
 #
@@ -279,7 +279,7 @@ for kind, moved in bandwidth.items():
 assert 0.9 * corner < intensity(1024, p=768) < corner  # of the H100
 
 # %% [markdown]
-# *What to see.* A line is the highest speed that a GPU can reach at each intensity (planned), and a dot that of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added.
+# *What to see.* A line is a GPU's highest speed at intensity $I$, $\min(S, WI)$ (planned), and a dot that of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added.
 #
 # ### The two real steps once more
 #
@@ -328,7 +328,7 @@ assert [round(100 * share) for share in shares(moved).values()] == [4, 2, 14, 80
 assert [round(100 * of_log[part]) for part in STAGES] == [23, 6, 64, 7]
 
 # %% [markdown]
-# *What to see.* The trunk's forward pass has 27 % of the products' FLOPs, but 4 % of the traffic; the optimiser has 0 and 80 %. Their shares of the time lie between these: with 512 tokens close to the products, with 128 tokens a little farther. (The row of section 2 comes from your machine and may differ.)
+# *What to see.* The trunk's forward pass has 27 % of the products' FLOPs, but 4 % of the traffic; the optimiser has 0 and 80 %. Both shares of the time lie between these: with 512 tokens close to the products, with 128 tokens a little farther. (The row of section 2 comes from your machine and may differ.)
 #
 # The log and our steps also differ in precision and in how busy the machine was. So here is a control: a narrower network with the same vocabulary, in which only the number of texts changes.
 
@@ -378,7 +378,7 @@ assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values()) and copies[0
 assert 265e9 < sum(planner.memory(config, 1024, 512).values()) < 275e9
 
 # %% [markdown]
-# *What to see.* The copies of the weights stay below 4 GB, and every text adds to the activations. The library limits the head's work space by working in pieces. A batch of 512 texts would need about 270 GB.
+# *What to see.* The copies of the weights stay below 4 GB, and every text adds 0.5 GB of activations. The head works in pieces, which limits its work space. A batch of 512 texts would need about 270 GB.
 #
 # So a step is done in parts, and the gradients are added up (*gradient accumulation*). The loss is a mean over texts, so with equal parts the mean of the parts' gradients is the gradient of the whole:
 
@@ -509,11 +509,11 @@ for values in (healthy, leaping):
 assert abs(5.95 - levels["frequencies"]) < 0.02
 
 # %% [markdown]
-# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau** (60 steps do not show how long it lasts). Green leaves the left panel twice, while the learning rate rises and just after, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
+# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau** (60 steps do not show how long it lasts). Green leaves the left panel twice, near steps 5 and 20, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
 #
-# Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Try these remedies in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
+# Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
-# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping by that norm would then put NaN into every weight and average. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. We break a weight on purpose:
+# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping would make the whole gradient NaN, and the step every weight. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. We break a weight on purpose:
 
 # %% tags=["nbval-check-output"]
 import tempfile
@@ -599,7 +599,7 @@ if released:
 # %% [markdown]
 # The laboratory runs these functions on a small network, and the tests compare our network with a second, independent implementation.
 #
-# **Where the published run went.** Perplexities on five data sets that the networks were not trained on (table 1 of Lou et al. 2023; lower is better, and for diffusion models these are upper bounds):
+# **Published results.** Perplexities on five data sets that the networks were not trained on (table 1 of Lou et al. 2023; lower is better, and for diffusion models these are upper bounds):
 #
 # | | LAMBADA | WikiText2 | PTB | WikiText103 | 1BW |
 # |---|---|---|---|---|---|
@@ -610,7 +610,7 @@ if released:
 # | GPT-2 medium | 35.66 | 31.80 | 123.14 | 31.39 | 55.72 |
 # | SEDD absorb medium | ≤ 42.77 | ≤ 31.04 | ≤ 87.12 | ≤ 29.98 | ≤ 61.19 |
 #
-# At the small size the absorbing network is below GPT-2 on three of the five sets, and below the earlier discrete diffusion model D3PM on all. In nats a token, the unit of our logs, a perplexity of 40.62 is $\ln 40.62 = 3.70$.
+# At the small size the absorbing network's bound is below GPT-2 on three of the five sets, and below D3PM (earlier discrete diffusion) on all. In nats a token, the unit of our logs, a perplexity of 40.62 is $\ln 40.62 = 3.70$.
 
 # %% [markdown]
 # ## What has changed on the page
@@ -823,7 +823,7 @@ with exercise("3"):
 #
 # <details><summary>Hint</summary>
 #
-# Clip first. Then every symbol is a vector, and all operations go number by number. In the second question, look at what a constant factor in $g$ does to $m/\sqrt v$.
+# Clip first. Then $g$, $m$, $v$ and $w$ are vectors; treat each number alone. In the second question, look at what a constant factor in $g$ does to $m/\sqrt v$.
 #
 # </details>
 #
@@ -865,7 +865,7 @@ with exercise("4"):
 #
 # ### Counts: does PyTorch count the same?
 #
-# `FlopCounterMode` adds up the matrix products while a network runs; on `meta` nothing is computed. The second number is the ratio to chapter 06's rule of six; there the head worked on every token.
+# `FlopCounterMode` adds up the matrix products while a network runs; on `meta` nothing is computed. The second number is chapter 06's rule of six (6 FLOPs a weight and token) divided by the count.
 
 # %% tags=["nbval-check-output"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -917,7 +917,7 @@ assert clipped[0.1][1] == "to the end" and max(clipped[0.1][0]) < max(leaping) /
 # %% [markdown]
 # ### Races: what does each acceleration buy here?
 #
-# The library does several things because they are said to be faster. Each is raced against the plain way on your machine, with a narrow network and the full vocabulary. The two take turns, and the shortest time of each counts. Beside each race stands an assertion that both ways give the same result; the times themselves are only printed.
+# The library does several things because they are said to be faster. Each is raced against the plain way on your machine, with a narrow network and the full vocabulary. The two take turns, and the shortest time of each counts. At each race an assertion checks that both ways agree, up to rounding; the times are only printed.
 
 # %%
 import time
@@ -1220,7 +1220,7 @@ assert bounds[0].nats + 30 < bounds[1].nats
 # ## Further reading
 #
 # - A. Lou, C. Meng, S. Ermon, [*Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution*](https://arxiv.org/abs/2310.16834), 2023. The run of this chapter: section 5 and the appendix on experiments.
-# - S. Williams, A. Waterman, D. Patterson, *Roofline: An Insightful Visual Performance Model for Multicore Architectures*, 2009. Where section 3 comes from.
+# - S. Williams, A. Waterman, D. Patterson, *Roofline: An Insightful Visual Performance Model for Multicore Architectures*, 2009. The source of section 3.
 # - J. Austin and others, [*How to Scale Your Model*](https://jax-ml.github.io/scaling-book/), 2025. Rooflines for whole training runs, on TPUs and GPUs.
 # - A. Chowdhery and others, [*PaLM*](https://arxiv.org/abs/2204.02311), 2022. Defines model FLOPs utilisation, and compares four large runs.
 # - J. Hoffmann and others, [*Training Compute-Optimal Large Language Models*](https://arxiv.org/abs/2203.15556), 2022. Twenty tokens a parameter.
@@ -1228,4 +1228,4 @@ assert bounds[0].nats + 30 < bounds[1].nats
 # - T. Chen and others, [*Training Deep Nets with Sublinear Memory Cost*](https://arxiv.org/abs/1604.06174), 2016. Recomputing activations.
 # - P. Goyal and others, [*Accurate, Large Minibatch SGD*](https://arxiv.org/abs/1706.02677), 2017. Large batches, and the habit of warming up.
 # - Y. Zhao and others, [*PyTorch FSDP*](https://arxiv.org/abs/2304.11277), 2023. Weights in shares.
-# - S. Nie and others, [*Large Language Diffusion Models*](https://arxiv.org/abs/2502.09992), 2025. What came later: a masked diffusion model of 8 billion weights, trained on 2.3 trillion tokens.
+# - S. Nie and others, [*Large Language Diffusion Models*](https://arxiv.org/abs/2502.09992), 2025. A later masked diffusion model of 8 billion weights, trained on 2.3 trillion tokens.
