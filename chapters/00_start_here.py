@@ -103,6 +103,7 @@ fig.suptitle("Words appear all over the page, in no order", fontsize=12, x=0.01,
 # hour of training on one processor core. I chose this seed among 24 because its text reads best. Here is the same as a film:
 
 # %% tags=["hide-input"]
+#| alt: A film. Hidden tokens are grey; step by step words appear all over the text.
 steps = [*range(0, 66, 5), *[70] * 5]  # the end stays a while longer
 plots.film(pieces, births.tolist(), steps, size=(5, 2.4))
 

@@ -24,7 +24,7 @@
 # - say with one roofline argument whether a piece of work waits for arithmetic or for memory;
 # - read a loss curve: where it must start, which level it meets first, and what trouble looks like.
 #
-# *You need* chapters 06 and 07, and 5 GB of free memory. *Running time:* about a minute on one CPU core. No cell needs a GPU.
+# *You need* chapters 06 and 07, and 5 GB of free memory. *Running time:* about a minute on two CPU cores (one is used). No cell needs a GPU.
 
 # %% [markdown]
 # ## The lines of the page
@@ -1148,7 +1148,7 @@ from dataclasses import replace
 
 after = []
 for parts in (1, 4):
-    trainer = Trainer(replace(tiny, accumulate=parts), language)
+    trainer = Trainer(replace(tiny, accumulate=parts, device="cpu"), language)
     for _ in range(3):
         trainer.train_step()
     after.append(list(trainer.model.parameters()))

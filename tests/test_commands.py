@@ -430,8 +430,9 @@ def test_a_reader_that_goes_a_full_device_and_ctrl_c(tmp_path):
 
 REAL = {
     "train": "--data text.txt --out {out} " + TINY,
-    "sample": f"--checkpoint {NET} --device cpu --length 32 --steps 2",
-    "evaluate": f"bound --checkpoint {NET} --device cpu --data synthetic --num 4 --out {{out}}",
+    "sample": f"--checkpoint {shlex.quote(str(NET))} --device cpu --length 32 --steps 2",
+    "evaluate": f"bound --checkpoint {shlex.quote(str(NET))} --device cpu --data synthetic --num 4"
+    " --out {out}",
     "prepare": "--data texts --tokenizer chars --out {out}",
     "plan": "",
     "doctor": "",
@@ -650,11 +651,14 @@ def test_doctor_on_a_whole_house(whole_house, capsys):
 def test_doctor_finds_what_is_not_there(whole_house, capsys, monkeypatch, tmp_path):
     spec, version = importlib.util.find_spec, importlib.metadata.version
     monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name: None if name == "matplotlib" else spec(name))  # fmt: skip
+                        lambda name: None if name == "huggingface_hub" else spec(name))  # fmt: skip
     code, said = examine(capsys)
     assert code == 1
-    assert "CANNOT RUN: it lacks matplotlib" in said
+    assert "11 The full-size run               CANNOT RUN: it lacks huggingface_hub" in said
     assert "02 What must a network learn       runs" in said
+    monkeypatch.setattr(importlib.util, "find_spec",
+                        lambda name: None if name == "matplotlib" else spec(name))  # fmt: skip
+    assert "00 Start here                      CANNOT RUN: it lacks matplotlib" in examine(capsys)[1]
     monkeypatch.setattr(importlib.util, "find_spec", spec)
 
     def without(name):

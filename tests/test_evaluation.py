@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -32,7 +33,8 @@ from sedd_mini.text.synthetic import SyntheticLanguage
 from sedd_mini.text.tokenizers import CharTokenizer, IdTokenizer
 
 LANGUAGE = SyntheticLanguage()
-NETS = Path(__file__).parents[1] / "chapters/checkpoints"
+ROOT = Path(__file__).parents[1]
+NETS = ROOT / "chapters/checkpoints"
 
 
 class Exact:
@@ -299,7 +301,8 @@ def test_text8_is_measured_in_its_letters():
 
 
 def evaluate(line: str, out: Path) -> dict:
-    main(["evaluate", *line.split(), "--device", "cpu", "--out", str(out)])
+    line = line.replace(str(ROOT), shlex.quote(str(ROOT)))
+    main(["evaluate", *shlex.split(line), "--device", "cpu", "--out", str(out)])
     return json.loads(out.read_text())
 
 

@@ -233,8 +233,10 @@ def chapters() -> tuple[list[str], bool]:
 
 
 def imports(source: str) -> set[str]:
-    """The packages that a chapter imports, by the first part of their names."""
+    """The packages that a chapter imports, by the first part of their names; drawing needs one."""
     names = re.findall(r"^ *(?:import|from) (\w+)", source, re.M)
+    if re.search(r"^ *from sedd_mini import .*\bplots\b", source, re.M):
+        names.append("matplotlib")
     return set(names) - {file.stem for file in CHAPTERS.glob("*.py")}
 
 
