@@ -3,8 +3,8 @@
 On the absorbing graph the exact ratio of a hidden token is p(x0 = y | visible) r, with
 r = 1 / (e^σ̄ − 1). A network's scores there can be written s_y = r Z π_y with Σ_y π_y = 1: π is its
 guess of the token, and Z, which is 1 for exact scores, says how fast it wants to reveal it. SEDD's
-own head learns Z; a normalised one has Z = 1. (REFERENCE: Lou et al. 2023, section 5; Ou et al.
-2024, theorem 1.)
+own head learns Z; a normalised one has Z = 1. (Lou et al. 2023, section 5; Ou et al. 2024, theorem
+1.)
 """
 
 from collections.abc import Callable

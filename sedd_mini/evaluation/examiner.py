@@ -36,29 +36,12 @@ def exact_log_score(language: HiddenMarkovChain, graph, x: Tensor, sigma: Tensor
     else:
         masked = (x == graph.mask_id)[..., None]
         speaks = torch.where(masked, 1.0, emission[x.clamp(max=N - 1)])
-    p = from_the_others(language, speaks)  # (B, L, N)
+    p = language.from_the_others(speaks)  # (B, L, N)
     if graph.mask_id is None:
         c = stay * p + (1 - stay) / N
         return (c / c.gather(-1, x[..., None])).log()
     ratio = torch.cat([stay / (1 - stay) * p, torch.ones_like(p[..., :1])], -1)
     return torch.where(masked, ratio, 1.0).log()
-
-
-def from_the_others(language: HiddenMarkovChain, speaks: Tensor) -> Tensor:
-    """p(true token at i | what stands at the other places), (B, L, N).
-
-    speaks (B, L, states): the probability of what stands at each place, given the hidden state.
-    """
-    length, move = speaks.shape[1], language.transition
-    before = [language.stationary.expand(len(speaks), -1)]
-    after = [torch.ones_like(before[0])]
-    for i in range(length - 1):
-        message = (before[i] * speaks[:, i]) @ move
-        before.append(message / message.sum(-1, keepdim=True))
-        message = (after[i] * speaks[:, length - 1 - i]) @ move.T
-        after.append(message / message.sum(-1, keepdim=True))
-    others = torch.stack(before, 1) * torch.stack(after[::-1], 1)  # (B, L, states)
-    return others @ language.emission / others.sum(-1, keepdim=True)
 
 
 class Exam:

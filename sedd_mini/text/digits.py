@@ -46,7 +46,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 def split_digits() -> tuple[np.ndarray, np.ndarray]:
     """(training, validation) rows of label and pixels, (1498, 65) and (299, 65).
 
-    Every sixth picture is for validation: both have all digits, and all writers, in equal shares.
+    Every sixth picture is for validation. All ten digits are in both; writers are not kept apart.
     """
     pictures, labels = digits()
     rows = np.column_stack([labels, pictures])

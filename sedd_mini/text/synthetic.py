@@ -139,21 +139,27 @@ class HiddenMarkovChain:
         posteriors p_{0|t} when `known` says which positions of x_t are not MASK.
         """
         check_blocks(tokens, known, self.vocab_size)
-        length = tokens.shape[1]
-        before, after = [self.stationary.expand(len(tokens), -1)], [torch.ones(1, 1).double()]
-        for t in range(length - 1):  # p(state_t | known x_<t), (B, S)
-            joint = before[t] * self._likelihood(tokens, known, t)
-            before.append(joint / joint.sum(-1, keepdim=True) @ self.transition)
-        for t in range(length - 1, 0, -1):  # ∝ p(known x_≥t | state_{t−1}), (B, S)
-            message = (after[0] * self._likelihood(tokens, known, t)) @ self.transition.T
-            after.insert(0, message / message.sum(-1, keepdim=True))
-        rows = []
-        for t in range(length):
-            probs = (before[t] * after[t]) @ self.emission  # (B, V)
-            exact = one_hot(tokens[:, t].where(known[:, t], 0), self.vocab_size).double()
-            probs = probs / probs.sum(-1, keepdim=True)
-            rows.append(torch.where(known[:, t, None], exact, probs))
-        return torch.stack(rows, dim=1)  # (B, L, V)
+        places = range(tokens.shape[1])
+        speaks = torch.stack([self._likelihood(tokens, known, t) for t in places], 1)  # (B, L, S)
+        exact = one_hot(tokens.where(known, 0), self.vocab_size).double()
+        return torch.where(known[..., None], exact, self.from_the_others(speaks))  # (B, L, V)
+
+    def from_the_others(self, speaks: Tensor) -> Tensor:
+        """p(token at i | what stands at the other places), (B, L, V) float64.
+
+        speaks (B, L, S): the probability of what stands at each place, given the hidden state: 1
+        where nothing is known, and with noise on the tokens that of the noisy one.
+        """
+        length = speaks.shape[1]
+        before = [self.stationary.expand(len(speaks), -1)]  # p(state_t | places before t), (B, S)
+        after = [torch.ones_like(before[0])]  # ∝ p(places after t | state_t), the last one first
+        for t in range(length - 1):
+            message = (before[t] * speaks[:, t]) @ self.transition
+            before.append(message / message.sum(-1, keepdim=True))
+            message = (after[t] * speaks[:, length - 1 - t]) @ self.transition.T
+            after.append(message / message.sum(-1, keepdim=True))
+        others = torch.stack(before, 1) * torch.stack(after[::-1], 1)  # (B, L, S)
+        return others @ self.emission / others.sum(-1, keepdim=True)
 
     def conditional_entropies(
         self, num_blocks: int, length: int, generator: torch.Generator | None = None
