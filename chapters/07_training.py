@@ -410,7 +410,7 @@ plots.show_cost_by_rate(ax, curves, by_frequency)
 ax.set_title("On the plateau the cost hardly depends on how much is visible");
 
 # %% [markdown]
-# *What to see.* After 50 steps a hidden word costs 4.8 to 4.9 bits at every $t$, about the entropy of the word frequencies, 4.86 bits (dashed). After 1 200 steps it is at most some 0.1 bits above a perfect one. The perfect curve starts at 1.6 bits, where nearly everything is visible, and rises towards the dashed line at $t = 1$, where nothing is visible.
+# *What to see.* After 50 steps a hidden word costs 4.8 to 4.9 bits at every $t$, about the entropy of the word frequencies, 4.86 bits (dashed). After 1 200 steps (averaged weights; the others are raw) it is at most some 0.1 bits above a perfect one. The perfect curve starts at 1.6 bits, where nearly everything is visible, and rises towards the dashed line at $t = 1$, where nothing is visible.
 #
 # The flat row suggests that the network has learned the frequencies and ignores its input. As a control we replace all *visible* words by those of another text, and nothing else. If the network uses them, its loss must rise.
 

@@ -317,7 +317,7 @@ white, dark = "#ffffff", "#222222"
 inks = {"trunk": (plots.BLUE, white), "head and loss": (plots.GREEN, white),
         "backward": (plots.GREY, dark), "optimiser": (plots.ORANGE, dark)}  # fmt: skip
 fig = plots.show_shares(rows, inks)
-title = "With fewer tokens the optimiser takes a larger share of the time"
+title = "The optimiser has no products and 80 % of the traffic of weights"
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% tags=["hide-cell"]
@@ -368,7 +368,7 @@ for part, colour in (("activations", plots.ORANGE), ("head", plots.GREEN)):
 rooms = {"RTX 3090, RTX 4090,\nA10, L4: 24 GB": 24e9, "L40S: 48 GB": 48e9}
 fig, ax = plots.plt.subplots(figsize=(8, 3.9))
 plots.show_memory(ax, batches, parts, rooms)
-ax.set_title("Activations fill the memory: each text of 1024 tokens adds 0.5 GB (planned)");
+ax.set_title("Each text of 1024 tokens adds 0.5 GB of activations (planned)");
 
 # %% tags=["hide-cell"]
 each = (sizes[-1]["activations"] - sizes[0]["activations"]) / 63
@@ -498,7 +498,7 @@ for lr, (values, end) in runs.items():
 healthy, leaping, lost = (values for values, _ in runs.values())
 fig = plots.show_three_runs({lr: values for lr, (values, _) in runs.items()}, levels)
 fig.axes[0].set_title("Rates 0.003 and 0.1 both reach the frequencies")
-fig.axes[1].set_title("3 does not (log axis)");
+fig.axes[1].set_title("Rate 3 breaks at step 4 (log axis)");
 
 # %% tags=["hide-cell"]
 assert [end == "to the end" for _, end in runs.values()] == [True, True, False]
