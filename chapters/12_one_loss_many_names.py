@@ -434,14 +434,15 @@ for (name, K), bits in entropy.items():
 # %% tags=["hide-input"]
 #| alt: True cost of samples against calls 8, 16 and 32. Tweedie and the surest place first fall
 #| towards the dotted line of real text from above. Drawing first falls below it at 16 calls and
-#| further at 32. Greedy lies far below, at 16 calls. A hollow dot, first hitting at 32 calls, stands
-#| beside the dot of the surest place.
+#| further at 32. Greedy lies far below, at 16 calls. A hollow dot, first hitting at 32 calls,
+#| stands beside the dot of the surest place.
 fig, ax = plots.plt.subplots(figsize=(8, 4))
 level = true_cost(real)[0]
 ax.axhspan(1, level, color="#f6efe6", zorder=0)
 ax.axhline(level, color="#555555", ls=":")
 ax.text(33.5, level - 0.07, "real text", color="#555555", va="top")
-names = {"Tweedie": (plots.BLUE, "random places, equal steps"), "confidence": (plots.GREEN, "surest place"),
+names = {"Tweedie": (plots.BLUE, "random places, equal steps"),
+         "confidence": (plots.GREEN, "surest place"),
          "drawn-first": (plots.ORANGE, "drawn first")}  # fmt: skip
 for name, (colour, label) in names.items():
     values = [cost_of[name, K] for K in (8, 16, 32)]

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import hostile
@@ -32,6 +33,26 @@ NUMBERS = sources.numbers()
 EVERYTHING = bool(os.environ.get("SEDD_MINI_COURSE"))
 whole_course = pytest.mark.skipif(not EVERYTHING, reason="minutes: make test-course runs it")
 MAIN = 1  # the assignment that goes through nbgrader
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unchanged_surroundings():
+    """nbgrader's configuration sets paths for the kernels: for this file's tests alone."""
+    path, environment = sys.path[:], dict(os.environ)
+    yield
+    sys.path[:] = path
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def test_no_file_on_a_kernels_path_has_the_name_of_a_package():
+    """It would be imported in the place of that, by IPython for one (there was an executing.py)."""
+    installed = [folder for folder in sys.path if folder.endswith("-packages")]
+    assert PathFinder.find_spec("executing", installed)
+    files = [*ASSIGNMENTS.glob("tests*.py"), *ASSIGNMENTS.glob("hidden*.py"), "grading.py"]
+    for name in {Path(file).stem for file in [*files, *release.KEPT]}:
+        assert name not in sys.stdlib_module_names
+        assert not PathFinder.find_spec(name, installed), name
 
 
 # ---- assignments: the reference is right, and wrong answers lose ---------------------------------

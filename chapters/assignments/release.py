@@ -16,7 +16,7 @@ import nbformat
 from sources import HERE, SAMPLE_TERM, CourseError, is_, read_term, write_source
 
 BUILD = HERE.parents[1] / "build" / "course"
-KEPT = "executing.py", "instructors.md"  # what the instructor's folder has besides hidden tests
+KEPT = "patient.py", "instructors.md"  # what the instructor's folder has besides hidden tests
 
 CONFIG = '''# Written by course.py. With it nbgrader's own commands work in this folder.
 import os
@@ -33,7 +33,7 @@ if instructor not in sys.path:
 os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", PYTHONDONTWRITEBYTECODE="1")
 os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
 
-from executing import PatientExecute  # noqa: E402
+from patient import PatientExecute  # noqa: E402
 from nbgrader.converters import Autograde  # noqa: E402
 from nbgrader.preprocessors import Execute  # noqa: E402
 
