@@ -1,4 +1,4 @@
-"""The trainings of chapter 13: block lengths, sizes, repeated epochs, and a random search.
+"""The trainings of chapters 12 and 13: heads, block lengths, digits, sizes, epochs, a search.
 
     python tests/benchmarks/beyond_training.py                # what is missing; on 2 cores twice
     python tests/benchmarks/beyond_training.py --part blocks-docs
@@ -10,6 +10,7 @@
               same network, steps and batches
     sizes     SEDD and GPT-2 at three sizes, the same tokens for all
     epochs    SEDD and GPT-2 on 128 blocks of the documentation, again and again
+    told      SEDD that is told σ̄ or not, times a head that is normalised or not
     search    16 draws of lr, width, blocks, heads, batch size, dropout, weight decay, schedule and
               draws, each at a quarter of the tokens of `sizes`; the best and the default at all
 
@@ -114,6 +115,12 @@ def units_of(part: str, args) -> list[dict]:
             unit(part, "labels-absorb", "labels", seed=seed),
             unit(part, "labels-classifier", "labels", "classifier", seed),
         )]  # fmt: skip
+    if part == "told":
+        heads = {"told": {}, "untold": {"time_conditioning": False},
+                 "told-normalised": {"normalised": True},
+                 "untold-normalised": {"time_conditioning": False, "normalised": True}}  # fmt: skip
+        return [unit(part, name, "synthetic", seed=seed, **changes)
+                for seed in (0, 1, 2) for name, changes in heads.items()]  # fmt: skip
     if part == "sizes":
         sizes = ((64, 3), (128, 4), (192, 5))
         return [unit(part, f"{kind}-width{width}", "docs", kind, width=width, num_blocks=depth)
@@ -124,7 +131,7 @@ def units_of(part: str, args) -> list[dict]:
     return search(args)
 
 
-PARTS = ("blocks-synthetic", "blocks-docs", "digits", "sizes", "epochs", "search")
+PARTS = ("blocks-synthetic", "told", "blocks-docs", "digits", "sizes", "epochs", "search")
 
 
 @cache
