@@ -136,7 +136,8 @@ print(seconds, *heavy)
 """
 
 MAY_IMPORT = {  # part of the package → the parts that it may import, at the top of a file or inside
-    "checks": "", "exercises": "", "files": "", "noise": "checks", "graphs": "checks", "plots": "",
+    "checks": "", "exercises": "", "files": "", "noise": "checks", "graphs": "checks",
+    "plots": "plots",
     "losses": "graphs noise checks", "baselines": "losses graphs noise",
     "network": "network files graphs noise checks",
     "samplers": "network losses baselines graphs noise checks",
@@ -194,6 +195,24 @@ def test_imports_have_no_circle():
         for name in free:
             del left[name]
     assert not left, f"a circle of imports: {left}"
+
+
+def test_drawing_is_one_file_a_subject():
+    """Each stays short, imports nothing of ours but the style, and gives the package its names."""
+    package = LIBRARY / "plots"
+    given = set()
+    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            given |= {(node.module.split(".")[-1], alias.name) for alias in node.names}
+    imported = modules_of_ours()
+    for path in package.glob("[!_]*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 250, f"{path.name} is long: which subjects has it?"
+        assert imported[f"plots.{path.stem}"] <= {"plots.style"}, path.name
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                known = (path.stem, node.name) in given
+                assert known, f"plots/__init__.py does not import {node.name} of {path.name}"
 
 
 def test_the_method_stays_small():
@@ -278,9 +297,9 @@ def test_the_library_page_lists_every_module_of_the_library():
     files = {p.relative_to(LIBRARY) for p in LIBRARY.rglob("*.py") if not p.name.startswith("__")}
     modules = {".".join(path.with_suffix("").parts) for path in files}
     assert listed <= modules
-    left_out = {name for name in modules - listed if not name.startswith("commands.")}
+    left_out = {n for n in modules - listed if not n.startswith(("commands.", "plots."))}
     assert left_out == {
-        "checks", "exercises", "files", "plots", "evaluation.ledger", "evaluation.results",
+        "checks", "exercises", "files", "evaluation.ledger", "evaluation.results",
         "evaluation.variance", "evaluation.verdicts", "network.hardware", "text.formats",
         "text.hashes", "text.hub", "text.offline", "text.shard_files", "training.draws",
         "training.export",
