@@ -69,7 +69,11 @@ def show_bars(
             ax.grid(axis="y", visible=False)
             ax.tick_params(left=False)
         if scales:
-            axes[g, 0].set_xlabel(scales[g], loc="left", fontsize=10.5, color="#555555")
+            axes[g, 0].set_xlabel(" ")  # room for a text that is wider than its panel
+            axes[g, 0].annotate(
+                scales[g], (0, 0), (0, -32), "axes fraction", textcoords="offset points",
+                fontsize=10.5, color="#555555", annotation_clip=False,
+            ).set_in_layout(False)  # fmt: skip
         if first:
             axes[g, 0].set_ylim(len(part) - 0.5, -0.5)  # bars of one height in both groups
         else:
