@@ -606,7 +606,7 @@ for K, share in by_leaps.items():
     ax.errorbar(K, share, math.sqrt(share * (1 - share) / 800), fmt="o", color=plots.BLUE)
 ax.errorbar(3, network_3, math.sqrt(network_3 * (1 - network_3) / 800), fmt="o", color=plots.BLUE,
             mfc="white")  # fmt: skip
-ax.text(4.5, 0.66, "K leaps: expected, and of 800 fillings\n(hollow: the network)",
+ax.text(4.5, 0.56, "K leaps: expected, and of 800 fillings\n(hollow: the network)",
         color=plots.BLUE)  # fmt: skip
 ax.plot(2.8, one["exact ratios"], "*", color=plots.ORANGE, ms=17)  # both stars stand for 3
 ax.plot(3.2, one["network"], "*", color=plots.ORANGE, mfc="white", ms=17)
@@ -1062,7 +1062,7 @@ for ax, name, colour in zip(axes, chains, (plots.BLUE, plots.ORANGE)):
 axes[0].set_ylabel("TV from p(rest | given)")
 axes[1].text(2.1, 1e-3, "thin: a choice of given tokens\nthick: mean, with its standard error")
 axes[0].set_title("MASK noise: the error falls as 1/K")
-axes[1].set_title("Uniform noise: most errors stay, from 32 leaps on");
+axes[1].set_title("Uniform noise: most errors stay after 32 leaps");
 
 # %% [markdown]
 # *What to see.* Each thin line is one of the 27 choices that leave two gaps, in three worlds. With MASK noise every error falls as $1/K$. With uniform noise most errors hardly change from 32 leaps to 128. Choices that leave one gap are not drawn: with MASK noise they are exact from the start.
@@ -1396,7 +1396,8 @@ x = sample(*exact_uniform, (8000, L), 1, clamp=without_verb, denoise=False,
            generator=torch.Generator().manual_seed(1))  # fmt: skip
 one_leap, frequency = round(8000 * agreement(x)), language.stationary @ language.emission  # (40,)
 expected = 8000 * frequency[fitting].prod(1).sum().item()
-print(f"one leap without the last step: {one_leap} of 8000; by frequency {expected:.1f} are expected")
+print(f"one leap without the last step: {one_leap} of 8000; "
+      f"by frequency {expected:.1f} are expected")  # fmt: skip
 
 # %% tags=["hide-cell"]
 assert agreeing["clamped"][0] < 15 and abs(one_leap - expected) < 4 * math.sqrt(expected)
