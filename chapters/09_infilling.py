@@ -24,7 +24,7 @@
 # - measure the error of a filled gap, on small worlds and on a language whose truth is known;
 # - say what the words to the right of a gap are worth, and what goes wrong if several words appear in one step.
 #
-# *You need* chapters 01, 03 and 04, and Tweedie's leap from chapter 08. *Running time:* under a minute on two CPU cores.
+# *You need* chapters 01, 03 and 04, and Tweedie's leap from chapter 08. *Running time:* about a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
