@@ -328,7 +328,7 @@ for graph_name, chain in chains.items():
         print(f"{graph_name:9} {name:10}  TV at K = 8: {tv[3]:.3f}, at K = 64: {tv[6]:.4f}")
 
 # %% tags=["hide-input"]
-#| alt: Four curves of TV against the number of leaps K on logarithmic axes. All start at about 0.46.
+#| alt: Four curves of TV against the leaps K on logarithmic axes. All start at about 0.46.
 #| At K = 64, from the top: absorbing geometric 0.022, uniform geometric 0.013, uniform log-linear
 #| 0.008, absorbing log-linear 0.007. From K = 8 on they run about parallel to a line of slope -1.
 fig, ax = plots.plt.subplots(figsize=(8.4, 4.2))
