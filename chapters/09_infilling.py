@@ -82,7 +82,7 @@ labels, free = [*range(1, 7), "original"], (given < 0).tolist()[:n]
 plots.show_fillings([row[:n] for row in rows], free, labels, title);
 
 # %% [markdown]
-# *What to see.* Each row is one filling, gaps in blue; the paragraph after it is given too. Four of six write *If*, five *is*, four the comma. None finds *first*, and two break the line after *the*. Below the line is the original. The network gives *If* 0.2 bits if it sees both sides, and 2.3 from the left alone (laboratory, *English*).
+# *What to see.* Each row is one filling, gaps in blue; the paragraph after it is given too. Four of six write *If*, five *is*, four the comma. None finds *first*, and two break the line after *the*. Below the line is the original. *If* costs the network 0.2 bits if it sees both sides, and 2.3 bits from the left alone (laboratory, *English*).
 #
 # ## 1. Two words, counted
 #
