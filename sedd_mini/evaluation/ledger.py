@@ -186,8 +186,8 @@ def short(rows: list[Row]) -> str:
     """For README: verdicts with their first figure, and what is open in one sentence."""
     numbers = [(sum(row.verdict == verdict for row in rows), verdict)
                for verdict in (HOLDS, PART, NOT, OPEN)]  # fmt: skip
-    told = ", ".join(f"{number} {verdict}" for number, verdict in numbers if number)
-    lines = [f"Of {len(rows)} claims: {told}.", "",
+    told = ", ".join(f"{verdict} {number}" for number, verdict in numbers if number)
+    lines = [f"Verdicts on {len(rows)} claims: {told}.", "",
              "| claim | verdict | a figure of ours |", "|---|---|---|"]  # fmt: skip
     lines += [line(row.claim.claim, row.verdict, row.judged.figures[0]) for row in rows
               if row.verdict != OPEN]  # fmt: skip
