@@ -24,7 +24,7 @@
 # - measure how far a model is from the truth, much more sharply than by its loss, on a language whose truth is known;
 # - read a training curve: what a plateau means, and what averaged weights and the kind of noise are worth, in bits.
 #
-# *You need* chapters 03 to 06. *Running time:* about two and a half minutes on two CPU cores.
+# *You need* chapters 03 to 06. *Running time:* about six minutes on one CPU core, half of them in section 4.
 
 # %% [markdown]
 # ## The lines of the page
@@ -211,7 +211,7 @@ assert 0.1 < first.std() < 0.6
 #
 # ## 4. Train, then try to read the loss
 #
-# Now the long cell, a minute or more: 1 200 steps, as many as on the page. It keeps copies of the network along the way.
+# Now the long cell, about three minutes on one core: 1 200 steps, as many as on the page. It keeps copies of the network along the way.
 #
 # *Predict:* the loss starts at 5.32 bits, and the truth lies near 2.4. Will the curve fall evenly?
 
@@ -232,7 +232,7 @@ for n in (50, 1200):
     print(f"after {n} steps:", *map(words.decode, x.tolist()), sep="\n  ")
 
 # %% [markdown]
-# After 50 steps frequent words stand in no order. After 1 200 most sentences follow the grammar, and a few break it.
+# After 50 steps frequent words stand in no order. After 1 200 most sentences follow the grammar, and some break it.
 #
 # To read the losses we need yardsticks. We take 1 024 texts that the network was not trained on. The mean of their exact $-\log_2 p$ is the truth, and two simple guesses are the other levels.
 
