@@ -157,7 +157,7 @@ def show_parts(rows: dict[str, tuple[float, float]], limit: float, names: Sequen
         ax.barh(y, max(b, 0), left=a, color=ORANGE, height=0.62)
         if name == longest:
             ax.text(0.05, y, names[0], va="center", color="white", fontsize=10.5)
-        label = f"{a:.2f} + {b:.2f}" if b >= 0.005 else f"{a:.2f}"
+        label = f"{a:.2f} + {max(b, 0):.2f}"
         end = a + max(b, 0)
         crosses = end < limit < end + 0.25 * limit  # the label would lie on the dotted line
         place, ink, side = ((-7, 0), "white", "right") if crosses else ((7, 0), "#222222", "left")
