@@ -23,7 +23,7 @@
 # - write samplers that reveal one word at a time, at random or the surest first, and say which keep the data's law when the model is exact;
 # - say when hiding words again repairs a sample, and when it spoils one.
 #
-# *You need* score entropy (chapter 03), the bound (04) and samplers in $K$ steps (08). *Running time:* one to two minutes on two CPU cores.
+# *You need* score entropy (chapter 03), the bound (04) and samplers in $K$ steps (08). *Running time:* about a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -214,7 +214,7 @@ truth = -language.log_prob(text).mean() * bit  # of these same texts
 whole = total(plain)
 print(f"the bound: {whole.nats * bit / 128:.3f} ± {whole.error * bit / 128:.3f} bits a word")
 print(f"the truth on the same texts: {truth:.3f}")
-print(f"normalising saves {saved:.4f} ± {error:.4f}")
+print(f"normalising saves {saved:.5f} ± {error:.5f}")
 
 # %% tags=["hide-cell"]
 assert 0.0003 < saved < 0.002 and error < saved / 3
