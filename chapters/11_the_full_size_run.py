@@ -44,7 +44,7 @@
 # %% [markdown]
 # ## A picture first
 #
-# This is the log of a real run of the full-size network, for 300 steps on one CPU core that two other trainings shared. Its text is 17 books of Project Gutenberg (1.7 million tokens of GPT-2), and a step has 4 texts of 128 tokens. The first command turns a folder of text into files of tokens, and the second trains:
+# This is the log of a real run of the full-size network, for 300 steps on one CPU core that two other trainings shared. Its text is 17 books of Project Gutenberg (1.7 million tokens of GPT-2), and a step has 4 texts of 128 tokens. The first command makes tokens, and the second trains:
 #
 #     python -m sedd_mini prepare --data FOLDER_OF_BOOKS --tokenizer gpt2 --out runs/gutenberg
 #     python -m sedd_mini train --preset small --data runs/gutenberg --steps 300 --batch-size 4 \
@@ -169,7 +169,7 @@ average = (share * math.log(50_257)).item()
 print(f"first loss: {average:.2f} nats a token, {1024 * average:,.0f} nats a text")
 
 # %% [markdown]
-# Some programs log nats a text; ours logs nats a token. If a run's first losses scatter around neither number, stop it and look for the error.
+# Ours logs nats a token, some programs nats a text. If a run's first losses scatter around neither, stop it and look for the error.
 
 # %% [markdown]
 # ## 2. Two real steps
@@ -230,7 +230,7 @@ assert not torch.equal(before, trainer.model.output_layer.linear.bias)
 assert report["peak_memory"] is None or 0.6 < planned / report["peak_memory"] < 1.1
 
 # %% [markdown]
-# **Utilisation** is the arithmetic that the network needs, divided by what the device could do in the same time. The report takes the speed of a large matrix product on your machine. For GPUs one usually takes the data sheet's, which is higher, so the percentages are lower. Large models have been trained at 21 % (GPT-3) to 46 % (PaLM) of the data sheet (Chowdhery et al. 2022).
+# **Utilisation** is the arithmetic that the network needs, divided by what the device could do in the same time. The report takes the speed of a large matrix product on your machine. A GPU's data sheet names a higher one, so percentages of that are lower. Large models have been trained at 21 % (GPT-3) to 46 % (PaLM) of the data sheet (Chowdhery et al. 2022).
 
 # %% [markdown]
 # ## 3. Arithmetic or memory: one roofline
@@ -284,7 +284,7 @@ assert 0.9 * corner < intensity(1024, p=768) < corner  # of the H100
 #
 # ### The two real steps once more
 #
-# A step has four parts: trunk, head with loss, backward pass, optimiser. We count the FLOPs of the products in each. The optimiser has none (its 16 FLOPs a weight are 3 % of a step of 128 tokens). Then we count the traffic that even few tokens need: the weights. The forward pass reads them once. The backward pass reads them again and writes a gradient for each. The optimiser moves ten numbers for each.
+# A step has four parts: trunk, head with loss, backward pass, optimiser. The optimiser has no products (its 16 FLOPs a weight are 3 % of a step of 128 tokens). Even few tokens need the traffic of the weights: the forward pass reads them once, the backward pass reads them again and writes a gradient for each, and the optimiser moves ten numbers for each.
 
 # %%
 STAGES = ("trunk", "head and loss", "backward", "optimiser")
@@ -453,7 +453,7 @@ for kind in ("t4", "v100", "rtx3090", "a10", "l4", "rtx4090", "a100", "h100"):
     print(f"{kind:9} {parts:8} parts   {tokens / 1e9:9.2f} billion   {days:11.1f} days")
 
 # %% [markdown]
-# The T4 and the V100 have no bfloat16 in hardware. Our library then multiplies in float32, more slowly. As a yardstick: for a fixed number of FLOPs, left-to-right models have the lowest loss with about 20 tokens for each parameter (Hoffmann et al. 2022), here 3.4 billion. The published run read 60 to 200 times as many.
+# The T4 and the V100 have no bfloat16 in hardware, so products there are in float32. As a yardstick: for a fixed number of FLOPs, left-to-right models have the lowest loss with about 20 tokens for each parameter (Hoffmann et al. 2022), here 3.4 billion. The published run read 60 to 200 times as many.
 #
 # A whole plan, for eight H100 at an assumed price of 2.50 an hour each, is one command: `python -m sedd_mini plan --preset small --steps 400000 --gpus 8 --kind h100 --price 2.5`.
 
@@ -479,7 +479,7 @@ assert 60 < 400_000 * 512 * 1024 / enough < 63 and 195 < 1_300_000 * 512 * 1024 
 # %% [markdown]
 # ## 6. Watching a run
 #
-# Here is a network that we can wait for: two blocks of width 64, on the documentation in 1024 word pieces. First the two levels that we expect, guessing and the table of token frequencies:
+# Here is a network that we can wait for: two blocks of width 64, on the documentation in 1024 word pieces. First the two levels, guessing and token frequencies:
 
 # %%
 def frequency_cost(tokens, blocks, N):
@@ -541,7 +541,7 @@ for values in (healthy, leaping):
 assert abs(5.95 - levels["frequencies"]) < 0.02
 
 # %% [markdown]
-# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau** (60 steps do not show how long it lasts). Green leaves the left panel twice, near steps 5 and 20, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
+# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau**. Green leaves the left panel twice, near steps 5 and 20, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
 #
 # Signs of trouble, from mild to grave: the gradient's norm grows (printed above; `grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
@@ -577,7 +577,7 @@ assert all(torch.equal(a, b) for a, b in zip(averages, broken.average.parameters
 # %% [markdown]
 # ## 7. The weights that were released
 #
-# The authors have published their networks, and `load_pretrained` reads them by name. The next cell loads the small one if it is on your disk. With `DOWNLOAD = True` it fetches 0.7 GB from the Hugging Face hub first. This edition was made without it.
+# The authors have published their networks, and `load_pretrained` reads them by name. The next cell loads the small one from your disk, or with `DOWNLOAD = True` first fetches 0.7 GB from the Hugging Face hub. This edition was made without it.
 
 # %%
 from huggingface_hub import try_to_load_from_cache
@@ -875,12 +875,12 @@ from sedd_mini.exercises import exercise
 with exercise("4"):
     generator = torch.Generator().manual_seed(0)
     g = torch.randn(12, 5, generator=generator).double()
-    lost = g[:3] / g[:3].norm(dim=1, keepdim=True) * torch.tensor([[0.8], [15e3], [1.4e6]])
+    steep = g[:3] / g[:3].norm(dim=1, keepdim=True) * torch.tensor([[0.8], [15e3], [1.4e6]])
     pause = g * (torch.arange(12) % 3 > 0)[:, None]  # every third gradient is zero
     for name, row, lr, clip in (
         ("random gradients", g, 0.1, 1e9), ("small ones", 0.1 * g, 0.1, 1.0),
         ("random gradients", g, 0.1, 1.0), ("tiny ones", 1e-7 * g, 0.02, 1.0),
-        ("the lost run's norms", lost, 3.0, 1.0), ("the lost run's norms", lost, 3.0, 0.01),
+        ("the lost run's norms", steep, 3.0, 1.0), ("the lost run's norms", steep, 3.0, 0.01),
         ("some gradients are zero", pause, 0.1, 1.0), ("a hundred steps", g.repeat(9, 1), 0.1, 2.0),
     ):  # fmt: skip
         w = torch.zeros(5, dtype=torch.float64, requires_grad=True)
