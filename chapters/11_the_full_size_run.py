@@ -256,11 +256,11 @@ per_weight = 10 * 4  # bytes: ten float32 numbers are read or written for each w
 print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% [markdown]
-# The sizes are those of a block's first MLP layer, and last of the layer after attention (just below the H100's 295). With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
+# The sizes are those of a block's first MLP layer, and last of the layer after attention. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at
-#| a ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58, 279, 384 and 596, with a dot where each
+#| a ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58, 279, 384 and 592, with a dot where each
 #| meets a roof: the first three lie left of the rings, 279 between them, the last two right.
 bandwidth = {"rtx4090": 1.01e12, "h100": 3.35e12}  # bytes a second
 colours = {"rtx4090": plots.GREEN, "h100": plots.BLUE}
@@ -333,7 +333,7 @@ assert [round(100 * of_log[part]) for part in STAGES] == [23, 6, 64, 7]
 assert [round(100 * on_gpu["split"][part]) for part in STAGES] == [30, 10, 57, 2]
 
 # %% [markdown]
-# *What to see.* The optimiser has none of the products' FLOPs and 80 % of the traffic of weights. Its share of the time falls with more tokens: 7 % with 512, 2 % with 65 536 on an H100 (where drawing the batch takes another 2 %). The rows also differ in machine and precision; the laboratory changes the number of texts alone. (The row of section 2 comes from your machine.)
+# *What to see.* The optimiser has none of the products' FLOPs and 80 % of the traffic of weights. Its share of the time falls with more tokens: 7 % with 512, 2 % with 65 536 on an H100 (where drawing the batch takes another 2 %). The rows also differ in machine and precision; the laboratory changes the number of texts alone.
 #
 # ### One step on an H100, measured
 #
@@ -392,7 +392,7 @@ assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values()) and copies[0
 assert 265e9 < sum(planner.memory(config, 1024, 512).values()) < 275e9
 
 # %% [markdown]
-# *What to see.* The copies of the weights stay below 4 GB, and every text adds 0.5 GB of activations. The head works in pieces, which limits its work space. A batch of 512 texts would need about 270 GB. Does the plan hold on the H100, also with blocks *recomputed* (a block's input alone is kept, and the backward pass runs the block again)?
+# *What to see.* The copies of the weights stay below 4 GB, and every text adds 0.5 GB of activations. A batch of 512 texts would need about 270 GB. Does the plan hold on the H100, also with blocks *recomputed* (a block's input alone is kept, and the backward pass runs the block again)?
 
 # %%
 from dataclasses import replace
@@ -543,7 +543,7 @@ assert abs(5.95 - levels["frequencies"]) < 0.02
 # %% [markdown]
 # *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau**. Green leaves the left panel twice, near steps 5 and 20, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
 #
-# Signs of trouble, from mild to grave: the gradient's norm grows (printed above; `grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
+# Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
 # **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping would make the whole gradient NaN, and the step every weight. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. We break a weight on purpose:
 
@@ -629,7 +629,7 @@ if released:
     print(*map(released[-1].decode, [*y.tolist(), *z.tolist()]), sep="\n")
 
 # %% [markdown]
-# The laboratory runs these functions on a small network, and the tests compare ours with an independent implementation. Seconds on the H100, measured:
+# The laboratory runs them on a small network. Seconds on the H100, measured:
 
 # %% tags=["nbval-check-output"]
 for found in measured["sampling"]:
