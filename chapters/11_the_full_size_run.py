@@ -361,7 +361,7 @@ assert round(reached, 2) == 0.12
 # %% [markdown]
 # Five sixths of the time is not matrix arithmetic at full speed. The work between the products (norms, modulation, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser.
 #
-# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, at least 73 ms, four times the 18 ms of its products. Dropout, which makes its masks by hashing, has 32 ms of these. Measured were 123 ms. We have no control, such as a step without dropout, so causes stay open. The goal of 50 % utilisation is not reached without compiling; with compiling only memory was measured.
+# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Dropout, which makes its masks by hashing, has 32 ms of these. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. The goal of 50 % utilisation is not reached without compiling; with compiling only memory was measured.
 
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
@@ -641,7 +641,7 @@ for found in measured["sampling"]:
 # %% [markdown]
 # ## What has changed on the page
 #
-# The loop works on a batch in parts, cuts the gradient's norm at 1 (as in chapter 07), and stops before a bad gradient reaches the weights:
+# The loop works on a batch in parts, cuts the gradient's norm at 1, and stops before a bad gradient reaches the weights:
 #
 # ```diff
 # -N, L, B, D, HEADS = words.vocab_size, 32, 32, 64, 4
@@ -901,7 +901,7 @@ with exercise("4"):
 # %% [markdown]
 # ## Laboratory
 #
-# Optional reading: are the counts right, what does a step move besides its products, what does the number of texts change, does a smaller `clip` save the lost run, what does each acceleration buy, do two processes take the same step as one, does a resumed run take the same steps, does the code of section 7 work, and what was published? Read the sections in any order; their cells run from top to bottom.
+# Optional reading: are the counts right, what does a block move, what does the number of texts change, does a smaller `clip` save the lost run, what does each acceleration buy, do two processes take the same step as one, does a resumed run take the same steps, does the code of section 7 work, and what was published? Read the sections in any order; their cells run from top to bottom.
 #
 # ### Counts: does PyTorch count the same?
 #
@@ -936,7 +936,7 @@ heads = [planner.memory(config, 1024, n)["head"] for n in (16, 96)]
 assert heads[1] < 1.2 * heads[0]
 
 # %% [markdown]
-# ### Traffic: what does a block move besides its products?
+# ### Traffic: what does a block move, operation by operation?
 #
 # A *dispatch mode* sees every operation of PyTorch. This one adds the bytes that each one reads and writes, as if nothing stayed near the processor in between. A view (a transpose, a slice) moves nothing.
 
@@ -993,7 +993,7 @@ assert math.isclose(trunk_moves[0.1] - trunk_moves[0.0], 109e9, rel_tol=0.05)
 assert 3.5 < trunk_moves[0.1] / bandwidth["h100"] / (64 * forward_products[0] / peak) < 4.5
 
 # %% [markdown]
-# Dropout has 44 % of this traffic: the mask of a number comes from about twenty operations on an int32 of its own. The count was made on a CPU, and a GPU may cut the work into other operations. A compiler joins operations, so that what lies between them is not written. The control that is missing is a GPU's step with dropout 0.
+# Dropout has 44 % of this traffic: the mask of a number comes from about ten operations on an int32 of its own. The count was made on a CPU, and a GPU may cut the work into other operations. A compiler joins operations, so that what lies between them is not written. The control that is missing is a GPU's step with dropout 0.
 #
 # ### Texts: is it their number that lowers the optimiser's share?
 #
