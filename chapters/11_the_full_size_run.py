@@ -873,8 +873,7 @@ import torch
 from sedd_mini.exercises import exercise
 
 with exercise("4"):
-    generator = torch.Generator().manual_seed(0)
-    g = torch.randn(12, 5, generator=generator).double()
+    g = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)).double()
     steep = g[:3] / g[:3].norm(dim=1, keepdim=True) * torch.tensor([[0.8], [15e3], [1.4e6]])
     pause = g * (torch.arange(12) % 3 > 0)[:, None]  # every third gradient is zero
     for name, row, lr, clip in (
@@ -890,8 +889,7 @@ with exercise("4"):
             torch.nn.utils.clip_grad_norm_([w], clip)
             adam.step()
             path.append(w.detach().clone())
-        given = row.clone()
-        found = adam_path(given, lr, clip)
+        found = adam_path(given := row.clone(), lr, clip)
         assert torch.equal(given, row), "the gradients that were passed in have been changed"
         assert found.shape == row.shape, f"shape {tuple(found.shape)}, not {tuple(row.shape)}"
         for n, (a, b) in enumerate(zip(found, path, strict=True), 1):
