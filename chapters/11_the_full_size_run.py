@@ -260,8 +260,8 @@ print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at
-#| a ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58, 279, 384 and 592, with a dot where each
-#| meets a roof: the first three lie left of the rings, 279 between them, the last two right.
+#| a ring, at 163 and at 295. Dotted verticals at 0.4, 1, 58, 279, 384 and 592, with a dot where
+#| each meets a roof: the first three lie left of the rings, 279 between them, the last two right.
 bandwidth = {"rtx4090": 1.01e12, "h100": 3.35e12}  # bytes a second
 colours = {"rtx4090": plots.GREEN, "h100": plots.BLUE}
 names = {"rtx4090": "RTX 4090", "h100": "H100"}
