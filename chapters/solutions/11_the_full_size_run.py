@@ -371,9 +371,6 @@ for step, apart in enumerate((a - b).norm(dim=1) / a.norm(dim=1), 1):
 
 # %% tags=["wrong"]
 # Forgets to divide by 1 − βⁿ.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -386,9 +383,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Scales every gradient to norm `clip`, small ones too.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -401,9 +395,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Cuts each number at ± clip, not the norm.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -416,9 +407,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Clips the update instead of the gradient.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -431,9 +419,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # ε stands under the root.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -446,9 +431,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Without the root: divides by v.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -461,72 +443,53 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Divides by the norm, which may be zero: NaN.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g / g.norm() * g.norm().clamp(max=clip)
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # One norm for all steps together.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g * clip / max(clip, gradients.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # Ignores `clip`: the norm is always cut at 1.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g / max(1.0, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # Does not clip.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # Only m sees the clipped gradient.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -539,57 +502,42 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Cuts in place: the caller's gradients change.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g *= clip / max(clip, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # The positions before the steps.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g * clip / max(clip, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         path.append(w)
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # The gradients are cut, but not at their Euclidean norm: at the largest entry.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g * clip / max(clip, g.abs().max().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # β₂ is PyTorch's default, 0.999.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -603,9 +551,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # β₁ and β₂ are exchanged.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -619,64 +564,48 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # ε is added before v is divided by 1 − β₂ⁿ.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g * clip / max(clip, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v.sqrt() + 1e-8) / (1 - 0.99**n) ** 0.5)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # With AdamW's default weight decay.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g * clip / max(clip, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = (1 - 0.01 * lr) * w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # Up the slope.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
         g = g * clip / max(clip, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w + lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
 
 # %% tags=["wrong"]
 # n stays 1: divides by 1 − β in every step.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for g in gradients:
         g = g * clip / max(clip, g.norm().item())
-        m = 0.9 * m + 0.1 * g
-        v = 0.99 * v + 0.01 * g**2
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9)) / ((v / (1 - 0.99)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)
