@@ -151,7 +151,7 @@ def accumulate(weights, loss, batch, most):
 # %% [markdown]
 # ## Exercise 3. A small GPU
 #
-# Count up while one more text fits. For 90 % of 24 GB the small network has 24 texts as it is and 207 with recomputing.
+# Count up while one more text fits. For 90 % of 24 GB the small network has 24 texts as it is and 207 with recomputing (planned; section 4 shows that the second plan is too low on an H100).
 #
 # Recomputing does the trunk's forward pass twice, about a quarter more arithmetic (a third if there were no head). What does it buy? A batch of 512 is then done in 3 parts instead of 22. But section 3 says that 24 texts of 1024 tokens are enough: their products wait for arithmetic already, and larger parts make nothing faster. So it is not worth its time here. It is where not even one text would fit, as with very long texts.
 
@@ -232,6 +232,113 @@ def most_texts(config, length, room, recompute):
         n += 1
     return n
 
+# %% tags=["wrong"]
+# Switches recomputing on, but never off.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    if recompute:
+        config = dataclasses.replace(config, checkpoint_activations=True)
+    n = 0
+    while sum(planner.memory(config, length, n + 1).values()) <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# Changes the configuration of the caller.
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    config.checkpoint_activations = recompute
+    n = 0
+    while sum(planner.memory(config, length, n + 1).values()) <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# Needs less than the room, not at most the room.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 0
+    while sum(planner.memory(changed, length, n + 1).values()) < room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# A straight line through one and two texts: the head's work space stops growing.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    one, two = (sum(planner.memory(changed, length, n).values()) for n in (1, 2))
+    return max(0, int(1 + (room - one) // (two - one)))
+
+# %% tags=["wrong"]
+# Takes the length from the configuration.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 0
+    while sum(planner.memory(changed, config.length, n + 1).values()) <= room:
+        n += 1
+    return n
+
+# %% tags=["wrong"]
+# Looks at 512 texts at most.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    fits = [sum(planner.memory(changed, length, n).values()) <= room for n in range(1, 513)]
+    return sum(fits)
+
+# %% tags=["wrong"]
+# Tries powers of two.
+import dataclasses
+
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    changed = dataclasses.replace(config, checkpoint_activations=recompute)
+    n = 1
+    while sum(planner.memory(changed, length, 2 * n).values()) <= room:
+        n *= 2
+    return n
+
+# %% tags=["wrong"]
+# Makes a configuration of its own: sizes kept, dropout and graph forgotten.
+from sedd_mini.network.dit import DiTConfig
+from sedd_mini.training import planner
+
+
+def most_texts(config, length, room, recompute):
+    sizes = {name: getattr(config, name) for name in ("width", "num_blocks", "num_heads")}
+    changed = DiTConfig(**sizes, checkpoint_activations=recompute)
+    n = 0
+    while sum(planner.memory(changed, length, n + 1).values()) <= room:
+        n += 1
+    return n
+
 # %% [markdown]
 # ## Exercise 4. Would clipping have saved the lost run?
 #
@@ -247,7 +354,7 @@ def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
-        g = g * min(1.0, clip / g.norm().item())
+        g = g * clip / max(clip, g.norm().item())
         m = 0.9 * m + 0.1 * g
         v = 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
@@ -264,14 +371,11 @@ for step, apart in enumerate((a - b).norm(dim=1) / a.norm(dim=1), 1):
 
 # %% tags=["wrong"]
 # Forgets to divide by 1 − βⁿ.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for g in gradients:
-        g = g * min(1.0, clip / g.norm().item())
+        g = g * clip / max(clip, g.norm().item())
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * m / (v.sqrt() + 1e-8)
         path.append(w)
@@ -279,9 +383,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Scales every gradient to norm `clip`, small ones too.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -294,9 +395,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Cuts each number at ± clip, not the norm.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -309,9 +407,6 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Clips the update instead of the gradient.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
@@ -324,14 +419,11 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # ε stands under the root.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
-        g = g * min(1.0, clip / g.norm().item())
+        g = g * clip / max(clip, g.norm().item())
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / (v / (1 - 0.99**n) + 1e-8).sqrt()
         path.append(w)
@@ -339,15 +431,181 @@ def adam_path(gradients, lr, clip):
 
 # %% tags=["wrong"]
 # Without the root: divides by v.
-import torch
-
-
 def adam_path(gradients, lr, clip):
     w = torch.zeros_like(gradients[0])
     m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
     for n, g in enumerate(gradients, 1):
-        g = g * min(1.0, clip / g.norm().item())
+        g = g * clip / max(clip, g.norm().item())
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
         w = w - lr * (m / (1 - 0.9**n)) / (v / (1 - 0.99**n) + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Divides by the norm, which may be zero: NaN.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g / g.norm() * g.norm().clamp(max=clip)
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# One norm for all steps together.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, gradients.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Ignores `clip`: the norm is always cut at 1.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g / max(1.0, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Does not clip.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Only m sees the clipped gradient.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        m = 0.9 * m + 0.1 * g * clip / max(clip, g.norm().item())
+        v = 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Cuts in place: the caller's gradients change.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g *= clip / max(clip, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# The positions before the steps.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        path.append(w)
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# The gradients are cut, but not at their Euclidean norm: at the largest entry.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.abs().max().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# β₂ is PyTorch's default, 0.999.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.norm().item())
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.999**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# β₁ and β₂ are exchanged.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.norm().item())
+        m = 0.99 * m + 0.01 * g
+        v = 0.9 * v + 0.1 * g**2
+        w = w - lr * (m / (1 - 0.99**n)) / ((v / (1 - 0.9**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# ε is added before v is divided by 1 − β₂ⁿ.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9**n)) / ((v.sqrt() + 1e-8) / (1 - 0.99**n) ** 0.5)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# With AdamW's default weight decay.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = (1 - 0.01 * lr) * w - lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# Up the slope.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for n, g in enumerate(gradients, 1):
+        g = g * clip / max(clip, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w + lr * (m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8)
+        path.append(w)
+    return torch.stack(path)
+
+# %% tags=["wrong"]
+# n stays 1: divides by 1 − β in every step.
+def adam_path(gradients, lr, clip):
+    w = torch.zeros_like(gradients[0])
+    m, v, path = torch.zeros_like(w), torch.zeros_like(w), []
+    for g in gradients:
+        g = g * clip / max(clip, g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        w = w - lr * (m / (1 - 0.9)) / ((v / (1 - 0.99)).sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path)

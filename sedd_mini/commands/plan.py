@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from sedd_mini.commands.options import number
-from sedd_mini.training.planner import KINDS, plan
+from sedd_mini.training.planner import KINDS, MEASURED_UTILISATION, plan
 from sedd_mini.training.settings import PRESETS, preset
 
 SETTINGS = ("steps", "batch_size", "length", "graph", "parallel", "checkpoint_activations")
@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kind", default="h100", choices=KINDS, metavar="NAME",
         help=f"of GPU: {', '.join(KINDS)} [h100]")  # fmt: skip
     add("--utilisation", type=number(float, above=0, most=1), default=0.4, metavar="X",
-        help="share of the data sheet's FLOPs that the run reaches, > 0 and ≤ 1 [0.4]")  # fmt: skip
+        help="assumed share of the data sheet's FLOPs, > 0 and ≤ 1 [0.4; measured on one H100 "
+             f"without --compile: {MEASURED_UTILISATION}]")  # fmt: skip
     add("--price", type=number(float, least=0), metavar="X",
         help="of one GPU for one hour, in any currency, ≥ 0")  # fmt: skip
 

@@ -55,11 +55,13 @@ def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]
         at = np.array(list(works.values()))
         ax.plot(at, np.minimum(speed, bandwidth * at) / 1e12, "o", color=colour, ms=5)
         ax.text(9e3, speed / 1e12 * 1.15, name, color=colour, ha="right", va="bottom")
+    last = max(speed / bandwidth for speed, bandwidth, _ in roofs.values())
     for name, at in works.items():
         ax.axvline(at, color="#aaaaaa", lw=1, ls=":")
-        low = at > 10  # there the roofs are high up
-        ax.text(at * 0.92, 0.033 if low else 2500, name, rotation=90, ha="right", color="#444444",
-                va="bottom" if low else "top", fontsize=10.5)  # fmt: skip
+        low, right = at > 10, at > last  # from 10 on the roofs are high up
+        ax.text(at * (1.05 if right else 0.92), 0.033 if low else 2500, name, rotation=90,
+                color="#444444", ha="left" if right else "right", va="bottom" if low else "top",
+                fontsize=10.5)  # fmt: skip
     ax.set(xlabel="FLOPs a byte", ylabel="TFLOPs a second", ylim=(0.025, 4000), xlim=(0.1, 1e4))
 
 

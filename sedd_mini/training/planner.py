@@ -3,7 +3,9 @@
     python -m sedd_mini plan --preset small --gpus 8 --kind h100 --price 2.50
 
 Counted by hand, as chapter 06 does: matrix products alone, 2 m n p FLOPs each. The counts are
-checked against PyTorch's own counter, and the bytes, to a tenth, against what a step takes.
+checked against PyTorch's own counter, and the bytes, to a tenth, against what a step takes on a
+CPU. On a GPU one step was measured (MEASURED_RECOMPUTED): with activations recomputed it took a
+quarter more than is planned. The share of a GPU's speed that a run reaches is an assumption.
 """
 
 import dataclasses
@@ -26,6 +28,11 @@ KINDS = {
     "h100": (989e12, 80e9), "h200": (989e12, 141e9), "b200": (2250e12, 180e9),
 }  # fmt: skip
 NO_BFLOAT16 = ("t4", "v100")  # of these: "auto" is float32 there, see hardware.py
+
+# Measured on one H100: SEDD small, 64 sequences of 1024 tokens, bfloat16, no compiler. The share of
+# the data sheet's FLOPs, and the peak memory with recomputed activations over what `memory` plans.
+# Rounded from chapters/results/full-size-speed.json.
+MEASURED_UTILISATION, MEASURED_RECOMPUTED = 0.12, 1.26
 
 
 def parameters(c: DiTConfig) -> int:
@@ -234,6 +241,7 @@ def plan(
     blocks = sum(forward_flops(c, s.length, masked=0).values())
     extra = 1 + s.checkpoint_activations * blocks / training_flops(c, s.length)
     hours = extra * flops / (gpus * speed * utilisation) / 3600
+    recomputed = f"  recomputing took {MEASURED_RECOMPUTED} times the plan on one h100 (measured)"
     lines = [
         f"{parameters(c) / 1e6:.1f} M parameters, {s.steps:,} steps of "
         f"{s.batch_size} × {s.length} tokens ({s.steps * s.batch_size * s.length / 1e9:,.1f} G)",
@@ -241,9 +249,12 @@ def plan(
         f"memory of a GPU, {each // accumulate} sequences at a time (--accumulate {accumulate}):",
         *(f"  {name:22s}{size / 1e9:8.2f} GB" for name, size in parts.items()),
         f"  {'together':22s}{sum(parts.values()) / 1e9:8.2f} GB of {room / 1e9:.0f}",
+        *([recomputed] if s.checkpoint_activations else ()),
         f"disk: a checkpoint takes {in_bytes(checkpoint_bytes(c))}, two of them at a time",
         f"time: {hours:,.1f} hours on {gpus} × {kind} at {utilisation:.0%} of "
         f"{speed / 1e12:g} TFLOP/s each ({about['precision']})",
+        f"  {utilisation:.0%} is an assumption; measured: {MEASURED_UTILISATION:.0%}, SEDD small "
+        "on one h100 without --compile",
     ]
     if price is not None:
         lines.append(f"cost: {hours * gpus * price:,.0f} at {price:g} a GPU and hour")
