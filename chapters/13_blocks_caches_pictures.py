@@ -1,0 +1,944 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   sedd_mini:
+#     edition: 2
+# ---
+
+# %% [markdown]
+# # 13. Blocks, caches and pictures: how far does the page stretch?
+#
+# Our models write a text of fixed length, read all of it again at every step, and know nothing but words. The paper's own list of open questions asks for more: a cache, other data, other sizes and settings. This chapter tries each of them, and says where a small experiment stops being an answer.
+#
+# After this chapter you will be able to
+#
+# - train one network that writes block after block, and say what a block length costs and what a cache saves;
+# - train the same network on pictures, or on pictures with their names, and compare it with baselines;
+# - read three experiments on size, repeated data and settings, and say how much they show.
+#
+# *You need* the bound (chapter 04), attention (06), and chapter 12's any-order loss and first-hitting sampler. *Running time:* about two minutes on two CPU cores.
+
+# %% [markdown]
+# ## The lines of the page
+#
+# ```python
+#     angle = torch.arange(x.shape[-2])[:, None] * speed  # (L, D/HEADS/2)
+# ...
+#         mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v)  # (B, HEADS, L, D/HEADS)
+# ...
+#         chances = model(x).softmax(-1)  # (B, L, N)
+# ...
+# empty = torch.full((2, L), MASK)
+# ```
+#
+# Every place reads every other place, so one new word changes what the network computes everywhere. The text has `L` places, no more. And a token is the number of a word: nothing else in the code says so.
+
+# %% [markdown]
+# ## A picture first
+#
+# Three ways to write a sentence of eight words. Each row shows it after six words.
+
+# %% tags=["hide-input"]
+#| alt: Three rows of eight words after six are written. Left to right: the first six are there.
+#| In blocks of four: the first four, and two at random places of the second block.
+#| All at once: six at random places. Hidden words are tinted squares.
+import itertools
+import math
+from pathlib import Path
+
+import torch
+from sedd_mini import plots
+
+torch.set_num_threads(1)  # networks as small as ours are fastest on one core
+plots.use_style()
+sentence = "every old cat near a river sleeps .".split()
+hidden = {"left to right": {6, 7}, "in blocks of four": {4, 7}, "all at once": {1, 6}}
+fig, ax = plots.plt.subplots(figsize=(10, 1.9))
+rows = [["■" if j in row else word for j, word in enumerate(sentence)] for row in hidden.values()]
+plots.show_tokens(ax, rows, [[j in row for j in range(8)] for row in hidden.values()], list(hidden))
+ax.axvline(3.5, color="#555555", ls=":")
+ax.set_title("Six of eight words, written in three ways");
+
+# %% [markdown]
+# *What to see.* Left to right, every finished word has all its readers to its right. In blocks of four (dotted line) the first block is finished, and the second is written in a random order.
+#
+# *Predict:* suppose a word reads finished blocks and its own block only. For which rows can the network keep what it has computed for the first four words while it writes the rest?
+
+# %% [markdown]
+# ## 1. Between one word and all words
+#
+# **Block diffusion** (Arriola and others) cuts a text into blocks of $l$ words. It writes one block after another, and each block by diffusion, given the finished ones:
+#
+# $$p(x) = \prod_b p(x^b \mid x^{<b}) .$$
+#
+# Chapter 12 tells what this costs. The loss of masked diffusion is the cost of writing the text word by word, averaged over all orders. Here only those orders count that finish a block before they begin the next. We count them for texts of four words.
+
+# %%
+L = 4
+
+
+def orders(l):
+    """The orders in which blocks of l words can be written"""
+    inside = [list(itertools.permutations(range(b, b + l))) for b in range(0, L, l)]
+    return [sum(parts, ()) for parts in itertools.product(*inside)]
+
+
+for l in (1, 2, 4):
+    print(f"blocks of {l}: {len(orders(l)):2} orders, the last is {orders(l)[-1]}")
+
+# %% [markdown]
+# Blocks of one word leave the order from left to right: an **autoregressive** model such as GPT-2, with its loss. A block as long as the text leaves all orders: full diffusion. The block length leads from one to the other.
+#
+# Does the loss change on the way? Our world has texts of four words from *tick* and *tock*. Four texts are common. The model is a table with a guess for every partly hidden text, first the exact one.
+
+# %%
+from sedd_mini import AbsorbingGraph
+from sedd_mini.beyond.tables import exact_table
+from sedd_mini.worlds.ctmc import Chain
+
+p0 = torch.full((2, 2, 2, 2), 0.3).double()
+p0[0, 1, 0, 1], p0[0, 0, 1, 1] = 6, 4  # tick tock tick tock, tick tick tock tock
+p0[1, 1, 0, 0], p0[1, 0, 0, 1] = 3, 2
+world = Chain(AbsorbingGraph(2), p0 / p0.sum())
+texts, MASK = torch.cartesian_prod(*[torch.arange(2)] * L), 2  # (16, 4)
+p = world.p0[:2, :2, :2, :2].flatten()  # of each text
+
+# %%
+def block_loss(log_pi, l):
+    """log_pi (81, L, 2): a guess for each state and place → nats a text"""
+    total = 0.0
+    for order in orders(l):
+        x = torch.full_like(texts, MASK)
+        for place in order:
+            cost = -log_pi[world.index(x), place].gather(1, texts[:, [place]])[:, 0]  # (16,)
+            total += p @ cost
+            x[:, place] = texts[:, place]
+    return (total / len(orders(l))).item()
+
+# %%
+exact = exact_table(world).logits.log_softmax(-1)  # (81, 4, 2)
+print(f"entropy of the texts {-(p @ p.log()):.4f} nats")
+for l in (1, 2, 4):
+    print(f"blocks of {l}, exact guesses {block_loss(exact, l):.4f}")
+
+# %% tags=["hide-cell"]
+for l in (1, 2, 4):
+    assert abs(block_loss(exact, l) + p @ p.log()) < 1e-9
+
+# %% [markdown]
+# With exact guesses all block lengths cost the same, by the chain rule. A learned model is not exact. We spoil the table with normal errors of standard deviation 0.5, in 20 ways, and ask which block length is the cheapest.
+
+# %%
+cheapest = {1: 0, 2: 0, 4: 0}
+for seed in range(20):
+    errors = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed))
+    wrong = (exact + 0.5 * errors).log_softmax(-1)
+    cost = {l: block_loss(wrong, l) for l in (1, 2, 4)}
+    cheapest[min(cost, key=cost.get)] += 1
+    if seed < 3:
+        print("  ".join(f"blocks of {l}: {value:.3f}" for l, value in cost.items()))
+print("the cheapest of 20:", cheapest)
+
+# %% [markdown]
+# Any of the three can be the cheapest. So the mathematics does not say which block length is best; trained networks have to. What differs is what they must learn. Left to right asks $L$ questions, one a place. A place in a block of $l$ words is asked about with every set of the other $l - 1$ hidden or visible: $L\, 2^{l-1}$ questions in all.
+#
+# ## 2. All blocks in one pass
+#
+# For its loss, a noisy block needs *clean* blocks before it. The plain way runs the network once for each block. A better way reads a noisy and a clean copy of the text side by side, $2L$ tokens, and decides by a mask who reads whom.
+#
+# *Predict:* may a noisy word read its own place in the clean copy? May a clean word read a noisy one?
+
+# %%
+def sees(L, l):
+    """(2L, 2L): may the token of a row read that of a column? First the noisy copy"""
+    block = torch.arange(L) // l
+    row, column = block[:, None], block[None]
+    noisy = torch.cat([row == column, row > column], 1)
+    clean = torch.cat([torch.zeros(L, L).bool(), row >= column], 1)
+    return torch.cat([noisy, clean])
+
+# %% tags=["hide-input"]
+#| alt: A square of 18 by 18 cells in four quarters. Noisy reads noisy: three orange blocks on the
+#| diagonal. Noisy reads clean: blue below the diagonal. Clean reads clean: green blocks on
+#| and below the diagonal. Clean reads noisy: empty.
+plots.show_two_copies(sees(9, 3), 3)
+plots.plt.suptitle("Each noisy block reads itself, and the clean blocks before it", x=0.04, ha="left");
+
+# %% [markdown]
+# *What to see.* A row is a reader. A noisy word that read its own clean block would see the answer. A clean word reads no noise, so what it computes is the same in every pass.
+#
+# So the mask is all that changes in the network. The library's `BlockTransformer` is our diffusion transformer with this mask. `in_blocks` hands it to the Trainer: `Trainer(settings, corpus, **in_blocks(settings.network(40), 4))`. It has the same weights, and the two copies double the work of a training step.
+
+# %% tags=["hide-cell"]
+from sedd_mini.beyond.block_diffusion import two_copies
+
+for length, l in ((8, 4), (8, 1), (6, 2), (6, 6)):
+    assert torch.equal(sees(length, l), two_copies(length, l))
+
+# %% [markdown]
+# ## 3. What does a longer block cost?
+#
+# We trained by a named command, on our synthetic language and on the documentation: block diffusion of several lengths, full diffusion, and a GPT-2 with as many weights. All see the same number of words in the same number of steps (two seeds). GPT-2's cost is exact, the others are bounds.
+
+# %%
+from sedd_mini.files import read_json
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.synthetic import SyntheticLanguage
+
+
+def runs(part):
+    """Name → its runs, one a seed, of tests/benchmarks/beyond_training.py"""
+    found = {}
+    for file in sorted(Path("results/beyond", part).glob("*.json")):
+        found.setdefault(file.stem.rsplit("-seed", 1)[0], []).append(read_json(file))
+    return found
+
+
+def bits(results):
+    return [run["nats_per_token"] / math.log(2) for run in results]
+
+# %%
+language = SyntheticLanguage()
+judged = load_corpus("synthetic", 32).valid[256:512]  # what the runs were judged on
+truth = -language.log_prob(judged).mean().item() / 32 / math.log(2)
+names = {"gpt2": "GPT-2", "block1": "blocks of 1", "block4": "blocks of 4",
+         "block8": "blocks of 8", "block16": "blocks of 16", "sedd": "full diffusion"}  # fmt: skip
+by_length = {part: {names[key]: bits(found[key]) for key in names if key in found}
+             for part in ("synthetic", "docs") for found in [runs(f"blocks-{part}")]}  # fmt: skip
+print(f"the truth: {truth:.3f} bits a word")
+
+# %% tags=["hide-input"]
+#| alt: Two panels of dots, a row each for GPT-2, blocks of 1, 4, 8, 16 and full diffusion; two
+#| seeds each. In both panels the bits grow from GPT-2 and blocks of 1 to full diffusion.
+fig, axes = plots.plt.subplots(1, 2, figsize=(11, 3.3))
+colours = {"GPT-2": plots.ORANGE, "full diffusion": plots.GREEN}
+for ax, (part, rows) in zip(axes, by_length.items()):
+    own = [colours.get(name, plots.BLUE) for name in rows]
+    plots.show_seeds(ax, rows, own, form=".3f")
+    ax.margins(x=0.2)
+axes[0].set(title="Synthetic language: longer blocks cost more", xlabel="bits a word")
+axes[1].set(title="Documentation", xlabel="bits a token");
+
+# %% [markdown]
+# *What to see.* TODO
+#
+# ## 4. A text longer than any in training
+#
+# Full diffusion has a fixed length. A block network can go on: the next block is one more diffusion, given all blocks so far. We load one with blocks of 4 that was trained on texts of 32 words, and let it write 128 words. Each block is written by first hitting (chapter 12), one word a call. *Predict:* what happens to the cost of a word after word 32?
+
+# %%
+import sedd_mini
+from sedd_mini.beyond.block_diffusion import sample_blocks
+
+trained = sedd_mini.load("checkpoints/synthetic-block4", device="cpu")
+network, graph, noise = trained.network, trained.graph, trained.noise
+
+
+def write(num, length, generator, **how):
+    how = {"steps": 1, "method": "first-hitting", "eps": 1e-9} | how
+    return sample_blocks(network, graph, noise, (num, length), generator=generator, **how)
+
+# %% [markdown]
+# The second way reads the last 28 words only, as if the text began there. So no place is further away than in training.
+
+# %%
+def write_in_a_window(num, length, generator):
+    x = write(num, 32, generator)
+    while x.shape[1] < length:
+        given = torch.cat([x[:, -28:], torch.full((num, 4), -1)], 1)  # −1: to be written
+        x = torch.cat([x, write(num, 32, generator, clamp=given)[:, -4:]], 1)
+    return x
+
+# %%
+def cost_along(x):
+    """True cost in bits a word of each 16 words, given all before, and its standard error"""
+    ends = range(0, x.shape[1] + 1, 16)
+    nats = torch.stack([-language.log_prob(x[:, :n]) if n else torch.zeros(len(x)).double()
+                        for n in ends])  # fmt: skip
+    each = nats.diff(dim=0) / 16 / math.log(2)  # (8, num)
+    return each.mean(1), each.std(1) / len(x) ** 0.5
+
+# %%
+seeded = lambda: torch.Generator().manual_seed(0)
+along = {
+    "reads all words": cost_along(write(64, 128, seeded())),
+    "reads the last 28": cost_along(write_in_a_window(64, 128, seeded())),
+    "real text": cost_along(language.sample(2048, 128, seeded())),
+}
+for name, (cost, _) in along.items():
+    print(f"{name:18}", " ".join(f"{value:.2f}" for value in cost))
+
+# %% tags=["hide-input"]
+#| alt: Bits a word against the place in the text, up to 128. Real text is flat at 2.3. The network
+#| that reads the last 28 words stays near 2.4. The one that reads all words rises after 64 to 6.
+fig, ax = plots.plt.subplots(figsize=(9, 3.8))
+colours = plots.ORANGE, plots.BLUE, plots.GREEN
+lines = {name: (*values, colour) for (name, values), colour in zip(along.items(), colours)}
+ax.set_ylim(2, 7)
+plots.show_along(ax, range(8, 128, 16), lines, 32)
+ax.set(xlim=(0, 163), xticks=range(0, 129, 32), xlabel="words written", ylabel="bits a word",
+       title="With a window of its training length, the network writes on as well as before");
+
+# %% tags=["hide-cell"]
+assert along["reads all words"][0][-1] > 5 and (along["reads the last 28"][0][2:] < 2.7).all()
+
+# %% [markdown]
+# *What to see.* Up to word 32 the two ways are the same. Reading all words, the network gets worse beyond its training length; guessing costs 5.32 bits, and at the end it does worse than that. With the window it stays within a few standard errors of where it was. The window is the only difference, so the long reading does the damage.
+#
+# ## 5. The cache
+#
+# A finished block never changes, and it reads nothing to its right. So in every layer its **keys and values** (chapter 06) stay as they are, and can be kept. `Prefix` is the finished text with what it left in each layer: it keeps this, or computes it again at each call.
+
+# %%
+from sedd_mini.beyond.block_diffusion import Prefix
+
+x, answers = language.sample(8, 32, seeded()), []
+noisy = torch.cat([x[:, :28], torch.full((8, 4), graph.mask_id)], 1)
+for cache in (True, False):
+    prefix = Prefix(network, 8, 32, cache=cache)
+    prefix.append(x[:, :28])
+    answers.append(prefix(noisy[:, 28:], torch.ones(8)))  # (8, 4, 41)
+with torch.no_grad():  # the two copies of training
+    answers.append(network(noisy, torch.ones(8), clean=x)[:, 28:])
+apart = max((a - b).abs().max().item() for a, b in itertools.combinations(answers, 2))
+print(f"the log-scores of the three ways differ by at most {apart:.0e}")
+
+# %% tags=["hide-cell"]
+assert apart < 1e-5
+drawn = [write(4, 32, seeded(), steps=4, method="tweedie", cache=cache) for cache in (True, False)]
+assert torch.equal(*drawn)
+
+# %% [markdown]
+# The cache changes no number beyond rounding, only the time. A larger text shows how much: 1 024 tokens in blocks of 16, with 16 steps a block, by a network of the documentation's size. (Its weights are random; the time does not depend on them.) A named command measured it beside a GPT-2 of this size, in seconds of one core.
+
+# %%
+timed = read_json("results/beyond/cache.json")
+for name, seconds in timed["median"].items():
+    print(f"{name:17} {seconds:7.1f} s, {1000 * seconds / timed['length']:6.1f} ms a token")
+read = {"cache": 16 * 1024 + 1024 - 16,  # 16 steps for each token; finished blocks once more
+        "no cache": sum(16 * 16 * (b + 1) for b in range(64))}  # all blocks so far, 16 times
+print(f"{timed['ratio']:.1f} times faster with the cache; "
+      f"{read['no cache'] / read['cache']:.0f} times fewer tokens read")
+
+# %% [markdown]
+# TODO cache
+#
+# ## 6. A picture is a text of 64 words
+#
+# Nothing in the method knows that tokens are words. Here are 1 797 handwritten digits (from scikit-learn): 8 × 8 pixels with 17 levels of ink. Row after row, a picture is a sequence of 64 tokens, and `Corpus.from_arrays` makes a corpus of any array of whole numbers.
+
+# %%
+from sedd_mini.text.corpus import Corpus
+from sedd_mini.text.digits import split_digits
+
+train, valid = split_digits()  # rows of label and 64 pixels, (1498, 65) and (299, 65)
+corpus = Corpus.from_arrays(train[:, 1:].astype(int), valid[:, 1:].astype(int), 17)
+
+# %% [markdown]
+# First the numbers to beat. One baseline counts how often each level occurs at each place. The other also looks at the pixels to the left and above. Guessing costs $\log_2 17 = 4.09$ bits a pixel.
+
+# %%
+from sedd_mini.beyond.pictures import pixel_bits
+
+baseline = {name: pixel_bits(train[:, 1:], valid[:, 1:], neighbours)
+            for name, neighbours in (("counts by place", False), ("counts by neighbours", True))}
+for name, value in baseline.items():
+    print(f"{name:21} {value:.2f} bits a pixel")
+
+# %% [markdown]
+# Now the Trainer of chapter 07, with a small network and 300 steps. *Predict:* does half a minute of training beat the neighbours?
+
+# %%
+import contextlib
+import io
+
+from sedd_mini import Settings, Trainer
+
+small = {"width": 64, "num_blocks": 3, "cond_dim": 64, "batch_size": 32, "lr": 5e-3,
+         "draws": "counted", "weight_decay": 0.1, "sample_every": 0}  # fmt: skip
+settings = Settings(length=64, steps=300, **small, device="cpu", precision="float32")
+trainer = Trainer(settings, corpus)
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    log = trainer.run()
+short = log[-1]["valid"] / math.log(2)
+print(f"after {settings.steps} steps: at most {short:.2f} bits a pixel")
+
+# %% [markdown]
+# TODO short. The named command trained for 1 500 steps, on both graphs, and a GPT-2 on the same pixels.
+
+# %%
+pixels = runs("digits")
+by_model = {name: [value] for name, value in baseline.items()}
+by_model["absorbing, 300 steps"] = [short]
+for key, name in (("absorb", "absorbing"), ("uniform", "uniform"), ("gpt2", "GPT-2, in order")):
+    by_model[name] = bits(pixels[f"pixels-{key}"])
+
+# %% tags=["hide-input"]
+#| alt: Dots for six models in bits a pixel, two seeds where there are two.
+fig, ax = plots.plt.subplots(figsize=(9, 3.2))
+own = [plots.GREY] * 2 + [plots.BLUE] * 3 + [plots.ORANGE]
+plots.show_seeds(ax, by_model, own)
+ax.margins(x=0.15)
+ax.set(xlabel="bits a pixel", title="TODO");
+
+# %% [markdown]
+# *What to see.* TODO
+#
+# ## 7. Labels and pixels in one sequence
+#
+# Several kinds of data can share one sequence. We put a *label word* before the pixels: ids 17 to 26 stand for the digits 0 to 9. The vocabulary has 27 tokens, and the network is told neither what a label is nor what a pixel is. One training then answers three requests, which differ only in what is given:
+#
+# | given | written | the request |
+# |---|---|---|
+# | the label | the pixels | draw a seven |
+# | the pixels | the label | what is this? |
+# | nothing | both | draw something, and say what |
+#
+# We load the weights of a longer training (6 000 steps).
+
+# %%
+from sedd_mini.network.pretrained import load_pretrained
+from sedd_mini.samplers import sample
+
+painter, shades = load_pretrained("checkpoints/digits-labels")[0], AbsorbingGraph(27)
+
+
+def draw(given, method="tweedie", K=32):
+    """given (num, 65), −1 where free → all 65 tokens, in K steps"""
+    return sample(painter, shades, noise, given.shape, K, method, clamp=given, generator=seeded())
+
+
+def asked_for(digits):
+    given = torch.full((len(digits), 65), -1)
+    given[:, 0] = 17 + digits
+    return given
+
+# %%
+real = torch.tensor(valid.astype(int))
+real[:, 0] += 17
+half = real[5:15].clone()
+half[:, 33:] = half[:, 0] = -1  # the lower half is hidden, and the label
+rows = {
+    "asked for": draw(asked_for(torch.arange(10))),
+    "nothing given": draw(torch.full((10, 65), -1)),
+    "upper half given": torch.where(half < 0, 27, half),
+    "filled in": draw(half),
+    "as it was": real[5:15],
+}
+print("labels written with the pictures:", (rows["nothing given"][:, 0] - 17).tolist())
+print("labels written for the halves:   ", (rows["filled in"][:, 0] - 17).tolist())
+print("true labels of the halves:       ", (real[5:15, 0] - 17).tolist())
+
+# %% tags=["hide-input"]
+#| alt: Five rows of ten small grey pictures: asked for 0 to 9, nothing given, the upper halves of
+#| real digits with the lower half hidden (orange), the halves filled in, and the real digits.
+plots.show_pictures({name: x[:, 1:] for name, x in rows.items()}, range(10));
+
+# %% [markdown]
+# TODO pictures
+#
+# To name a picture, hide the label and read the guess there: $p(\text{label} \mid \text{pixels})$ is the **conditional score** of one hidden token, one call. `label_log_prob` does this for a batch. For comparison we train a plain classifier, one hidden layer of 128 units, for 1 500 steps of 32 pictures.
+
+# %%
+from sedd_mini.beyond.pictures import label_log_prob, plain_classifier
+from sedd_mini.text.digits import digits_corpus
+
+classifier = plain_classifier(digits_corpus(labels=True).train[:], steps=1500)
+
+
+def recognised(x):
+    """The share of pictures (M, 65) that the plain classifier names as their label word says"""
+    return (classifier(x[:, 1:]).argmax(1) + 17 == x[:, 0]).double().mean().item()
+
+# %%
+named = label_log_prob(painter, shades, real[:, 1:]).argmax(1)
+print(f"plain classifier    {recognised(real):.1%} of {len(real)} named right")
+print(f"conditional score   {(named + 17 == real[:, 0]).double().mean():.1%}, 6 000 steps")
+for run in pixels["labels-absorb"]:
+    print(f"                    {run['named_right']:.1%}, {run['steps']} steps")
+for run in pixels["labels-classifier"]:
+    print(f"the same network, trained to name only: {run['named_right']:.1%}, {run['steps']} steps")
+
+# %% [markdown]
+# TODO naming
+#
+# ### Guidance
+#
+# Does an asked-for digit look like one? The plain classifier can tell. **Guidance** (chapter 12) leans harder on the label: $\log p^\gamma = (1 + \gamma) \log p(\cdot \mid \text{label}) - \gamma \log p(\cdot)$, normalised pixel by pixel. We ask for each digit twelve times, and measure the variety by the mean distance between pictures of one digit. *Predict:* what happens to the two numbers as $\gamma$ grows?
+
+# %%
+from sedd_mini.beyond.guidance import Guidance
+
+
+def variety(x):
+    """Mean distance of two pictures with the same label, in levels of ink; x (M, 65)"""
+    groups = [x[x[:, 0] == label, 1:].float() for label in x[:, 0].unique()]
+    return sum(torch.pdist(group).mean().item() for group in groups) / len(groups)
+
+
+given = asked_for(torch.arange(10).repeat_interleave(12))
+guided = {gamma: draw(given, Guidance(gamma, labels=(0,)) if gamma else "tweedie")
+          for gamma in (0, 1, 2, 4)}  # fmt: skip
+for gamma, x in guided.items():
+    print(f"γ = {gamma}: {recognised(x):.0%} recognised, distance {variety(x):.1f}")
+print(f"real:  {recognised(real):.0%} recognised, distance {variety(real):.1f}")
+
+# %% tags=["hide-input"]
+#| alt: Three rows of ten small pictures asked for as 0 to 9, without guidance, with strength 2 and
+#| with strength 4.
+plots.show_pictures({f"γ = {gamma}": guided[gamma][::12, 1:] for gamma in (0, 2, 4)}, range(10));
+
+# %% [markdown]
+# TODO guidance
+#
+# ## 8. How much does a laptop see of scale?
+#
+# TODO intro
+
+# %%
+sizes = {}
+for name, results in runs("sizes").items():
+    kind = name.split("-")[0]
+    sizes.setdefault(kind, []).extend(
+        (run["parameters"], value) for run, value in zip(results, bits(results)))  # fmt: skip
+epochs = {
+    kind: [([point["epochs"] for point in run["judged"]],
+            [point["judged"] / math.log(2) for point in run["judged"]]) for run in results]
+    for kind, results in runs("epochs").items()
+}  # fmt: skip
+for kind, points in sizes.items():
+    print(kind, " ".join(f"{n / 1e6:.2f} M: {value:.2f}" for n, value in sorted(points)))
+
+# %% tags=["hide-input"]
+#| alt: Left, bits a token against parameters for SEDD and GPT-2 at three sizes. Right, bits a token
+#| against epochs of a small corpus, two seeds each.
+fig, axes = plots.plt.subplots(1, 2, figsize=(11.5, 3.9))
+names, colours = {"sedd": "SEDD", "gpt2": "GPT-2"}, {"sedd": plots.BLUE, "gpt2": plots.ORANGE}
+for ax, show, found in ((axes[0], plots.show_sizes, sizes), (axes[1], plots.show_epochs, epochs)):
+    show(ax, {names[kind]: found[kind] for kind in names}, [colours[kind] for kind in names])
+    ax.margins(x=0.15)
+axes[0].set(title="TODO", xlabel="parameters", ylabel="bits a token")
+axes[1].set(title="TODO", xlabel="epochs of 128 blocks");
+
+# %% [markdown]
+# *What to see.* TODO
+#
+# ### A random search, all of it
+#
+# TODO search intro
+
+# %%
+search = runs("search")
+trials = [(run["settings"]["lr"], run["tuning_nats_per_token"], run["settings"])
+          for name, results in search.items() if name.startswith("trial") for run in results]  # fmt: skip
+final = {name: bits(search[name]) for name in ("best", "default")}
+for name, values in final.items():
+    print(f"{name:8} at the full budget: {' and '.join(f'{value:.3f}' for value in values)}")
+
+# %% tags=["hide-input"]
+#| alt: Sixteen trials: bits a token against the learning rate; the colour is the width.
+fig, ax = plots.plt.subplots(figsize=(9, 3.8))
+plots.show_search(ax, [(lr, nats and nats / math.log(2), s["width"]) for lr, nats, s in trials])
+ax.set(xlabel="learning rate", ylabel="bits a token", title="TODO");
+
+# %% [markdown]
+# *What to see.* TODO
+#
+# ## What has changed on the page
+#
+# With two copies and a mask, the page writes in blocks. `mask` is that of section 2, and `L` the length of one copy:
+#
+# ```diff
+# -    angle = torch.arange(x.shape[-2])[:, None] * speed  # (L, D/HEADS/2)
+# +    angle = (torch.arange(x.shape[-2]) % L)[:, None] * speed  # both copies from place 0
+# -        mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v)  # (B, HEADS, L, D/HEADS)
+# +        mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v, attn_mask=mask)
+# -    surprise = F.cross_entropy(model(x).transpose(1, 2), x0, reduction="none")  # (B, L)
+# +    both = torch.cat([x, x0], 1)  # noisy and clean
+# +    surprise = F.cross_entropy(model(both)[:, :L].transpose(1, 2), x0, reduction="none")
+# ```
+
+# %% tags=["hide-cell"]
+import ast
+
+page = Path("page.py").read_text()
+changes = {
+    "torch.arange(x.shape[-2])[:, None]": "(torch.arange(x.shape[-2]) % L)[:, None]",
+    "rotate(k), v)": "rotate(k), v, attn_mask=mask)",
+    "F.cross_entropy(model(x).t": "F.cross_entropy(model(torch.cat([x, x0], 1))[:, :L].t",
+}
+for old, new in changes.items():
+    assert page.count(old) == 1
+    page = page.replace(old, new)
+own = {"mask": sees(32, 4)}
+exec(page.split("empty = ")[0], own)  # definitions, and no training
+with torch.no_grad():
+    for parameter in own["model"].parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    x0 = own["language"].sample(2, 32)
+    noisy = torch.full_like(x0, own["MASK"])
+    before = own["model"](torch.cat([noisy, x0], 1))[:, :32]
+    other = x0.clone()
+    other[:, 8] = (other[:, 8] + 1) % 40  # in the third block
+    changed = (own["model"](torch.cat([noisy, other], 1))[:, :32] - before).abs().amax((0, 2))
+assert changed[:12].max() < 1e-5 and changed[12:].min() > 1e-5
+assert math.isfinite(own["loss_of"](x0).item())
+
+# %% [markdown]
+# ## Summary
+#
+# 1. Block diffusion writes block after block. Its loss is the mean over the orders that finish a block before the next: blocks of one word are GPT-2's order, a block of all words is full diffusion.
+# 2. One pass over a noisy and a clean copy, with a block-causal mask, trains all blocks. TODO cost
+# 3. Finished blocks can be cached: the numbers stay, and writing gets TODO times faster. Texts longer than in training need a window.
+# 4. The same code learns pictures, and pictures with labels. TODO
+# 5. TODO scale
+
+# %% [markdown]
+# ## Exercises
+#
+# Each check says at once what is wrong. `raise NotImplementedError` marks what you write.
+
+# %% [markdown]
+# ### Exercise 1. What the cache saves (★☆☆, 10 minutes)
+#
+# A block network writes $L$ words in blocks of $l$, with $K$ calls a block. At a call it reads the block in hand. Without a cache it reads all finished blocks again at each call. With a cache it reads each finished block once more, when it is finished; the last one is not needed. Write `tokens_read(L, l, K, cache)`: how many tokens pass through the network in all.
+#
+# <details><summary>Hint</summary>
+#
+# Without a cache, block number $b$ (from 0) costs $K\,(b + 1)\, l$ tokens.
+#
+# </details>
+#
+# [Solution](solutions/13_blocks_caches_pictures.ipynb)
+
+# %% tags=["exercise"]
+def tokens_read(L: int, l: int, K: int, cache: bool) -> int:
+    """l divides L"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini import AbsorbingGraph, LogLinearNoise
+from sedd_mini.beyond.block_diffusion import BlockConfig, BlockTransformer, sample_blocks
+from sedd_mini.exercises import exercise
+
+with exercise("1"):
+    for L, l, K in ((12, 4, 3), (12, 2, 5), (6, 6, 2), (5, 1, 1)):
+        config = BlockConfig(num_tokens=3, length=L, width=8, num_blocks=1, num_heads=2,
+                             cond_dim=4, block_length=l)  # fmt: skip
+        model, counted = BlockTransformer(config), []
+        model.vocab_embed.register_forward_pre_hook(lambda _, x: counted.append(x[0].numel()))
+        for cache in (True, False):
+            counted.clear()
+            sample_blocks(model, AbsorbingGraph(3), LogLinearNoise(), (1, L), K, denoise=False,
+                          cache=cache)  # fmt: skip
+            found, line = tokens_read(L, l, K, cache), f"L = {L}, l = {l}, K = {K}, cache = {cache}"
+            way = "too many" if found > sum(counted) else "too few"
+            assert found == sum(counted), f"{line}: {found} are {way}"
+
+# %% [markdown]
+# ### Exercise 2. A window in the mask (★★☆, 15 minutes)
+#
+# Section 4 cut the text in order to read the last words only. A network can also be *trained* to read no more than $w$ earlier blocks. Change the mask `sees(L, l)` of section 2 into `window(L, l, w)`: a noisy or clean token reads its own block of its own copy, and the last $w$ clean blocks before it.
+#
+# <details><summary>Hint</summary>
+#
+# `row - column` is how many blocks the read token lies back.
+#
+# </details>
+#
+# [Solution](solutions/13_blocks_caches_pictures.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def window(L: int, l: int, w: int) -> torch.Tensor:
+    """(2L, 2L) bool, rows read columns; the noisy copy first"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.beyond.block_diffusion import two_copies
+from sedd_mini.exercises import exercise
+
+with exercise("2"):
+    for L, l in ((8, 2), (12, 4), (5, 1)):
+        whole = two_copies(L, l)
+        for w in range(L // l + 1):
+            mask, line = window(L, l, w), f"L = {L}, l = {l}, w = {w}"
+            assert mask.shape == (2 * L, 2 * L), f"{line}: the shape is {tuple(mask.shape)}"
+            assert mask.dtype == torch.bool, f"{line}: the mask must be bool, got {mask.dtype}"
+            wrong = (mask & ~whole).nonzero()
+            assert not len(wrong), f"{line}: token {wrong[0, 0]} reads {wrong[0, 1]}, as never before"
+            for i in range(2 * L):
+                seen, could = mask[i].nonzero()[:, 0], whole[i].nonzero()[:, 0]
+                blocks = 1 + min(w, i % L // l)
+                assert len(seen) == blocks * l, f"{line}: token {i} reads {len(seen)} tokens"
+                own = set(could.tolist()) & set(range(i - i % L, i - i % L + L))
+                latest = sorted(range(i % L // l * l))[::-1][: (blocks - 1) * l]
+                assert set(seen.tolist()) >= {L + j for j in latest}, f"{line}: token {i} does not read the latest blocks"
+
+# %% [markdown]
+# ### Exercise 3. Guidance by hand (★☆☆, 10 minutes)
+#
+# Write `guided(told, untold, gamma)`: the guess $\propto p(y \mid \text{label})^{1 + \gamma} / p(y)^\gamma$ of one hidden pixel, from the two guesses, without overflow for $\gamma$ up to 1 000. A level that the told guess excludes ($p = 0$) stays excluded.
+#
+# <details><summary>Hint</summary>
+#
+# Work with logarithms, and let `softmax` do the normalising.
+#
+# </details>
+#
+# [Solution](solutions/13_blocks_caches_pictures.ipynb)
+
+# %% tags=["exercise"]
+import torch
+
+
+def guided(told: torch.Tensor, untold: torch.Tensor, gamma: float) -> torch.Tensor:
+    """told, untold (M, N): rows of probabilities; untold > 0 → (M, N)"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import torch
+from sedd_mini.beyond.guidance import tempered_joint
+from sedd_mini.exercises import exercise
+
+with exercise("3"):
+    g = torch.Generator().manual_seed(0)
+    told, untold = torch.rand(2, 5, 17, generator=g).double().log_softmax(-1).exp()
+    told[2] = 0
+    told[2, :2] = 0.5
+    for gamma in (0.0, 0.7, 3.0):
+        found = guided(told.clone(), untold.clone(), gamma)
+        assert found.shape == (5, 17), f"the shape is {tuple(found.shape)}"
+        assert found.isfinite().all(), f"gamma = {gamma}: not finite where told is 0?"
+        assert (found.sum(-1) - 1).abs().max() < 1e-9, f"gamma = {gamma}: rows do not add up to 1"
+        for row, a, b in zip(found, told, untold):
+            off = (row - tempered_joint(a, b, gamma)).abs().max()
+            assert off < 1e-9, f"gamma = {gamma}: a probability is off by {off:.3f}"
+    large = guided(told, untold, 1000.0)
+    assert large.isfinite().all(), "gamma = 1000: not finite; take logarithms"
+    assert (large.sum(-1) - 1).abs().max() < 1e-9, "gamma = 1000: rows do not add up to 1"
+
+# %% [markdown]
+# ### Exercise 4. The loss by count (★★★, 25 minutes)
+#
+# Section 1 averages over orders, and there are $(l!)^{L/l}$ of them. Chapter 12 has a cheaper form: draw how many words are hidden, then which. Write `loss_by_count(cost, L, l)` for one text: the exact loss of block diffusion as a sum over *sets* of hidden words. `cost(hidden)`, for a tuple of L booleans, gives the costs of all L places; those of visible places are 0.
+#
+# <details><summary>Hint</summary>
+#
+# Take one block at a time. The blocks before it are visible, those after it are hidden and do not count. In a block of $l$ words, chapter 12's weights apply with $l$ in place of $L$.
+#
+# </details>
+#
+# [Solution](solutions/13_blocks_caches_pictures.ipynb)
+
+# %% tags=["exercise"]
+import itertools
+import math
+
+
+def loss_by_count(cost, L: int, l: int) -> float:
+    """cost: a tuple of L booleans (hidden?) → the costs of the L places; l divides L"""
+    raise NotImplementedError
+
+# %% tags=["check"]
+import itertools
+import math
+import random
+
+from sedd_mini.exercises import exercise
+
+with exercise("4"):
+    def cost(hidden):
+        chance = random.Random(str(hidden))
+        return [chance.random() * h for h in hidden]
+
+    for L, l in ((4, 1), (4, 2), (4, 4), (6, 3)):
+        inside = [list(itertools.permutations(range(b, b + l))) for b in range(0, L, l)]
+        wanted, number = 0.0, math.factorial(l) ** (L // l)
+        for parts in itertools.product(*inside):
+            hidden = [True] * L
+            for place in sum(parts, ()):
+                wanted += cost(tuple(hidden))[place] / number
+                hidden[place] = False
+        found = loss_by_count(cost, L, l)
+        assert abs(found - wanted) < 1e-9, (
+            f"L = {L}, l = {l}: {found:.3f} is {found / wanted:.3f} times the mean over the orders")
+
+# %% [markdown]
+# ## Laboratory
+#
+# Optional reading. Each section asks one question about what the core has used.
+#
+# ### Exact scores: does score entropy give one number at every block length?
+#
+# Section 1 used cross-entropies. `ExactBlocks` has the exact *ratios* of each block, given the clean ones before, and `enumerated_bound` is chapter 04's bound as an exact sum over all noisy texts and an integral over $\bar\sigma$. It works for the uniform graph too.
+
+# %%
+from sedd_mini import UniformGraph
+from sedd_mini.beyond.block_worlds import ExactBlocks, enumerated_bound
+
+some = texts[[5, 3, 12, 0]]
+for small_graph, end in ((AbsorbingGraph(2), 40.0), (UniformGraph(2), 24.0)):
+    for l in (1, 2, 4):
+        found = enumerated_bound(ExactBlocks(small_graph, world.p0[:2, :2, :2, :2], l), small_graph,
+                                 end, some, nodes=160)  # fmt: skip
+        off = (found + world.p0[tuple(some.T)].log()).abs().max()
+        assert off < 1e-9
+    print(f"{type(small_graph).__name__:15} nats of four texts:", found.numpy().round(4))
+
+# %% [markdown]
+# For each text and block length the bound is $-\log p(x_0)$ to nine digits.
+#
+# ### A network: is its bound the mean over the orders?
+#
+# The oracle for a *wrong* model. A `BlockTransformer` with random weights, a softmax head and no time has guesses like those of the table. Its bound, by enumeration, must be the mean over `orders(l)`, and at $l = L$ that of the plain transformer with the same weights.
+
+# %%
+from sedd_mini.beyond.block_diffusion import BlockConfig, BlockTransformer
+from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
+
+sizes_ = {"num_tokens": 2, "length": 4, "width": 16, "num_blocks": 2, "num_heads": 2,
+          "cond_dim": 8, "normalised": True, "time_conditioning": False}  # fmt: skip
+
+
+def with_random_weights(model):
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.double().eval()
+
+
+@torch.no_grad()
+def guess(model, x, clean, level=0.9):
+    log_score = model(x, torch.full((len(x),), level).double(), clean=clean)
+    return log_score[..., :2] + math.log(math.expm1(level))  # log π, as the head is normalised
+
+# %%
+def nats_by_orders(model, l):
+    total = torch.zeros(16).double()
+    for order in orders(l):
+        x = torch.full_like(texts, MASK)
+        for place in order:
+            total -= guess(model, x, texts)[:, place].gather(1, texts[:, [place]])[:, 0]
+            x[:, place] = texts[:, place]
+    return total / len(orders(l))
+
+
+small_graph = AbsorbingGraph(2)
+for l in (1, 2, 4):
+    model = with_random_weights(BlockTransformer(BlockConfig(**sizes_, block_length=l)))
+    bound = enumerated_bound(model, small_graph, 40.0, texts, nodes=100)
+    mean = nats_by_orders(model, l)
+    assert (bound - mean).abs().max() < 1e-6  # for every text
+    print(f"blocks of {l}: {p @ bound:.5f} nats by score entropy, {p @ mean:.5f} by orders")
+plain = with_random_weights(DiffusionTransformer(DiTConfig(**sizes_)))
+assert (enumerated_bound(plain, small_graph, 40.0, texts, nodes=100) - bound).abs().max() < 1e-6
+
+# %% [markdown]
+# ### The mask: what if a noisy block reads its own clean copy?
+#
+# The likely mistake is $\ge$ in place of $>$ in the upper right quarter. We plant it, and ask which clean words change the guess at the first word of the second block.
+
+# %%
+from unittest import mock
+
+from sedd_mini.beyond import block_diffusion
+
+
+def leaky(L, l, device=None):
+    mask = sees(L, l)
+    mask[:L, L:] = mask[L:, L:]
+    return mask
+
+
+def clean_words_that_matter(model):
+    x, clean = torch.full((1, 4), MASK), torch.zeros(1, 4).long()
+    changes = []
+    for place in range(4):
+        other = clean.clone()
+        other[0, place] = 1
+        changes.append((guess(model, x, clean) - guess(model, x, other))[0, 2].abs().max() > 1e-9)
+    return [place for place in range(4) if changes[place]]
+
+# %%
+model = with_random_weights(BlockTransformer(BlockConfig(**sizes_, block_length=2)))
+print("as it should be:", clean_words_that_matter(model))
+with mock.patch.object(block_diffusion, "two_copies", leaky):
+    print("with the leak:  ", clean_words_that_matter(model))
+
+# %% tags=["hide-cell"]
+assert clean_words_that_matter(model) == [0, 1]
+with mock.patch.object(block_diffusion, "two_copies", leaky):
+    assert clean_words_that_matter(model) == [0, 1, 2, 3]
+
+# %% [markdown]
+# With the leak, word 2 reads its own answer. Training would drive the loss below the entropy, a sign that no bound can show.
+#
+# ### The sampler: does it draw from the law of its orders?
+#
+# One word at a time, a block network writes in each of its orders with equal probability, so its law is the mean over `orders(l)` of the products of its guesses. We draw 20 000 texts and compare the counts by $\chi^2$, less its degrees of freedom, in standard deviations (a right sampler is above 5 about once in $10^4$). Then we plant a mistake: a finished block is not read clean, so its keys and values in the cache are those of its noisy self. So that this matters, the weights are set to read much of what they see.
+
+# %%
+with torch.no_grad():
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.fill_(1)
+        elif "adaLN" in name:
+            parameter.zero_()
+            if "blocks" in name and parameter.ndim == 1:
+                parameter.view(6, -1)[2::3] = 1  # the gates
+    model.vocab_embed.embedding.mul_(3)[-1] = 0
+    model.output_layer.linear.bias.zero_()
+
+# %%
+law = torch.zeros(16).double()
+for order in orders(2):
+    x, log_q = torch.full_like(texts, MASK), torch.zeros(16).double()
+    for place in order:
+        log_q += guess(model, x, texts)[:, place].gather(1, texts[:, [place]])[:, 0]
+        x[:, place] = texts[:, place]
+    law += log_q.exp() / len(orders(2))
+
+
+def misfit():
+    x = sample_blocks(model, small_graph, noise, (20_000, 4), 1, "first-hitting", eps=1e-9,
+                      generator=seeded())  # fmt: skip
+    counts = torch.bincount(x @ torch.tensor([8, 4, 2, 1]), minlength=16)
+    chi2 = ((counts - 20_000 * law) ** 2 / (20_000 * law)).sum()
+    return ((chi2 - 15) / 30**0.5).item()
+
+# %%
+def not_read_clean(prefix, x):
+    prefix.tokens = torch.cat([prefix.tokens, x], 1)
+
+
+right = misfit()
+with mock.patch.object(Prefix, "append", not_read_clean):
+    planted = misfit()
+print(f"the library {right:.1f}, with the mistake {planted:.0f}")
+
+# %% tags=["hide-cell"]
+assert abs(law.sum() - 1) < 1e-9 and abs(right) < 5 < planted
+
+# %% [markdown]
+# ## Further reading
+#
+# - M. Arriola and others, [*Block Diffusion: Interpolating Between Autoregressive and Diffusion Language Models*](https://arxiv.org/abs/2503.09573), 2025: sections 1 to 5; the two copies and their mask, and schedules that lower the variance of the loss.
+# - J. Austin and others, [*Structured Denoising Diffusion Models in Discrete State-Spaces*](https://arxiv.org/abs/2107.03006), 2021: D3PM; pictures as sequences of discrete pixels.
+# - A. Campbell and others, [*A Continuous Time Framework for Discrete Denoising Models*](https://arxiv.org/abs/2205.14987), 2022: the same in continuous time, on pictures.
+# - J. Ho, T. Salimans, [*Classifier-Free Diffusion Guidance*](https://arxiv.org/abs/2207.12598), 2022: the guidance of section 7.
+# - Y. Schiff and others, [*Simple Guidance Mechanisms for Discrete Diffusion Models*](https://arxiv.org/abs/2412.10193), 2024: guidance for tokens, on pictures too.
+# - E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, 1998: the data of section 6.
+# - M. Prabhudesai and others, [*Diffusion Beats Autoregressive in Data-Constrained Settings*](https://arxiv.org/abs/2507.15857), 2025: many epochs of the same data.
+# - J. Ni and others, *Diffusion Language Models are Super Data Learners*, 2025: the same question at billions of weights.
