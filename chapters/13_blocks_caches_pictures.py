@@ -208,26 +208,35 @@ def bits(results):
 language = SyntheticLanguage()
 judged = load_corpus("synthetic", 32).valid[256:512]  # what the runs were judged on
 truth = -language.log_prob(judged).mean().item() / 32 / math.log(2)
+docs = load_corpus("docs", 64)
+counts = torch.bincount(docs.train[:].flatten(), minlength=1024) + 0.5
+by_frequency = -(counts / counts.sum())[docs.valid[256:512]].log2().mean().item()
 names = {"gpt2": "GPT-2", "block1": "blocks of 1", "block4": "blocks of 4",
          "block8": "blocks of 8", "block16": "blocks of 16", "sedd": "full diffusion"}  # fmt: skip
 by_length = {part: {names[key]: bits(found[key]) for key in names if key in found}
              for part in ("synthetic", "docs") for found in [runs(f"blocks-{part}")]}  # fmt: skip
-print(f"the truth: {truth:.3f} bits a word")
+print(f"synthetic language, the truth: {truth:.3f} bits a word")
+print(f"documentation, by frequency:   {by_frequency:.2f} bits a token")
 
 # %% tags=["hide-input"]
 #| alt: Two panels of dots, a row each for GPT-2, blocks of 1, 4, 8, 16 and full diffusion; two
-#| seeds each. In both panels the bits grow from GPT-2 and blocks of 1 to full diffusion.
-fig, axes = plots.plt.subplots(1, 2, figsize=(11, 3.3))
+#| seeds each. Left the bits grow from 2.40 to 2.47. Right GPT-2 has 5.4, blocks of 1 have 6.2,
+#| all others lie between 7.6 and 8.3, word frequencies at 8.5.
+fig, axes = plots.plt.subplots(1, 2, figsize=(11, 3.6))
 colours = {"GPT-2": plots.ORANGE, "full diffusion": plots.GREEN}
 for ax, (part, rows) in zip(axes, by_length.items()):
-    own = [colours.get(name, plots.BLUE) for name in rows]
-    plots.show_seeds(ax, rows, own, form=".3f")
+    yardstick = ({"the truth": [truth]}, {"word frequencies": [by_frequency]})[part == "docs"]
+    rows = rows | yardstick if part == "docs" else yardstick | rows
+    own = [plots.GREY if name in yardstick else colours.get(name, plots.BLUE) for name in rows]
+    plots.show_seeds(ax, rows, own, form=".3f" if part == "synthetic" else ".2f")
     ax.margins(x=0.2)
 axes[0].set(title="Synthetic language: longer blocks cost more", xlabel="bits a word")
-axes[1].set(title="Documentation", xlabel="bits a token");
+axes[1].set(title="Documentation: only blocks of 1 stand out", xlabel="bits a token");
 
 # %% [markdown]
-# *What to see.* TODO
+# *What to see.* On the synthetic language blocks of one word cost what GPT-2 costs, as section 1 says. The cost then grows with the block length, and the two seeds of a length differ less than neighbouring lengths do, up to blocks of 8. Blocks of 16 and full diffusion cannot be told apart.
+#
+# On the documentation the seeds of one length differ by up to 0.4 bit, so the three longer ones cannot be told apart. All of them are still near the cost of word frequencies: 600 steps are few. Blocks of one cost more than GPT-2 here, in the same order of writing. The two differ in network, learning rate and the noise of the loss, and we have not taken these apart.
 #
 # ## 4. A text longer than any in training
 #
@@ -347,7 +356,8 @@ corpus = Corpus.from_arrays(train[:, 1:].astype(int), valid[:, 1:].astype(int), 
 # %%
 from sedd_mini.beyond.pictures import pixel_bits
 
-baseline = {name: pixel_bits(train[:, 1:], valid[:, 1:], neighbours)
+judged = valid[149:298]  # what the runs of the named command were judged on
+baseline = {name: pixel_bits(train[:, 1:], judged[:, 1:], neighbours)
             for name, neighbours in (("counts by place", False), ("counts by neighbours", True))}
 for name, value in baseline.items():
     print(f"{name:21} {value:.2f} bits a pixel")
@@ -366,12 +376,12 @@ small = {"width": 64, "num_blocks": 3, "cond_dim": 64, "batch_size": 32, "lr": 5
 settings = Settings(length=64, steps=300, **small, device="cpu", precision="float32")
 trainer = Trainer(settings, corpus)
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    log = trainer.run()
-short = log[-1]["valid"] / math.log(2)
+    trainer.run()
+short = trainer.validate(corpus.valid[149:298]).bits_per_token
 print(f"after {settings.steps} steps: at most {short:.2f} bits a pixel")
 
 # %% [markdown]
-# TODO short. The named command trained for 1 500 steps, on both graphs, and a GPT-2 on the same pixels.
+# It is already better than the counts by place, and not yet better than the neighbours. The named command trained for 1 500 steps, on both graphs, and a GPT-2 on the same pixels.
 
 # %%
 pixels = runs("digits")
@@ -381,15 +391,16 @@ for key, name in (("absorb", "absorbing"), ("uniform", "uniform"), ("gpt2", "GPT
     by_model[name] = bits(pixels[f"pixels-{key}"])
 
 # %% tags=["hide-input"]
-#| alt: Dots for six models in bits a pixel, two seeds where there are two.
+#| alt: Dots for six models in bits a pixel, from 2.4 for counts by place, over 2.3 for uniform noise
+#| and 2.1 for absorbing noise, down to 1.9 for GPT-2.
 fig, ax = plots.plt.subplots(figsize=(9, 3.2))
 own = [plots.GREY] * 2 + [plots.BLUE] * 3 + [plots.ORANGE]
 plots.show_seeds(ax, by_model, own)
 ax.margins(x=0.15)
-ax.set(xlabel="bits a pixel", title="TODO");
+ax.set(xlabel="bits a pixel", title="Absorbing noise beats the tables, and GPT-2 beats both noises");
 
 # %% [markdown]
-# *What to see.* TODO
+# *What to see.* With 1 500 steps, absorbing noise is ahead of both tables, and uniform noise is ahead of them by little. Its bounds are higher in both seeds. GPT-2, which writes pixel after pixel, is ahead of both, with an exact cost. So the method works on pictures as it stands; it is not the best model of them at this size.
 #
 # ## 7. Labels and pixels in one sequence
 #
@@ -401,7 +412,7 @@ ax.set(xlabel="bits a pixel", title="TODO");
 # | the pixels | the label | what is this? |
 # | nothing | both | draw something, and say what |
 #
-# We load the weights of a longer training (6 000 steps).
+# We load the weights of the first of two trainings with 1 500 steps.
 
 # %%
 from sedd_mini.network.pretrained import load_pretrained
@@ -432,17 +443,15 @@ rows = {
     "filled in": draw(half),
     "as it was": real[5:15],
 }
-print("labels written with the pictures:", (rows["nothing given"][:, 0] - 17).tolist())
-print("labels written for the halves:   ", (rows["filled in"][:, 0] - 17).tolist())
-print("true labels of the halves:       ", (real[5:15, 0] - 17).tolist())
-
 # %% tags=["hide-input"]
 #| alt: Five rows of ten small grey pictures: asked for 0 to 9, nothing given, the upper halves of
 #| real digits with the lower half hidden (orange), the halves filled in, and the real digits.
-plots.show_pictures({name: x[:, 1:] for name, x in rows.items()}, range(10));
+labels = {name: ["" if token == 27 else token - 17 for token in x[:, 0].tolist()]
+          for name, x in rows.items()}  # fmt: skip
+plots.show_pictures({name: x[:, 1:] for name, x in rows.items()}, labels);
 
 # %% [markdown]
-# TODO pictures
+# *What to see.* The number above a picture is its label word, given (rows 1 and 5) or written. The strokes look like handwriting, but few of the pictures in rows 1 and 2 are the digit that their label says. A given half helps: several lower halves continue the upper ones. Four of the ten labels written for them are the true ones.
 #
 # To name a picture, hide the label and read the guess there: $p(\text{label} \mid \text{pixels})$ is the **conditional score** of one hidden token, one call. `label_log_prob` does this for a batch. For comparison we train a plain classifier, one hidden layer of 128 units, for 1 500 steps of 32 pictures.
 
@@ -459,15 +468,16 @@ def recognised(x):
 
 # %%
 named = label_log_prob(painter, shades, real[:, 1:]).argmax(1)
-print(f"plain classifier    {recognised(real):.1%} of {len(real)} named right")
-print(f"conditional score   {(named + 17 == real[:, 0]).double().mean():.1%}, 6 000 steps")
-for run in pixels["labels-absorb"]:
-    print(f"                    {run['named_right']:.1%}, {run['steps']} steps")
-for run in pixels["labels-classifier"]:
-    print(f"the same network, trained to name only: {run['named_right']:.1%}, {run['steps']} steps")
+ours = (named + 17 == real[:, 0]).double().mean().item()
+shares = {"conditional score": [run["named_right"] for run in pixels["labels-absorb"]],
+          "the same network, to name only": [r["named_right"] for r in pixels["labels-classifier"]],
+          "plain classifier": [recognised(real)]}  # fmt: skip
+print(f"conditional score: {ours:.1%} of {len(real)} named right; over all runs")
+for name, values in shares.items():
+    print(f"  {name:31}", " and ".join(f"{value:.1%}" for value in values))
 
 # %% [markdown]
-# TODO naming
+# The one network that also draws is right in about four of five cases. The same network, trained for naming alone at the same budget, is not much better, so drawing is not what costs. A plain classifier with fewer weights does far better than both. If names are all you want, train a classifier.
 #
 # ### Guidance
 #
@@ -487,20 +497,25 @@ given = asked_for(torch.arange(10).repeat_interleave(12))
 guided = {gamma: draw(given, Guidance(gamma, labels=(0,)) if gamma else "tweedie")
           for gamma in (0, 1, 2, 4)}  # fmt: skip
 for gamma, x in guided.items():
-    print(f"γ = {gamma}: {recognised(x):.0%} recognised, distance {variety(x):.1f}")
+    stray = (x[:, 1:] >= 17).double().mean().item()  # label words at the place of a pixel
+    print(f"γ = {gamma}: {recognised(x):.0%} recognised, distance {variety(x):.1f}, "
+          f"{stray:.1%} label words")
 print(f"real:  {recognised(real):.0%} recognised, distance {variety(real):.1f}")
 
 # %% tags=["hide-input"]
 #| alt: Three rows of ten small pictures asked for as 0 to 9, without guidance, with strength 2 and
 #| with strength 4.
-plots.show_pictures({f"γ = {gamma}": guided[gamma][::12, 1:] for gamma in (0, 2, 4)}, range(10));
+rows = {f"γ = {gamma}": guided[gamma][::12, 1:] for gamma in (0, 2, 4)}
+plots.show_pictures(rows, {"γ = 0": list(range(10))});
 
 # %% [markdown]
-# TODO guidance
+# Guidance does what it promises for the label: twice as many pictures are recognised at $\gamma = 4$ as without it, though still half as many as of real ones. It does not do what it is known for: the variety does not fall. The pictures of one digit are *further* apart than real ones, and more so with guidance. They also get label words where pixels should be (orange), which nothing in a shared vocabulary forbids. Here guidance makes up for a weak network in part, and not for free.
 #
 # ## 8. How much does a laptop see of scale?
 #
-# TODO intro
+# All models so far were small, and their settings were chosen once. Three experiments on the documentation vary them. Each is a named command; a training has 1.2 million tokens (600 steps), unless we say otherwise.
+#
+# *Sizes:* SEDD and GPT-2 with about 0.5, 1.5 and 3.5 million weights, the same tokens for all. *Epochs:* the middle size, on a corpus of only 128 blocks that comes back 150 times, with a constant learning rate. *Predict:* which curves fall, and which rise?
 
 # %%
 sizes = {}
@@ -524,18 +539,26 @@ names, colours = {"sedd": "SEDD", "gpt2": "GPT-2"}, {"sedd": plots.BLUE, "gpt2":
 for ax, show, found in ((axes[0], plots.show_sizes, sizes), (axes[1], plots.show_epochs, epochs)):
     show(ax, {names[kind]: found[kind] for kind in names}, [colours[kind] for kind in names])
     ax.margins(x=0.15)
-axes[0].set(title="TODO", xlabel="parameters", ylabel="bits a token")
-axes[1].set(title="TODO", xlabel="epochs of 128 blocks");
+axes[0].set(title="At equal tokens, size helps GPT-2 but not SEDD", xlabel="million weights",
+            ylabel="bits a token", xticks=[5e5, 1.5e6, 3.5e6], xticklabels=[0.5, 1.5, 3.5],
+            ylim=(5, 9))
+axes[0].minorticks_off()
+axes[0].axhline(by_frequency, color="#555555", ls=":")
+axes[0].text(4.5e5, by_frequency + 0.08, "word frequencies", color="#555555")
+axes[1].set(title="On repeated data both overfit, GPT-2 by far more", xlabel="epochs of 128 blocks");
 
 # %% [markdown]
-# *What to see.* TODO
+# *What to see.* Left (one seed): GPT-2 gains with every size. SEDD does not: all three sizes are still near word frequencies, and a difference of 0.4 bit is what two seeds gave in section 3. A law of scale for SEDD cannot be read off a laptop in ten minutes a run.
+#
+# Right: dots mark each curve's minimum. Both overfit, after about ten epochs. GPT-2's cost then rises steeply, SEDD's slowly, and from 25 epochs on SEDD is the better of the two. At its best, GPT-2 is better by far. Papers report that diffusion keeps improving over many epochs. We see the weaker half of this: it is harmed less.
 #
 # ### A random search, all of it
 #
-# TODO search intro
+# Are our settings at fault? The search draws nine settings at random for each of 16 trials: learning rate (log-uniform from 0.0005 to 0.02), width, number of blocks and heads, batch size, dropout, weight decay, schedule, and how the noise is drawn. Each trial gets a quarter of the tokens. Then the best trial and our default are trained with all tokens, with two new seeds.
 
 # %%
 search = runs("search")
+frequency_first = -(counts / counts.sum())[docs.valid[:256]].log2().mean().item()
 trials = [(run["settings"]["lr"], run["tuning_nats_per_token"], run["settings"])
           for name, results in search.items() if name.startswith("trial") for run in results]  # fmt: skip
 final = {name: bits(search[name]) for name in ("best", "default")}
@@ -545,11 +568,14 @@ for name, values in final.items():
 # %% tags=["hide-input"]
 #| alt: Sixteen trials: bits a token against the learning rate; the colour is the width.
 fig, ax = plots.plt.subplots(figsize=(9, 3.8))
-plots.show_search(ax, [(lr, nats and nats / math.log(2), s["width"]) for lr, nats, s in trials])
-ax.set(xlabel="learning rate", ylabel="bits a token", title="TODO");
+plots.show_search(ax, [(lr, nats and nats / math.log(2), s["batch_size"]) for lr, nats, s in trials])
+ax.axhline(frequency_first, color="#555555", ls=":")
+ax.text(0.012, frequency_first - 0.001, "word frequencies", color="#555555", va="top")
+ax.set(xlabel="learning rate", ylabel="bits a token", ylim=(8.555, 8.645),
+       title="Sixteen settings end within 0.05 bit of word frequencies");
 
 # %% [markdown]
-# *What to see.* TODO
+# *What to see.* TODO search
 #
 # ## What has changed on the page
 #
@@ -625,8 +651,7 @@ def tokens_read(L: int, l: int, K: int, cache: bool) -> int:
 
 # %% tags=["check"]
 import torch
-from sedd_mini import AbsorbingGraph, LogLinearNoise
-from sedd_mini.beyond.block_diffusion import BlockConfig, BlockTransformer, sample_blocks
+from sedd_mini.beyond.block_diffusion import BlockConfig, BlockTransformer, Prefix
 from sedd_mini.exercises import exercise
 
 with exercise("1"):
@@ -637,8 +662,12 @@ with exercise("1"):
         model.vocab_embed.register_forward_pre_hook(lambda _, x: counted.append(x[0].numel()))
         for cache in (True, False):
             counted.clear()
-            sample_blocks(model, AbsorbingGraph(3), LogLinearNoise(), (1, L), K, denoise=False,
-                          cache=cache)  # fmt: skip
+            prefix, block = Prefix(model, 1, L, cache=cache), torch.zeros(1, l).long()
+            for start in range(0, L, l):
+                if start:
+                    prefix.append(block)
+                for _ in range(K):
+                    prefix(block, torch.ones(1))
             found, line = tokens_read(L, l, K, cache), f"L = {L}, l = {l}, K = {K}, cache = {cache}"
             way = "too many" if found > sum(counted) else "too few"
             assert found == sum(counted), f"{line}: {found} are {way}"
@@ -677,14 +706,14 @@ with exercise("2"):
             assert mask.shape == (2 * L, 2 * L), f"{line}: the shape is {tuple(mask.shape)}"
             assert mask.dtype == torch.bool, f"{line}: the mask must be bool, got {mask.dtype}"
             wrong = (mask & ~whole).nonzero()
-            assert not len(wrong), f"{line}: token {wrong[0, 0]} reads {wrong[0, 1]}, as never before"
+            assert not len(wrong), f"{line}: {wrong[0].tolist()} (row, column) is new"
             for i in range(2 * L):
-                seen, could = mask[i].nonzero()[:, 0], whole[i].nonzero()[:, 0]
-                blocks = 1 + min(w, i % L // l)
-                assert len(seen) == blocks * l, f"{line}: token {i} reads {len(seen)} tokens"
-                own = set(could.tolist()) & set(range(i - i % L, i - i % L + L))
-                latest = sorted(range(i % L // l * l))[::-1][: (blocks - 1) * l]
-                assert set(seen.tolist()) >= {L + j for j in latest}, f"{line}: token {i} does not read the latest blocks"
+                seen, start = set(mask[i].nonzero()[:, 0].tolist()), i % L // l * l
+                size = l * (1 + min(w, start // l))
+                assert len(seen) == size, f"{line}: token {i} reads {len(seen)} tokens"
+                first = L + start - (size - l)  # of the clean tokens that it must read
+                latest = set(range(first, L + start))
+                assert latest <= seen, f"{line}: token {i} does not read the latest blocks"
 
 # %% [markdown]
 # ### Exercise 3. Guidance by hand (★☆☆, 10 minutes)
@@ -821,7 +850,7 @@ def with_random_weights(model):
 
 @torch.no_grad()
 def guess(model, x, clean, level=0.9):
-    log_score = model(x, torch.full((len(x),), level).double(), clean=clean)
+    log_score = model(x, torch.full((len(x),), level, dtype=torch.float64), clean=clean)
     return log_score[..., :2] + math.log(math.expm1(level))  # log π, as the head is normalised
 
 # %%
@@ -840,10 +869,10 @@ for l in (1, 2, 4):
     model = with_random_weights(BlockTransformer(BlockConfig(**sizes_, block_length=l)))
     bound = enumerated_bound(model, small_graph, 40.0, texts, nodes=100)
     mean = nats_by_orders(model, l)
-    assert (bound - mean).abs().max() < 1e-6  # for every text
-    print(f"blocks of {l}: {p @ bound:.5f} nats by score entropy, {p @ mean:.5f} by orders")
+    assert (bound - mean).abs().max() < 1e-7  # for every text
+    print(f"blocks of {l}: {p @ bound:.6f} nats by score entropy, {p @ mean:.6f} by orders")
 plain = with_random_weights(DiffusionTransformer(DiTConfig(**sizes_)))
-assert (enumerated_bound(plain, small_graph, 40.0, texts, nodes=100) - bound).abs().max() < 1e-6
+assert (enumerated_bound(plain, small_graph, 40.0, texts, nodes=100) - bound).abs().max() < 1e-9  # the same weights
 
 # %% [markdown]
 # ### The mask: what if a noisy block reads its own clean copy?

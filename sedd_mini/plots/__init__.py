@@ -8,7 +8,6 @@ matplotlib's own. What several subjects need stands in style.py, which alone the
 import matplotlib.pyplot as plt
 
 from sedd_mini.plots.beyond import (
-    PALETTE,
     show_along,
     show_epochs,
     show_pictures,

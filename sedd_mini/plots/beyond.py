@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from sedd_mini.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, spread_labels
+from sedd_mini.plots.style import BLUE, COLOURS, GREEN, ORANGE, spread_labels
 
 
 def show_two_copies(mask, block_length: int) -> Figure:
@@ -42,17 +42,19 @@ def show_two_copies(mask, block_length: int) -> Figure:
     return fig
 
 
-def show_pictures(rows: Mapping[str, Sequence], names: Sequence | None = None,
+def show_pictures(rows: Mapping[str, Sequence], names: Mapping[str, Sequence] | None = None,
                   levels: int = 17) -> Figure:  # fmt: skip
     """Pictures of 8 × 8 levels side by side, a row for each label; what is no level is orange.
 
-    rows: label → (n, 64) of ids; names: a short text above each column.
+    rows: label → (n, 64) of ids; names: label → a short text above each of its pictures.
     """
-    most = max(len(pictures) for pictures in rows.values())
+    most, names = max(map(len, rows.values())), names or {}
+    heights = [8.6 + 2.2 * (label in names and any(map(str, names[label]))) for label in rows]
     fig, axes = plt.subplots(
-        len(rows), 1, figsize=(0.72 * most + 2.2, 0.82 * len(rows) + 0.5), squeeze=False
-    )
-    for (label, pictures), ax in zip(rows.items(), axes[:, 0], strict=True):
+        len(rows), 1, figsize=(0.72 * most + 2.2, 0.088 * sum(heights) + 0.3), squeeze=False,
+        height_ratios=heights,
+    )  # fmt: skip
+    for (label, pictures), ax, height in zip(rows.items(), axes[:, 0], heights, strict=True):
         sheet = np.ones((8, 9 * most, 3))
         for k, picture in enumerate(np.asarray(pictures)):
             ids = picture.reshape(8, 8)
@@ -61,11 +63,12 @@ def show_pictures(rows: Mapping[str, Sequence], names: Sequence | None = None,
             part[ids >= levels] = (0.97, 0.80, 0.62)
             sheet[:, 9 * k : 9 * k + 8] = part
             ax.add_patch(plt.Rectangle((9 * k - 0.5, -0.5), 8, 8, fill=False, ec="#bbbbbb", lw=0.6))
+            if label in names:
+                ax.text(9 * k + 3.5, -0.9, names[label][k], ha="center", va="bottom", fontsize=10)
         ax.imshow(sheet, aspect="equal")
+        ax.set_ylim(7.8, 7.8 - height)
         ax.text(-2, 3.5, label, ha="right", va="center", fontsize=11)
         ax.set_axis_off()
-    for k, name in enumerate(names or ()):
-        axes[0, 0].text(9 * k + 3.5, -1.4, name, ha="center", va="bottom", fontsize=11)
     return fig
 
 
@@ -104,15 +107,17 @@ def show_epochs(ax: plt.Axes, found: Mapping[str, Sequence[tuple]], colours) -> 
                     va="center")  # fmt: skip
 
 
-def show_search(ax: plt.Axes, trials: Sequence[tuple[float, float | None, int]], colours) -> None:
-    """Trials as (lr, bits, width), bits None where it failed: dots, the colour is the width."""
+def show_search(ax: plt.Axes, trials: Sequence[tuple[float, float | None, int]]) -> None:
+    """Trials as (lr, bits, group), bits None where it failed: dots, the colour is the group."""
     most = max(bits for _, bits, _ in trials if bits is not None)
-    for lr, bits, width in trials:
-        if bits is None:
-            ax.plot(lr, most, "x", color=GREY, ms=9, mew=2)
-        else:
-            ax.plot(lr, bits, "o", color=colours[width], ms=8, mew=0, alpha=0.9)
+    groups = sorted({group for _, _, group in trials})
+    for i, group in enumerate(groups):
+        colour = COLOURS[i]
+        for lr, bits, own in trials:
+            if own == group and bits is None:
+                ax.plot(lr, most, "x", color=colour, ms=9, mew=2)
+            elif own == group:
+                ax.plot(lr, bits, "o", color=colour, ms=8, mew=0, alpha=0.9)
+        ax.plot([], [], "o", color=colour, label=f"batches of {group}")
+    ax.legend(loc="upper left", fontsize=10.5, ncols=3)
     ax.set_xscale("log")
-
-
-PALETTE = {64: ORANGE, 96: PURPLE, 128: BLUE, 192: GREEN}  # of the widths in the search

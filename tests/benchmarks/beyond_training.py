@@ -9,7 +9,6 @@
                                     GPT-2, all at the same tokens, batches and steps
     digits    pixels by SEDD on both graphs and by GPT-2; labels and pixels; and a classifier of the
               same network, steps and batches
-    digits-long     labels and pixels for four times the steps: what chapter 13 draws from
     sizes     SEDD and GPT-2 at three sizes, the same tokens for all
     epochs    SEDD and GPT-2 on 128 blocks of the documentation, again and again
     told      SEDD that is told σ̄ or not, times a head that is normalised or not
@@ -118,8 +117,6 @@ def units_of(part: str, args) -> list[dict]:
             unit(part, "labels-absorb", "labels", seed=seed),
             unit(part, "labels-classifier", "labels", "classifier", seed),
         )]  # fmt: skip
-    if part == "digits-long":
-        return [unit(part, "labels-absorb", "labels", steps=6000, dropout=0.1)]
     if part == "told":
         heads = {"told": {}, "untold": {"time_conditioning": False},
                  "told-normalised": {"normalised": True},
@@ -136,8 +133,7 @@ def units_of(part: str, args) -> list[dict]:
     return search(args)
 
 
-PARTS = ("blocks-synthetic", "told", "blocks-docs", "digits", "digits-long", "sizes", "epochs",
-         "search")  # fmt: skip
+PARTS = ("blocks-synthetic", "told", "blocks-docs", "digits", "sizes", "epochs", "search")
 
 
 @cache
@@ -253,7 +249,7 @@ def make(u: dict, args) -> bool:
 
 SHIPPED = {  # folder in chapters/checkpoints → the run: its part and name
     "synthetic-block4": ("blocks-synthetic", "block4-seed0"),
-    "digits-labels": ("digits-long", "labels-absorb-seed0"),
+    "digits-labels": ("digits", "labels-absorb-seed0"),
 }
 
 
