@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 13. Blocks, caches and pictures: how far does the page stretch?
 #
-# Our models write a text of fixed length, read all of it again at every step, and know nothing but words. The paper's own list of open questions asks for more: a cache, other data, other sizes and settings. This chapter tries each of them, and says where a small experiment stops being an answer.
+# Our models write a text of fixed length, read all of it again at every step, and know nothing but words. This chapter tries what the paper left open: longer texts and a cache, other data, other sizes and settings. It also says where a small experiment cannot give an answer.
 #
 # After this chapter you will be able to
 #
@@ -23,7 +23,7 @@
 # - train the same network on pictures, or on pictures with their names, and compare it with baselines;
 # - read three experiments on size, repeated data and settings, and say how much they show.
 #
-# *You need* the bound (chapter 04), attention (06), and chapter 12's any-order loss and first-hitting sampler. *Running time:* about two minutes on two CPU cores.
+# *You need* the bound (chapter 04), attention (06), and chapter 12's any-order loss and first-hitting sampler. *Running time:* about a minute and a half on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -67,7 +67,7 @@ ax.axvline(3.5, color="#555555", ls=":")
 ax.set_title("Six of eight words, written in three ways");
 
 # %% [markdown]
-# *What to see.* Left to right, every finished word has all its readers to its right. In blocks of four (dotted line) the first block is finished, and the second is written in a random order.
+# *What to see.* In the first two rows the first four words (left of the dotted line) are finished before the rest begins. In blocks of four, the second block is written in a random order. In the last row a word is still to come among the first four.
 #
 # *Predict:* suppose a word reads finished blocks and its own block only. For which rows can the network keep what it has computed for the first four words while it writes the rest?
 
@@ -78,7 +78,7 @@ ax.set_title("Six of eight words, written in three ways");
 #
 # $$p(x) = \prod_b p(x^b \mid x^{<b}) .$$
 #
-# Chapter 12 tells what this costs. The loss of masked diffusion is the cost of writing the text word by word, averaged over all orders. Here only those orders count that finish a block before they begin the next. We count them for texts of four words.
+# Chapter 12 says what this costs. The loss of masked diffusion is the cost of writing the text word by word, averaged over all orders. Here only those orders count that finish a block before they begin the next. We count them for texts of four words.
 
 # %%
 L = 4
@@ -147,7 +147,7 @@ for seed in range(20):
 print("the cheapest of 20:", cheapest)
 
 # %% [markdown]
-# Any of the three can be the cheapest. So the mathematics does not say which block length is best; trained networks have to. What differs is what they must learn. Left to right asks $L$ questions, one a place. A place in a block of $l$ words is asked about with every set of the other $l - 1$ hidden or visible: $L\, 2^{l-1}$ questions in all.
+# Any of the three can be the cheapest. So the mathematics does not say which block length is best, and we have to train networks to see. They differ in how much they must learn. Left to right, there is one question for each place: what comes after these words? In a block of $l$ words, a place is asked about with every set of the other $l - 1$ words visible: $L\, 2^{l-1}$ questions in all.
 #
 # ## 2. All blocks in one pass
 #
@@ -175,7 +175,7 @@ plots.plt.suptitle(title, x=0.04, ha="left", fontsize=12);
 # %% [markdown]
 # *What to see.* A row is a reader. A noisy word that read its own clean block would see the answer. A clean word reads no noise, so what it computes is the same in every pass.
 #
-# So the mask is all that changes in the network. The library's `BlockTransformer` is our diffusion transformer with this mask. `in_blocks` hands it to the Trainer: `Trainer(settings, corpus, **in_blocks(settings.network(40), 4))`. It has the same weights, and the two copies double the work of a training step.
+# The mask is all that changes in the network. The library's `BlockTransformer` is our diffusion transformer with this mask. `in_blocks` hands it to the Trainer: `Trainer(settings, corpus, **in_blocks(settings.network(40), 4))`. It has the same weights, and the two copies double the work of a training step.
 
 # %% tags=["hide-cell"]
 from sedd_mini.beyond.block_diffusion import two_copies
@@ -301,11 +301,11 @@ ax.set(xlim=(0, 163), xticks=range(0, 129, 32), xlabel="words written", ylabel="
 assert along["reads all words"][0][-1] > 5 and (along["reads the last 28"][0][2:] < 2.7).all()
 
 # %% [markdown]
-# *What to see.* Up to word 32 the two ways are the same. Reading all words, the network gets worse beyond its training length; guessing costs 5.32 bits, and at the end it does worse than that. With the window it stays within a few standard errors of where it was. The window is the only difference, so the long reading does the damage.
+# *What to see.* Up to word 32 the two ways are the same. Reading all words, the network gets worse beyond its training length; guessing costs 5.32 bits, and at the end it does worse than that. With the window it stays within a few standard errors of where it was. The window is the only difference between the two, so reading further back than in training is what hurts.
 #
 # ## 5. The cache
 #
-# A finished block never changes, and it reads nothing to its right. So in every layer its **keys and values** (chapter 06) stay as they are, and can be kept. `Prefix` is the finished text with what it left in each layer: it keeps this, or computes it again at each call.
+# A finished block never changes, and it reads nothing to its right. That holds for the first two rows of the first picture, and not for the third. So in every layer its **keys and values** (chapter 06) stay as they are, and can be kept. `Prefix` is the finished text with what it left in each layer: it keeps this, or computes it again at each call.
 
 # %%
 from sedd_mini.beyond.block_diffusion import Prefix
@@ -402,7 +402,7 @@ ax.margins(x=0.15)
 ax.set(xlabel="bits a pixel", title="Absorbing noise beats the tables, GPT-2 beats all");
 
 # %% [markdown]
-# *What to see.* With 1 500 steps, absorbing noise is clearly ahead of both tables, and uniform noise by a little. GPT-2, which writes pixel after pixel, is ahead of both noises; its cost is exact, and theirs are bounds. So the method works on pictures as it stands; it is not the best model of them at this size.
+# *What to see.* With 1 500 steps, absorbing noise is clearly ahead of both tables, and uniform noise by a little. GPT-2, which writes pixel after pixel, is ahead of both noises; its cost is exact, and theirs are bounds. So the method works on pictures without a change, and it is not the best model of them at this size.
 #
 # ## 7. Labels and pixels in one sequence
 #
