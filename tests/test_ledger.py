@@ -44,7 +44,39 @@ def made(tmp_path) -> Path:
         train(folder, data, dict.fromkeys(KINDS, 2.0))
         draw(folder, data, {4: 2.0, 32: 2.0})
     time(folder, 1.0)
+    go_beyond(folder)
     return folder
+
+
+def go_beyond(folder: Path) -> None:
+    """Results of chapters 12 and 13, of which all claims hold."""
+    parts = {
+        "sizes": {f"{kind}-width{width}-seed0": 5 - width / 100
+                  for kind in ("sedd", "gpt2") for width in verdicts.WIDTHS},
+        "search": {f"trial{n:02d}-seed0": 5.0 for n in range(verdicts.TRIALS)}
+        | {f"{name}-seed{seed}": nats + seed / 1000
+           for name, nats in (("best", 4.0), ("default", 4.5)) for seed in (1, 2)},
+        "digits": {f"{name}-seed{seed}": 1.0 + seed / 1000 for seed in (0, 1)
+                   for name in ("pixels-absorb", "pixels-uniform", "pixels-gpt2", "labels-absorb",
+                                "labels-classifier")},
+    }  # fmt: skip
+    for part, units in parts.items():
+        for name, nats in units.items():
+            write_json(folder / "beyond" / part / f"{name}.json", {
+                "failed": None, "nats_per_token": nats, "nats_per_token_error": 0.001,
+                "named_right": 0.9 + nats / 1000,
+            })  # fmt: skip
+    costs = {"tweedie, 32 calls": 2.0, "tweedie, 64 calls": 1.9, "tweedie, 128 calls": 1.7,
+             "first hitting, 32 calls": 1.7}  # fmt: skip
+    lower, leaps = [0.09, 0.08, 0.07], [0.1, 0.1, 0.1]
+    ways = {"leaps": leaps, "remasking, strength 0.3": lower, "corrector": lower}
+    write_json(folder / "beyond" / "claims.json", {
+        "few_calls": {"rows": {name: [[cost + seed / 1000, 0.01] for seed in range(3)]
+                               for name, cost in costs.items()}},
+        "schedules": {"kl": {graph: [[0.2, 0.1]] * 3 for graph in verdicts.GRAPHS}},
+        "correctors": {"kl": {"exact": ways, "wrong": ways}},
+        "digits": {"by place": 3.0, "by place and neighbours": 2.0},
+    })  # fmt: skip
 
 
 def train(folder: Path, data: str, nats: dict, spread: float = 0.001, error: float = 0.001) -> None:
@@ -239,6 +271,41 @@ def test_seconds(made):
 def test_a_short_run_at_full_size_settles_nothing(made):
     write_json(made / "small-gpu.json", {"bits_per_token": 7.0, "bits_per_token_error": 0.1})
     assert verdict("full_size", made) == reading.FULL
+
+
+@pytest.mark.parametrize("name", [
+    "larger", "hyper_parameters", "fewer_evaluations", "schedules", "continuous", "other_domains",
+    "modalities",
+])  # fmt: skip
+def test_what_came_after_the_paper_can_hold(made, name):
+    assert verdict(name, made) == HOLDS
+
+
+@pytest.mark.parametrize(("name", "file", "keys", "value", "expected"), [
+    ("larger", "sizes/sedd-width192-seed0", ("nats_per_token",), 3.719, NOT),  # within the errors
+    ("larger", "sizes/gpt2-width192-seed0", ("nats_per_token",), 3.8, PART),  # the control
+    ("hyper_parameters", "search/best-seed2", ("nats_per_token",), 4.6, NOT),
+    ("fewer_evaluations", "claims", ("few_calls", "rows", "tweedie, 64 calls", 1, 0), 1.5, PART),
+    ("fewer_evaluations", "claims", ("few_calls", "rows", "first hitting, 32 calls", 1, 0), 3, NOT),
+    ("schedules", "claims", ("schedules", "kl", "uniform", 2), [0.14, 0.1], PART),
+    ("continuous", "claims", ("correctors", "kl", "exact", "corrector", 1), 0.11, PART),
+    ("other_domains", "digits/pixels-uniform-seed1", ("nats_per_token",), 1.5, PART),
+    ("modalities", "digits/labels-absorb-seed1", ("named_right",), 0.86, PART),
+])  # fmt: skip
+def test_what_came_after_the_paper(made, name, file, keys, value, expected):
+    change(made / "beyond" / f"{file}.json", value, *keys)
+    assert verdict(name, made) == expected
+
+
+@pytest.mark.parametrize(("name", "file"), [
+    ("larger", "sizes/gpt2-width64-seed0"), ("hyper_parameters", "search/trial15-seed0"),
+    ("hyper_parameters", "search/default-seed2"), ("fewer_evaluations", "claims"),
+    ("other_domains", "digits/pixels-absorb-seed1"), ("modalities", "digits/labels-absorb-seed0"),
+])  # fmt: skip
+def test_what_came_after_the_paper_waits_for_all_of_its_results(made, name, file):
+    (made / "beyond" / f"{file}.json").unlink()
+    with pytest.raises(NotYet):
+        verdict(name, made)
 
 
 def test_all_rows_have_figures_or_are_open(made):

@@ -208,72 +208,7 @@ def same_document(x, eot):
     return number[:, :, None] == number[:, None, :]
 
 # %% [markdown]
-# ## Exercise 4. What "scale by σ" saves at the start
-#
-# With $s_y = 1$ a hidden token costs $N + K(r)$. Let $\varepsilon = e^{-\bar\sigma_{\max}}$ and $u = e^{-\bar\sigma}$, so that $d\bar\sigma = -du/u$ and $(1 - u)\,r = u$. The integral becomes
-#
-# $$\int_\varepsilon^1 \Big( \frac{(1-u) N}{u} + \log\frac{u}{1-u} - 1 \Big) du = N\,(\bar\sigma_{\max} - 1 + \varepsilon) - (1 - \varepsilon) - \varepsilon\log\varepsilon - (1-\varepsilon)\log(1-\varepsilon) .$$
-#
-# For $N = 5$ and $\bar\sigma_{\max} = \log 1000$ this is 28.6 nats a token and 171 for a sentence of six, where a uniform guess costs 9.7. For $N = 50\,257$ it is 297 000 nats a token instead of 10.8. Section 8 shows what training makes of the small case.
-
-# %% tags=["solution"]
-import math
-
-
-def first_loss(N, sigma_max):
-    low = math.exp(-sigma_max)
-    rest = low * math.log(low) + (1 - low) * math.log(1 - low)
-    return N * (sigma_max - 1 + low) - (1 - low) - rest
-
-# %% tags=["wrong"]
-# Counts every token as hidden.
-import math
-
-
-def first_loss(N, sigma_max):
-    total, n = 0.0, 100_000
-    for i in range(n):
-        u = math.exp(-sigma_max * (i + 0.5) / n)
-        r = u / (1 - u)
-        total += (N + r * (math.log(r) - 1)) * sigma_max / n
-    return total
-
-# %% tags=["wrong"]
-# Without K(r).
-import math
-
-
-def first_loss(N, sigma_max):
-    return N * (sigma_max - 1 + math.exp(-sigma_max))
-
-# %% tags=["wrong"]
-# One score too many: MASK counts as a word.
-import math
-
-
-def first_loss(N, sigma_max):
-    low = math.exp(-sigma_max)
-    rest = low * math.log(low) + (1 - low) * math.log(1 - low)
-    return (N + 1) * (sigma_max - 1 + low) - (1 - low) - rest
-
-# %% tags=["wrong"]
-# The first loss with the scale.
-import math
-
-
-def first_loss(N, sigma_max):
-    return (1 - math.exp(-sigma_max)) * math.log(N)
-
-# %% tags=["wrong"]
-# The integral runs to infinity in its last terms.
-import math
-
-
-def first_loss(N, sigma_max):
-    return N * (sigma_max - 1) - 1
-
-# %% [markdown]
-# ## Exercise 5. Features that tell small noise apart
+# ## Exercise 4. Features that tell small noise apart
 #
 # Equal factors of $\bar\sigma$ are equal differences of $\log\bar\sigma$. A pair of features with speed $f$ moves by $2\,|\sin(f \Delta / 2)|$ when its argument moves by $\Delta$, wherever it starts. With $\Delta = \log 10$ the whole vector moves by 4.8.
 
@@ -349,3 +284,68 @@ def log_features(sigma):
     f = 10_000 ** (-torch.arange(128) / 128)
     a = sigma[:, None] * f
     return torch.cat([a.cos(), a.sin()], -1)
+
+# %% [markdown]
+# ## Exercise 5. What "scale by σ" saves at the start
+#
+# With $s_y = 1$ a hidden token costs $N + K(r)$. Let $\varepsilon = e^{-\bar\sigma_{\max}}$ and $u = e^{-\bar\sigma}$, so that $d\bar\sigma = -du/u$ and $(1 - u)\,r = u$. The integral becomes
+#
+# $$\int_\varepsilon^1 \Big( \frac{(1-u) N}{u} + \log\frac{u}{1-u} - 1 \Big) du = N\,(\bar\sigma_{\max} - 1 + \varepsilon) - (1 - \varepsilon) - \varepsilon\log\varepsilon - (1-\varepsilon)\log(1-\varepsilon) .$$
+#
+# For $N = 5$ and $\bar\sigma_{\max} = \log 1000$ this is 28.6 nats a token and 171 for a sentence of six, where a uniform guess costs 9.7. For $N = 50\,257$ it is 297 000 nats a token instead of 10.8. Section 8 shows what training makes of the small case.
+
+# %% tags=["solution"]
+import math
+
+
+def loss_without_scale(N, sigma_max):
+    low = math.exp(-sigma_max)
+    rest = low * math.log(low) + (1 - low) * math.log(1 - low)
+    return N * (sigma_max - 1 + low) - (1 - low) - rest
+
+# %% tags=["wrong"]
+# Counts every token as hidden.
+import math
+
+
+def loss_without_scale(N, sigma_max):
+    total, n = 0.0, 100_000
+    for i in range(n):
+        u = math.exp(-sigma_max * (i + 0.5) / n)
+        r = u / (1 - u)
+        total += (N + r * (math.log(r) - 1)) * sigma_max / n
+    return total
+
+# %% tags=["wrong"]
+# Without K(r).
+import math
+
+
+def loss_without_scale(N, sigma_max):
+    return N * (sigma_max - 1 + math.exp(-sigma_max))
+
+# %% tags=["wrong"]
+# One score too many: MASK counts as a word.
+import math
+
+
+def loss_without_scale(N, sigma_max):
+    low = math.exp(-sigma_max)
+    rest = low * math.log(low) + (1 - low) * math.log(1 - low)
+    return (N + 1) * (sigma_max - 1 + low) - (1 - low) - rest
+
+# %% tags=["wrong"]
+# The first loss with the scale.
+import math
+
+
+def loss_without_scale(N, sigma_max):
+    return (1 - math.exp(-sigma_max)) * math.log(N)
+
+# %% tags=["wrong"]
+# The integral runs to infinity in its last terms.
+import math
+
+
+def loss_without_scale(N, sigma_max):
+    return N * (sigma_max - 1) - 1

@@ -83,7 +83,7 @@ def weight_of(k, n):
 import math
 
 
-def first_loss(N, mistake):
+def loss_with_mistake(N, mistake):
     if mistake == "no rate":
         return (1 - 0.999 * (0.001 + 1) / 2) * math.log(N)
     if mistake == "hidden only":
@@ -95,7 +95,7 @@ def first_loss(N, mistake):
 import math
 
 
-def first_loss(N, mistake):
+def loss_with_mistake(N, mistake):
     factor = {"no rate": 0.5, "hidden only": math.log(1000)}.get(mistake, 0.999)
     return factor * math.log2(N)
 
@@ -104,7 +104,7 @@ def first_loss(N, mistake):
 import math
 
 
-def first_loss(N, mistake):
+def loss_with_mistake(N, mistake):
     return {"no rate": 0.5}.get(mistake, 0.999) * math.log(N)
 
 # %% tags=["wrong"]
@@ -112,7 +112,7 @@ def first_loss(N, mistake):
 import math
 
 
-def first_loss(N, mistake):
+def loss_with_mistake(N, mistake):
     factor = {"no rate": 0.5, "hidden only": math.log(1000), "bert": 0.15}.get(mistake, 0.999)
     return factor * math.log(N)
 
@@ -121,7 +121,7 @@ def first_loss(N, mistake):
 import math
 
 
-def first_loss(N, mistake):
+def loss_with_mistake(N, mistake):
     return (math.log(1000) if mistake == "hidden only" else 0.999) * math.log(N)
 
 # %% [markdown]

@@ -58,7 +58,7 @@ def same_leap(times):
 import torch
 
 
-def leap_probs(Q, x, s, dsigma, last=None):
+def tweedie_leap(Q, x, s, dsigma, last=None):
     s = s.scatter(-1, x[:, None], 1.0)  # (M, S)
     was = s @ torch.matrix_exp(-dsigma * Q).T  # (M, S)
     probs = was * torch.matrix_exp(dsigma * Q)[x]
@@ -72,7 +72,7 @@ def leap_probs(Q, x, s, dsigma, last=None):
 import torch
 
 
-def leap_probs(Q, x, s, dsigma, last=None):
+def tweedie_leap(Q, x, s, dsigma, last=None):
     s = s.scatter(-1, x[:, None], 1.0)
     probs = (s @ torch.matrix_exp(-dsigma * Q)) * torch.matrix_exp(dsigma * Q)[x]
     probs = probs.clamp(min=0)
@@ -85,7 +85,7 @@ def leap_probs(Q, x, s, dsigma, last=None):
 import torch
 
 
-def leap_probs(Q, x, s, dsigma, last=None):
+def tweedie_leap(Q, x, s, dsigma, last=None):
     s = s.scatter(-1, x[:, None], 1.0)
     probs = (s @ torch.matrix_exp(dsigma * Q).T) * torch.matrix_exp(-dsigma * Q)[x]
     probs = probs.clamp(min=0)
@@ -98,7 +98,7 @@ def leap_probs(Q, x, s, dsigma, last=None):
 import torch
 
 
-def leap_probs(Q, x, s, dsigma, last=None):
+def tweedie_leap(Q, x, s, dsigma, last=None):
     s = s.scatter(-1, x[:, None], 1.0)
     probs = (s @ torch.matrix_exp(-dsigma * Q).T) * torch.matrix_exp(dsigma * Q)[x]
     probs = probs.abs()
@@ -111,7 +111,7 @@ def leap_probs(Q, x, s, dsigma, last=None):
 import torch
 
 
-def leap_probs(Q, x, s, dsigma, last=None):
+def tweedie_leap(Q, x, s, dsigma, last=None):
     probs = (s @ torch.matrix_exp(-dsigma * Q).T) * torch.matrix_exp(dsigma * Q)[x]
     probs = probs.clamp(min=0)
     if last is not None:
@@ -123,7 +123,7 @@ def leap_probs(Q, x, s, dsigma, last=None):
 import torch
 
 
-def leap_probs(Q, x, s, dsigma, last=None):
+def tweedie_leap(Q, x, s, dsigma, last=None):
     s = s.scatter(-1, x[:, None], 1.0)
     probs = (s @ torch.matrix_exp(-dsigma * Q).T) * torch.matrix_exp(dsigma * Q)[x]
     probs = probs.clamp(min=0)
@@ -141,7 +141,7 @@ def leap_probs(Q, x, s, dsigma, last=None):
 import math
 
 
-def factor(p):
+def share_in_float32(p):
     return math.ceil(p * 2**24) / (p * 2**24)
 
 # %% tags=["wrong"]
@@ -149,12 +149,12 @@ def factor(p):
 import math
 
 
-def factor(p):
+def share_in_float32(p):
     return math.floor(p * 2**24) / (p * 2**24)
 
 # %% tags=["wrong"]
 # Rounds to the nearest.
-def factor(p):
+def share_in_float32(p):
     return round(p * 2**24) / (p * 2**24)
 
 # %% tags=["wrong"]
@@ -162,7 +162,7 @@ def factor(p):
 import math
 
 
-def factor(p):
+def share_in_float32(p):
     c = p * 2**24
     return 1 / c / math.expm1(min(1 / c, 700))
 
@@ -171,7 +171,7 @@ def factor(p):
 import math
 
 
-def factor(p):
+def share_in_float32(p):
     return (math.floor(p * 2**24) + 1) / (p * 2**24)
 
 # %% [markdown]

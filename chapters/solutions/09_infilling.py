@@ -69,16 +69,20 @@ from sedd_mini import GeometricNoise, UniformGraph
 from sedd_mini.worlds.ctmc import Chain
 
 
+def rows_of_leaps(chain, K):
+    times = torch.linspace(1, 1e-5, K + 1, dtype=torch.float64)
+    levels = [*GeometricNoise().total(times).tolist(), 0.0]
+    for high, low in pairwise(levels):
+        yield chain.graph.tweedie_probs(chain.states, chain.scores(high), torch.tensor(high - low))
+
+
 def clamping_error(e, k, K):
     p0 = torch.zeros((2,) * (k + 1), dtype=torch.float64)
     p0[(0,) * k], p0[(1,) * k] = torch.tensor([[1 - e, e], [e, 1 - e]], dtype=torch.float64) / 2
     chain = Chain(UniformGraph(2), p0)
-    levels = GeometricNoise().total(torch.linspace(1, 1e-5, K + 1, dtype=torch.float64))
     p = torch.tensor([0.5, 0.5]).double()
-    for high, low in pairwise([*levels.tolist(), 0.0]):
-        fall = torch.tensor(high - low)
-        rows = chain.graph.tweedie_probs(chain.states, chain.scores(high), fall)  # (n, k + 1, 2)
-        p = p @ rows[:2, -1]
+    for rows in rows_of_leaps(chain, K):  # (n, k + 1, 2)
+        p = p @ rows[:2, -1]  # the two texts that begin with k zeros
     return abs(p[1].item() - e)  # two values: half of two equal differences
 
 # %% tags=["wrong"]

@@ -108,6 +108,15 @@ def appearances(num, L, generator):
     shift = torch.rand(num, 1, generator=generator, dtype=torch.float64)
     return (torch.arange(L - 1, -1, -1) + shift) / L
 
+# %% tags=["wrong"]
+# Sorts across the texts too: right at each share, but no text is a path of the chain any more.
+import torch
+
+
+def appearances(num, L, generator):
+    u = torch.rand(num, L, generator=generator, dtype=torch.float64)
+    return u.sort(1, descending=True).values.sort(0).values
+
 # %% [markdown]
 # ## Exercise 3. How many at once?
 #

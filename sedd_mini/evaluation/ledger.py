@@ -88,14 +88,19 @@ CLAIMS = (
           "make results; what a cache brings: chapter 13"),
     Claim("A gap to larger models remains", "chapter 11; results/small-gpu.json", "no figure",
           judge.full_size, "chapter 11, by a run at full size: results/small-gpu.json"),
-    Claim("Hyper-parameters were searched little", "chapter 12", "no figure", None, "chapter 12"),
-    *(Claim(f"Future direction: {name}", where, "no figure", None, where) for name, where in (
-        ("larger models", "chapter 11, by a run at full size: results/small-gpu.json"),
-        ("samplers that need fewer evaluations", "chapters 12 and 13"),
-        ("a systematic search of noise schedules", "chapter 12"),
-        ("techniques of continuous diffusion", "chapter 12"),
-        ("other discrete domains", "chapter 13"),
-        ("several modalities", "chapter 13"),
+    Claim("Hyper-parameters were searched little: a search would find better ones",
+          "chapter 13; results/beyond/search", "no figure", judge.hyper_parameters),
+    *(Claim(f"Future direction: {name}", where, "no figure", judged)
+      for name, where, judged in (
+        ("larger models", "chapter 13; results/beyond/sizes", judge.larger),
+        ("samplers that need fewer evaluations",
+         "chapter 12; results/beyond/claims.json: few_calls", judge.fewer_evaluations),
+        ("a systematic search of noise schedules",
+         "chapter 12; results/beyond/claims.json: schedules", judge.schedules),
+        ("techniques of continuous diffusion",
+         "chapter 12; results/beyond/claims.json: correctors", judge.continuous),
+        ("other discrete domains", "chapter 13; results/beyond/digits", judge.other_domains),
+        ("several modalities", "chapter 13; results/beyond/digits", judge.modalities),
     )),
 )  # fmt: skip
 
@@ -179,7 +184,11 @@ def line(*cells) -> str:
 
 def short(rows: list[Row]) -> str:
     """For README: verdicts with their first figure, and what is open in one sentence."""
-    lines = ["| claim | verdict | a figure of ours |", "|---|---|---|"]
+    numbers = [(sum(row.verdict == verdict for row in rows), verdict)
+               for verdict in (HOLDS, PART, NOT, OPEN)]  # fmt: skip
+    told = ", ".join(f"{verdict} {number}" for number, verdict in numbers if number)
+    lines = [f"Verdicts on {len(rows)} claims: {told}.", "",
+             "| claim | verdict | a figure of ours |", "|---|---|---|"]  # fmt: skip
     lines += [line(row.claim.claim, row.verdict, row.judged.figures[0]) for row in rows
               if row.verdict != OPEN]  # fmt: skip
     names = [row.claim.claim for row in rows if row.verdict == OPEN]

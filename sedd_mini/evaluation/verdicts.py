@@ -9,6 +9,7 @@ that is not made yet raises `NotYet`.
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 from sedd_mini.evaluation.results import (
     FULL,
@@ -28,6 +29,7 @@ DATA, GRAPHS = ("synthetic", "docs"), ("absorb", "uniform")
 PAIRS = [(data, graph) for data in DATA for graph in GRAPHS]
 INFORMED = ", informed"  # mean prediction that is told p(x_t | x0): it starts at ratios of 1
 BITS, NATS = "bits a word", "nats a token"
+WIDTHS, TRIALS = (64, 128, 192), 16  # of tests/benchmarks/beyond_training.py
 OURS, SQUARES = "score entropy", "concrete score matching"
 
 
@@ -353,3 +355,106 @@ def full_size(results: Results) -> Judged:
     bits, error = run["bits_per_token"].number, run["bits_per_token_error"].number
     return Judged([Figure("bound of a short run at full size", bits, 2 * error, "bits a token")],
                   {}, verdict=FULL)  # fmt: skip
+
+
+def larger(results: Results) -> Judged:
+    """Sizes at equal tokens on the documentation, one seed: the error is that of the bound."""
+    units = {kind: [results.part(f"beyond/sizes/{kind}-width{width}-seed0.json")
+                    for width in WIDTHS] for kind in ("sedd", "gpt2")}  # fmt: skip
+    figures, falls = [], {}
+    for kind, name in (("sedd", "score entropy"), ("gpt2", "GPT-2 (control)")):
+        row = [Figure(f"{name}, width {width}", unit["nats_per_token"].number,
+                      2 * unit["nats_per_token_error"].number, NATS)
+               for width, unit in zip(WIDTHS, units[kind], strict=True)]  # fmt: skip
+        figures += row
+        falls[kind] = all(gap("", a, b).low > 0 for a, b in pairwise(row))
+    return Judged(figures, {"at equal tokens a larger network has a lower bound": falls["sedd"]},
+                  {"GPT-2's loss falls with its size": falls["gpt2"]})  # fmt: skip
+
+
+def hyper_parameters(results: Results) -> Judged:
+    """A random search at a quarter of the tokens; its best and the default at all, two seeds."""
+    trials = [results.part(f"beyond/search/trial{n:02d}-seed0.json") for n in range(TRIALS)]
+    bounds = [t["nats_per_token"].number for t in trials if not t["failed"].value]
+    last = {name: [results.part(f"beyond/search/{name}-seed{seed}.json")["nats_per_token"].number
+                   for seed in (1, 2)] for name in ("best", "default")}  # fmt: skip
+    gain = mean("default less the best of the search, at all tokens",
+                less(last["default"], last["best"]), NATS)  # fmt: skip
+    return Judged(
+        [gain, Figure(f"trials, of {TRIALS}, that trained", len(bounds)),
+         Figure("their best at a quarter of the tokens", min(bounds), 0, NATS),
+         Figure("their worst", max(bounds), 0, NATS)],
+        {"what a search finds is better than the default": gain.low > 0},
+    )  # fmt: skip
+
+
+def fewer_evaluations(results: Results) -> Judged:
+    rows = results.part("beyond/claims.json", "few_calls")["rows"]
+    costs = {name: [seed[0].number for seed in rows[name]] for name in rows.value}
+    hit = costs["first hitting, 32 calls"]
+    figures = [mean(f"{name} less first hitting, 32 calls", less(costs[name], hit), NATS)
+               for name in ("tweedie, 32 calls", "tweedie, 64 calls", "tweedie, 128 calls")]
+    return Judged(figures, {
+        "at equal calls another sampler writes what the true language finds likelier":
+            figures[0].low > 0,
+        "it does so with half of the calls": figures[1].low > 0,
+    })  # fmt: skip
+
+
+def schedules(results: Results) -> Judged:
+    kl = results.part("beyond/claims.json", "schedules")["kl"]
+    figures, statements = [], {}
+    for graph in GRAPHS:
+        ratios = [pair[0].number / pair[1].number for pair in kl[graph]]
+        figures.append(mean(f"divergence of four equal steps over that of searched ones, {graph}",
+                            ratios))  # fmt: skip
+        statements[f"searched times are better by half or more in each world, {graph}"] = (
+            min(ratios) > 1.5
+        )
+    return Judged(figures, statements)
+
+
+def continuous(results: Results) -> Judged:
+    """Correctors, from the diffusion of continuous values: exact laws at equal network calls."""
+    kl = results.part("beyond/claims.json", "correctors")["kl"]
+    figures, statements = [], {}
+    for kind in ("wrong", "exact"):
+        leaps = kl[kind]["leaps"].numbers()
+        for way in ("remasking, strength 0.3", "corrector"):
+            ratios = [a / b for a, b in zip(kl[kind][way].numbers(), leaps, strict=True)]
+            figures.append(mean(f"divergence with {way} over plain leaps, {kind} scores", ratios))
+            statements[f"{way} lowers it in each world, {kind} scores"] = max(ratios) < 1
+    return Judged(figures, statements)
+
+
+def digits(results: Results, name: str, key: str) -> list[float]:
+    return [results.part(f"beyond/digits/{name}-seed{seed}.json")[key].number for seed in (0, 1)]
+
+
+def other_domains(results: Results) -> Judged:
+    tables = results.part("beyond/claims.json", "digits")
+    figures, statements = [], {}
+    for table in ("by place", "by place and neighbours"):
+        least = tables[table].number
+        for graph in GRAPHS:
+            bits = [nats / math.log(2) for nats in digits(results, f"pixels-{graph}",
+                                                          "nats_per_token")]  # fmt: skip
+            found = mean(f"bits a pixel of digits, tables {table} less score entropy, {graph}",
+                         [least - b for b in bits])  # fmt: skip
+            figures.append(found)
+            statements[f"fewer bits than tables {table}, {graph}"] = found.low > 0
+    bits = [nats / math.log(2) for nats in digits(results, "pixels-gpt2", "nats_per_token")]
+    figures.append(mean("bits a pixel of GPT-2", bits))
+    return Judged(figures, statements)
+
+
+def modalities(results: Results) -> Judged:
+    joint = [100 * share for share in digits(results, "labels-absorb", "named_right")]
+    alone = [100 * share for share in digits(results, "labels-classifier", "named_right")]
+    behind = mean("a classifier of the same network and budget leads by", less(alone, joint), "%")
+    named = mean("digits that labels and pixels in one sequence name right", joint, "%")
+    return Judged([named, behind], {
+        "names pictures far better than guesses, which are right in 10 %": named.low > 50,
+        "level with a classifier: behind by at most 2 %":
+            None if behind.low < 2 < behind.high else behind.high <= 2,
+    })  # fmt: skip

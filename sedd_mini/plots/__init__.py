@@ -71,6 +71,7 @@ from sedd_mini.plots.style import (
     INK,
     ORANGE,
     PURPLE,
+    plain_ticks,
     spread_labels,
     use_style,
 )

@@ -14,20 +14,24 @@ def show_fillings(
 ) -> Figure:
     """Draw rows of tokens in aligned columns, those of the gaps in blue on tinted paper.
 
-    rows: as many tokens in each; free: which of them were gaps; labels: one for each row.
+    rows: as many tokens in each; the last one is the original, which stands below a line, without
+    tint; free: which of the tokens were gaps; labels: one for each row.
     """
     rows = [[token.replace("\n", "↵") for token in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(free))]
-    fig, ax = plt.subplots(figsize=(10, 0.55 + 0.28 * len(rows)))
+    fig, ax = plt.subplots(figsize=(10, 0.65 + 0.28 * len(rows)))
     style = {"family": "monospace", "va": "center", "fontsize": 1060 / sum(widths)}
+    fills = len(rows) - 1
+    heights = [*range(fills), fills + 0.35]
     for i, width in enumerate(widths):
         x = sum(widths[:i])
         if free[i]:
-            ax.barh(range(len(rows)), width - 0.1, left=x, height=0.9, color="#dbe7f2")
-        for y, row in enumerate(rows):
-            ax.text(x, y, row[i], color=BLUE if free[i] else "#333333", **style)
-    ax.set(xlim=(0, sum(widths)), ylim=(len(rows) - 0.4, -0.6), xticks=[], title=title)
-    ax.set_yticks(range(len(rows)), labels)
+            ax.barh(range(fills), width - 0.1, left=x, height=0.9, color="#dbe7f2")
+        for y, row in zip(heights, rows, strict=True):
+            ax.text(x, y, row[i], color=BLUE if free[i] and y < fills else "#333333", **style)
+    ax.axhline(fills - 0.32, color=GREY, lw=1)
+    ax.set(xlim=(0, sum(widths)), ylim=(len(rows) - 0.05, -0.6), xticks=[], title=title)
+    ax.set_yticks(heights, labels)
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
@@ -41,7 +45,7 @@ def show_conditions(panels: dict[str, Sequence[str]]) -> Figure:
     """
     places = {"clean noun": (0, 1), "clean verb": (1.7, 1), "noisy noun": (0, 0),
               "noisy verb": (1.7, 0)}  # fmt: skip
-    fig, axes = plt.subplots(1, len(panels), figsize=(10, 3.0))
+    fig, axes = plt.subplots(1, len(panels), figsize=(10, 2.5))
     for ax, (title, known) in zip(axes, panels.items(), strict=True):
         ax.plot([0.5, 1.2], [1, 1], color=GREY, lw=1.6)
         ax.text(0.85, 1.06, "language", ha="center", va="bottom", color="#555555", fontsize=10)
@@ -56,8 +60,8 @@ def show_conditions(panels: dict[str, Sequence[str]]) -> Figure:
             label = name + ("\n= cat" if here else "")
             ax.text(x, y, label, ha="center", va="center", bbox=box, fontsize=11,
                     color="white" if here else "#333333")  # fmt: skip
-        ax.set(xlim=(-0.7, 2.4), ylim=(-0.35, 1.4))
-        ax.set_title(title, fontsize=11.5, loc="center")
+        ax.set(xlim=(-0.7, 2.4), ylim=(-0.3, 1.35))
+        ax.set_title(title, fontsize=11, loc="center")
         ax.set_axis_off()
     return fig
 

@@ -101,13 +101,13 @@ def show_turns(angle: float, dots: Sequence) -> Figure:
 def show_influence(tables: dict[str, Sequence], words: Sequence[str]) -> Figure:
     """Who notices a changed token: tables (L, L) of changes, row = noticing, column = changed.
 
-    The larger the change the darker the cell.
+    Changes are in lengths of the answer that changes; the larger the change the darker the cell.
     """
-    fig, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.9), sharey=True)
+    fig, axes = plt.subplots(1, len(tables), figsize=(4.8 * len(tables), 3.9), sharey=True)
     changes = np.stack([np.asarray(table) for table in tables.values()])
     shade = PowerNorm(0.6, vmin=0, vmax=changes.max())
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        ax.imshow(np.asarray(table), cmap=INK, norm=shade)
+        image = ax.imshow(np.asarray(table), cmap=INK, norm=shade)
         ax.set_xticks(range(len(words)), words)
         ax.set_yticks(range(len(words)), words)
         ax.set(xlabel="this token is changed")
@@ -118,6 +118,10 @@ def show_influence(tables: dict[str, Sequence], words: Sequence[str]) -> Figure:
         ax.grid(True, which="minor", color="#c9ccd2", lw=0.6)
         ax.tick_params(which="both", length=0)
     axes[0].set_ylabel("does this position notice?")
+    ticks = np.arange(0, changes.max(), 0.5)
+    bar = fig.colorbar(image, ax=axes, fraction=0.05, pad=0.02, ticks=ticks)
+    bar.set_label("change (in lengths of the answer)", labelpad=8)
+    bar.outline.set_visible(False)
     return fig
 
 

@@ -42,13 +42,17 @@ def show_scatter(ax: plt.Axes, rows: dict[str, Sequence[float]]) -> None:
     ax.grid(axis="y", visible=False)
 
 
-def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours, first=0) -> Figure:
+def show_bars(
+    rows: dict[str, Sequence[float]], titles: Sequence[str], colours, first: int = 0,
+    scales: Sequence[str] = (),
+) -> Figure:  # fmt: skip
     """Horizontal bars with their numbers: a row for each name, a panel for each of its values.
 
-    first: how many rows stand apart, above, in panels with a scale of their own.
+    first: how many rows stand apart, above, in panels with a scale of their own; scales: what to
+    write below the scale of each group.
     """
     groups = [part for part in (list(rows)[:first], list(rows)[first:]) if part]
-    height = 0.55 * len(rows) + 0.7 + 0.5 * len(groups)
+    height = 0.55 * len(rows) + 0.7 + 0.5 * len(groups) + 0.25 * len(scales)
     fig, axes = plt.subplots(
         len(groups), len(titles), figsize=(10, height), sharey="row", sharex="row", squeeze=False,
         height_ratios=[len(part) for part in groups],
@@ -64,6 +68,12 @@ def show_bars(rows: dict[str, Sequence[float]], titles: Sequence[str], colours, 
             ax.margins(x=0.35 if first else 0.15)
             ax.grid(axis="y", visible=False)
             ax.tick_params(left=False)
+        if scales:
+            axes[g, 0].set_xlabel(" ")  # room for a text that is wider than its panel
+            axes[g, 0].annotate(
+                scales[g], (0, 0), (0, -32), "axes fraction", textcoords="offset points",
+                fontsize=10.5, color="#555555", annotation_clip=False,
+            ).set_in_layout(False)  # fmt: skip
         if first:
             axes[g, 0].set_ylim(len(part) - 0.5, -0.5)  # bars of one height in both groups
         else:
@@ -147,7 +157,7 @@ def show_parts(rows: dict[str, tuple[float, float]], limit: float, names: Sequen
         ax.barh(y, max(b, 0), left=a, color=ORANGE, height=0.62)
         if name == longest:
             ax.text(0.05, y, names[0], va="center", color="white", fontsize=10.5)
-        label = f"{a:.2f} + {b:.2f}" if b >= 0.005 else f"{a:.2f}"
+        label = f"{a:.2f} + {max(b, 0):.2f}"
         end = a + max(b, 0)
         crosses = end < limit < end + 0.25 * limit  # the label would lie on the dotted line
         place, ink, side = ((-7, 0), "white", "right") if crosses else ((7, 0), "#222222", "left")

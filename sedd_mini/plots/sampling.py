@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from sedd_mini.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, spread_labels
+from sedd_mini.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, plain_ticks, spread_labels
 
 
 def show_agreement(
@@ -45,8 +45,8 @@ def show_error_curves(ax: plt.Axes, Ks: Sequence[int], curves: dict[tuple[str, s
     line = [0.45 * low * Ks[-1] / K for K in Ks[2:]]
     ax.loglog(Ks[2:], line, color=GREY, lw=1)
     ax.text(Ks[2], line[0] * 0.75, "slope −1", color="#555555", ha="right", va="top")
-    ax.set_xticks(Ks, Ks)
-    ax.minorticks_off()
+    plain_ticks(ax.xaxis, Ks)
+    plain_ticks(ax.yaxis, (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5))
     ax.set_xlim(Ks[0] * 0.9, Ks[-1] * 4.6)
 
 
@@ -87,6 +87,7 @@ def show_quality_against_calls(
     left.annotate("network,\none word a call", (32, star[0]), (-12, 0), ha="right", va="center",
                   textcoords="offset points", color=GREEN)  # fmt: skip
     left.set(ylabel="bits a word above true text", ylim=(0.04, None))
+    plain_ticks(left.yaxis, (0.05, 0.1, 0.2, 0.5, 1, 2, 5))
     left.set_title("Language of 40 words, L = 32:\nmost of the excess comes from leaping")
     *leaps, last = docs
     right.errorbar(leaps, [docs[K][0] for K in leaps], [docs[K][1] for K in leaps], fmt="s-",
@@ -101,7 +102,7 @@ def show_quality_against_calls(
     right.set_title("Python's documentation, L = 128:\nthe first few leaps bring most")
     for ax, ticks in ((left, Ks), (right, list(docs))):
         ax.set_xscale("log", base=2)
-        ax.set_xticks(ticks, ticks)
+        plain_ticks(ax.xaxis, ticks)
         ax.set(xlabel="leaps (star: calls)")
     right.set_xlim(0.8, 220)
     return fig

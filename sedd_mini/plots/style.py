@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import NullLocator
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f6299", "#d9660b", "#2a9d79", "#b0609b", "#8a8f98"
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, GREY]
@@ -50,6 +52,14 @@ def use_style() -> None:
         from matplotlib_inline.config import InlineBackend
 
         InlineBackend.instance(parent=shell).figure_formats = {"retina"}
+
+
+def plain_ticks(axis: Axis, ticks: Sequence[float]) -> None:
+    """Ticks at these values of a log axis, written as plain numbers, and none between them."""
+    low, high = axis.get_view_interval()
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def spread_labels(values: Sequence[float], least: float) -> list[float]:

@@ -68,6 +68,14 @@ def shares(length: int) -> Tensor:
     return share / share.sum()
 
 
+def hidden_share(how: str, length: int) -> float:
+    """The share of positions that absorbing noise hides in a training batch, on average."""
+    if how != "counted":
+        return 0.5  # log-linear noise; of 1 − e^{−σ̄(t)} in general
+    n = torch.arange(1, length + 1, dtype=torch.float64)
+    return (shares(length) * n).sum().item() / length
+
+
 def importance(noise, n: Tensor, t: Tensor, share: Tensor) -> Tensor:
     """How much rarer a set of n hidden positions at time t is here than if t were drawn first.
 

@@ -11,6 +11,7 @@ import torch
 from sedd_mini.network.dit import DiTConfig
 from sedd_mini.network.hardware import synchronize
 from sedd_mini.training import planner
+from sedd_mini.training.draws import hidden_share
 
 PARTS = ("data", "trunk", "head and loss", "backward", "optimiser")
 
@@ -60,7 +61,8 @@ def report(watch: Stopwatch, config, settings, dtype, world_size: int = 1) -> di
     step = sum(watch.seconds.values()) / watch.steps
     flops = None
     if isinstance(config, DiTConfig):
-        flops = planner.training_flops(config, settings.length) * settings.batch_size / step
+        hidden = hidden_share(settings.draws, settings.length) if config.absorbing else None
+        flops = planner.training_flops(config, settings.length, hidden) * settings.batch_size / step
     peak = peak_flops(watch.device, dtype)
     return {
         "tokens_per_s": settings.batch_size * settings.length / step,

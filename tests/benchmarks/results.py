@@ -48,6 +48,7 @@ def stages() -> list[list[list[Command]]]:
         [[("frontier.py", "gumbel")]],
         [[("frontier.py", "seconds")]],
         [[("beyond_training.py",)]] * 2,
+        [[("beyond_claims.py",)]],
         [cache],
         [[("-m", "sedd_mini.evaluation.ledger")]],
     ]

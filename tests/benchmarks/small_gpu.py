@@ -46,7 +46,7 @@ def frequencies(train: torch.Tensor, valid: torch.Tensor, size: int) -> float:
 def speeds(args, corpus, settings: dict, found: dict) -> None:
     """The report of each variant; into found["variants"]."""
     for name, changes in VARIANTS.items():
-        if "float32" in name or (changes.get("compile") and args.device == "cpu"):
+        if not args.variants.intersection([name, "all"]):
             continue
         gc.collect()
         if args.device == "cuda":
@@ -151,11 +151,14 @@ def main() -> None:
     parser.add_argument("--about", help="the data in words, for the file")
     parser.add_argument("--minutes", type=float, default=30, help="of training [30]")
     parser.add_argument("--steps", type=int, default=8, help="of a variant that are measured [8]")
+    parser.add_argument("--variants", nargs="+", default=["bfloat16", "bfloat16, compiled"],
+                        help="those of full_size.py that are measured; all [the first two]")
     parser.add_argument("--repeats", type=int, default=16, help="of each validation block [16]")
     parser.add_argument("--quick", action="store_true", help="a tiny network")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "small-gpu")
     parser.add_argument("--out", type=Path, default=ROOT / "chapters/results/small-gpu.json")
     args = parser.parse_args()
+    args.variants = set(args.variants[:1] if args.quick else args.variants)
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
     length, batch = (64, 4) if args.quick else (1024, 64)
     docs = args.data == "docs"
