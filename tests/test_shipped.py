@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sedd_mini.beyond.pictures import label_log_prob
 from sedd_mini.commands.train import parse
 from sedd_mini.evaluate import likelihood_bound, sample_sigma, times
+from sedd_mini.evaluation.bounds import bounds, total
 from sedd_mini.evaluation.examiner import exact_log_score
 from sedd_mini.evaluation.rivals import load_gpt2, nats
 from sedd_mini.files import load_tensors
@@ -22,6 +24,7 @@ from sedd_mini.network.pretrained import load_pretrained, save_pretrained
 from sedd_mini.samplers import sample
 from sedd_mini.text.blocks import split_documents
 from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.digits import LEVELS, digits_corpus
 from sedd_mini.text.ngram import ngram_bits
 from sedd_mini.text.python_docs import python_docs
 from sedd_mini.text.synthetic import HiddenMarkovChain, SyntheticLanguage
@@ -31,6 +34,7 @@ from sedd_mini.training.settings import Settings, preset
 SHIPPED = Path(__file__).parents[1] / "chapters/checkpoints"
 NAMES = ["docs-absorb", "docs-uniform", "synthetic-absorb", "synthetic-uniform"]
 GPT2 = "synthetic-gpt2"
+BEYOND = ["digits-labels", "synthetic-block4"]  # of chapter 13
 
 
 def record(name: str) -> dict:
@@ -51,12 +55,12 @@ def bound(name: str, blocks: torch.Tensor, repeats: int):
 
 
 def test_nothing_else_is_shipped_and_it_is_small():
-    assert sorted(path.name for path in SHIPPED.iterdir()) == sorted([*NAMES, GPT2])
+    assert sorted(path.name for path in SHIPPED.iterdir()) == sorted([*NAMES, GPT2, *BEYOND])
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
     assert size <= 16_000_000
 
 
-@pytest.mark.parametrize("name", [*NAMES, GPT2])
+@pytest.mark.parametrize("name", [*NAMES, GPT2, *BEYOND])
 def test_marked_as_ours_and_loaded_in_float32(name, tmp_path):
     """float16 on disk, whose every number float32 holds; saved again, the description is equal."""
     model, graph, noise = load_pretrained(SHIPPED / name)
@@ -115,6 +119,27 @@ def test_the_gpt2_is_the_best_run_of_the_comparison():
     assert all(run["tuning_nats_per_token"] <= r["tuning_nats_per_token"] for r in grid), (
         "a later run is better: python tests/benchmarks/frontier.py ship"
     )
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_networks_of_chapter_13_are_those_of_its_results(name):
+    """What their runs found is found again, with the same noise, to what float16 changes."""
+    facts, (model, graph, noise) = record(name), load_pretrained(SHIPPED / name)
+    assert facts["command"] == "python tests/benchmarks/beyond_training.py --ship"
+    assert facts["parameters"] == sum(map(torch.numel, model.parameters()))
+    run = json.loads((SHIPPED.parent / f"results/beyond/{facts['run']}.json").read_text())
+    shared = (facts.keys() & run.keys()) - {"command", "hardware"}
+    assert len(shared) > 6
+    assert {key: facts[key] for key in shared} == {key: run[key] for key in shared}
+    if name == "digits-labels":
+        rows = digits_corpus(labels=True).valid[:]
+        named = label_log_prob(model, graph, rows[:, 1:]).argmax(1) + LEVELS
+        right = (named == rows[:, 0]).double().mean().item()
+        assert right == pytest.approx(run["named_right"], abs=1.5 / len(rows))
+    else:
+        blocks, seed = corpus("synthetic", 32).valid[256:512], torch.Generator().manual_seed(0)
+        found = total(bounds(model, graph, noise, blocks, repeats=8, generator=seed))
+        assert found.nats / found.length == pytest.approx(run["nats_per_token"], abs=2e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = ROOT / "chapters"
-SHIPPED = ("docs-absorb", "docs-uniform", "synthetic-absorb", "synthetic-gpt2",
-           "synthetic-uniform")  # fmt: skip
+SHIPPED = ("digits-labels", "docs-absorb", "docs-uniform", "synthetic-absorb", "synthetic-block4",
+           "synthetic-gpt2", "synthetic-uniform")  # fmt: skip
 TOKENS = {"synthetic": 40, "docs": 1024}  # of the presets; the others have GPT-2's
 PATIENCE = 3  # seconds for the hub's answer
 

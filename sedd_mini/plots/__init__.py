@@ -7,6 +7,14 @@ matplotlib's own. What several subjects need stands in style.py, which alone the
 
 import matplotlib.pyplot as plt
 
+from sedd_mini.plots.beyond import (
+    show_along,
+    show_epochs,
+    show_pictures,
+    show_search,
+    show_sizes,
+    show_two_copies,
+)
 from sedd_mini.plots.chains import show_edits, show_one_hidden_word, show_states, show_two_lamps
 from sedd_mini.plots.conditioning import show_conditions, show_fillings, show_gap_patterns
 from sedd_mini.plots.full_size import (

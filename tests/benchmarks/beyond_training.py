@@ -3,6 +3,7 @@
     python tests/benchmarks/beyond_training.py                # what is missing; on 2 cores twice
     python tests/benchmarks/beyond_training.py --part blocks-docs
     python tests/benchmarks/beyond_training.py --list         # what there is, and what is not
+    python tests/benchmarks/beyond_training.py --ship         # two runs become chapters/checkpoints
 
     blocks-synthetic, blocks-docs   block diffusion by block length, beside plain diffusion and
                                     GPT-2, all at the same tokens, batches and steps
@@ -36,6 +37,7 @@ from sedd_mini.beyond.block_diffusion import in_blocks
 from sedd_mini.beyond.pictures import label_log_prob, naming_loss
 from sedd_mini.evaluation.rivals import Clock, gpt2_rival
 from sedd_mini.files import lock, read_json, write_json
+from sedd_mini.network.pretrained import load_pretrained, save_pretrained
 from sedd_mini.text.corpus import Corpus
 from sedd_mini.text.digits import LEVELS, digits_corpus
 from sedd_mini.training.settings import PRESETS, preset
@@ -245,6 +247,34 @@ def make(u: dict, args) -> bool:
     return True
 
 
+SHIPPED = {  # folder in chapters/checkpoints → the run: its part and name
+    "synthetic-block4": ("blocks-synthetic", "block4-seed0"),
+    "digits-labels": ("digits", "labels-absorb-seed0"),
+}
+
+
+def ship(folder: str, args) -> None:
+    """Write the averaged network of a run as the other weights are: in float16, with its record."""
+    part, name = SHIPPED[folder]
+    u = next(u for u in units_of(part, args) if u["name"] == name)
+    if not (result := result_of(u, args)):
+        raise ValueError(f"{part}/{name} is not trained yet: leave out --ship")
+    corpus = corpus_of(u["data"], u["few"])
+    what = load_pretrained(args.runs / part / name)
+    told = ("steps", "tokens_seen", "parameters", "nats_per_token", "nats_per_token_error",
+            "named_right", "of", "python", "torch")  # fmt: skip
+    record = {
+        "command": "python tests/benchmarks/beyond_training.py --ship", "run": f"{part}/{name}",
+        "seed": u["changes"]["seed"], "wall_time_s": round(result["seconds_a_step"]
+                                                          * result["steps"]),
+        "hardware": f"{result['hardware']} cpu, {result['threads']} thread(s)",
+        "corpus": corpus.info,
+    } | {key: result[key] for key in told if key in result}  # fmt: skip
+    words = corpus.tokenizer if u["data"] == "synthetic" else None
+    save_pretrained(args.to / folder, *what, words, dtype=torch.float16, info=record)
+    print(f"{args.to / folder}: {part}/{name}")
+
+
 def tell(u: dict, result: dict | None) -> None:
     if not result or result["failed"]:
         text = result["failed"] if result else "not yet"
@@ -266,8 +296,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "chapters" / "results" / "beyond")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "beyond")
     parser.add_argument("--list", action="store_true", help="make nothing")
+    parser.add_argument("--ship", action="store_true", help="write the networks that are shipped")
+    parser.add_argument("--to", type=Path, default=ROOT / "chapters" / "checkpoints",
+                        help="where --ship writes")  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(1)
+
+    if args.ship:
+        for folder in SHIPPED:
+            ship(folder, args)
+        return
 
     def wanted() -> list[dict]:
         return [u for part in args.part for u in units_of(part, args)
