@@ -16,6 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
 from sedd_mini.commands.plan import main as plan_command
+from sedd_mini.commands.plan import vocabulary
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.training import distributed, planner
@@ -165,6 +166,13 @@ def test_command_line(capsys):
     assert "\n  recomputing took 1.26 times the plan on one h100 (measured)\n" in out
     with pytest.raises(SystemExit, match="3 GPUs do not divide"):
         plan_command(["--gpus", "3"])
+
+
+@pytest.mark.parametrize("name", ["synthetic", "docs"])
+def test_a_plan_has_the_vocabulary_of_the_run(name):
+    s = preset(name)
+    assert vocabulary(s) == s.make_corpus().tokenizer.vocab_size
+    assert vocabulary(preset("small")) == 50_257
 
 
 def test_what_a_plan_calls_measured_was_measured():

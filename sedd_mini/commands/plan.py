@@ -4,8 +4,10 @@ import argparse
 import sys
 
 from sedd_mini.commands.options import number
+from sedd_mini.text.offline import GPT2_TOKENS
+from sedd_mini.text.synthetic import SyntheticLanguage
 from sedd_mini.training.planner import KINDS, MEASURED_UTILISATION, plan
-from sedd_mini.training.settings import PRESETS, preset
+from sedd_mini.training.settings import PRESETS, Settings, preset
 
 SETTINGS = ("steps", "batch_size", "length", "graph", "parallel", "checkpoint_activations")
 
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", **whole, help="sequences a step, of all GPUs, ≥ 1 [the preset's]")
     add("--length", **whole, help="tokens a sequence, ≥ 1 [the preset's]")
     add("--graph", choices=("absorb", "uniform"), help="or the preset's")
-    add("--num-tokens", **whole, default=50_257, help="vocabulary, ≥ 1 [GPT-2's, 50257]")
+    add("--num-tokens", **whole, help="vocabulary, ≥ 1 [the preset's; of small GPT-2's, 50257]")
     add("--parallel", choices=("ddp", "fsdp"), help="weights whole, or in shares [ddp]")
     add("--checkpoint-activations", action="store_true", default=None,
         help="recompute blocks in backward")  # fmt: skip
@@ -32,10 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of one GPU for one hour, in any currency, ≥ 0")  # fmt: skip
 
 
+def vocabulary(settings: Settings) -> int:
+    """Tokens that a run of the preset has: the language's, GPT-2's, or those of a new BPE."""
+    if settings.data == "synthetic":
+        return SyntheticLanguage().vocab_size
+    return GPT2_TOKENS if settings.tokenizer == "gpt2" else settings.vocab_size
+
+
 def run(options: argparse.Namespace) -> None:
     changes = {n: v for n in SETTINGS if (v := getattr(options, n)) is not None}
     settings = preset(options.preset, **changes)
-    print(plan(settings, options.gpus, options.kind, options.num_tokens, options.utilisation,
+    num_tokens = options.num_tokens or vocabulary(settings)
+    print(plan(settings, options.gpus, options.kind, num_tokens, options.utilisation,
                options.price))  # fmt: skip
 
 
