@@ -329,7 +329,8 @@ curves = {"true log-scores at the ■ of 1 ■ 2": log_scores}
 curves["the same, plus $\\log(e^{\\bar\\sigma} - 1)$"] = log_scores + levels.expm1().log()[:, None]
 for ax, (title, of_values) in zip(axes, curves.items()):
     ax.plot(levels, of_values)
-    ax.set(xscale="log", xlim=(1.4e-4, 10), ylim=(-9, 8), yticks=range(-8, 9, 4), xlabel=r"noise level $\bar\sigma$")
+    ax.set(xscale="log", xlim=(1.4e-4, 10), ylim=(-9, 8), yticks=range(-8, 9, 4),
+           xlabel=r"noise level $\bar\sigma$")
     ax.set_title(title, fontsize=11.5)
     heights = plots.spread_labels(of_values[0].tolist(), least=1.1)
     for value, (height, colour) in enumerate(zip(heights, plots.COLOURS)):

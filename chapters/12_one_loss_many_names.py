@@ -327,7 +327,8 @@ plots.show_seeds(ax, dict(zip(labels, by_seed.tolist())), colours, form=".3f")
 rival = trained_before("gpt2", "blocks-synthetic").mean().item()
 ax.axvline(rival, color="#555555", ls=":")
 ax.text(rival + 0.001, -1.5, "GPT-2,\nas many tokens", color="#555555", va="center")
-ax.set(xlim=(2.395, 2.495), xlabel="bound on −log₂ p of validation text, bits a word (GPT-2: exact)",
+ax.set(xlim=(2.395, 2.495),
+       xlabel="bound on −log₂ p of validation text, bits a word (GPT-2: exact)",
        title="Neither the time nor a normalised head makes a visible difference");
 
 # %% tags=["hide-cell"]
@@ -503,7 +504,8 @@ for (x, y), text_, colour in (
 ):  # fmt: skip
     ax.text(x, y, text_, color=colour, va="center", fontsize=11, linespacing=1)
 ax.annotate("random places,\none at a time", (32, singly[0] + singly[1]), (33.2, 2.8), fontsize=11,
-            va="center", linespacing=1, arrowprops={"arrowstyle": "-", "color": "#999999"})  # fmt: skip
+            va="center", linespacing=1,
+            arrowprops={"arrowstyle": "-", "color": "#999999"})  # fmt: skip
 ax.plot(16, cost_of["greedy", 16][0], "D", color=plots.PURPLE)
 ax.set(xlim=(7, 40), ylim=(1, None), xticks=[8, 16, 24, 32],
        xlabel="network calls a text (those that can be skipped do not count)",
@@ -562,7 +564,9 @@ def divergences(table, K=16):
     return [kl(world.p0, law_of(Remask(rho), K, table)) for rho in strengths]
 
 
-spoilt = {size: [with_error(size, seed) for seed in range(5 if size else 1)] for size in (0, 0.5, 1)}
+spoilt = {
+    size: [with_error(size, seed) for seed in range(5 if size else 1)] for size in (0, 0.5, 1)
+}
 strengths = (0, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 swept = {size: torch.tensor([divergences(table) for table in tables])  # (draws, strengths)
          for size, tables in spoilt.items()}  # fmt: skip
