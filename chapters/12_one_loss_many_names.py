@@ -504,8 +504,7 @@ for (x, y), text_, colour in (
 ):  # fmt: skip
     ax.text(x, y, text_, color=colour, va="center", fontsize=11, linespacing=1)
 ax.annotate("random places,\none at a time", (32, singly[0] + singly[1]), (33.2, 2.8), fontsize=11,
-            va="center", linespacing=1,
-            arrowprops={"arrowstyle": "-", "color": "#999999"})  # fmt: skip
+            va="center", arrowprops={"arrowstyle": "-", "color": "#999999"})  # fmt: skip
 ax.plot(16, cost_of["greedy", 16][0], "D", color=plots.PURPLE)
 ax.set(xlim=(7, 40), ylim=(1, None), xticks=[8, 16, 24, 32],
        xlabel="network calls a text (those that can be skipped do not count)",

@@ -347,6 +347,12 @@ def seconds(results: Results) -> Judged:
         figures.append(Figure(f"seconds a sample over GPT-2's with its cache, {name}, "
                               f"{ours['calls_asked'].number:.0f} calls", a / b, off))  # fmt: skip
         statements[f"slower than GPT-2 with its cache, {name}"] = figures[-1].low > 1
+    cache = results.part("beyond/cache.json")["median"]
+    ours, without, theirs = (cache[name].number for name in (
+        "blocks, cache", "blocks, no cache", "gpt2, cache"))  # fmt: skip
+    figures += [Figure("diffusion in blocks, which can have one: seconds without over with it",
+                       without / ours),
+                Figure("with it, over GPT-2 with its own", ours / theirs)]  # fmt: skip
     return Judged(figures, statements)
 
 
