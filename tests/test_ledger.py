@@ -261,10 +261,11 @@ def test_no_annealing(made):
 def test_seconds(made):
     time(made, 1.5)
     assert verdict("seconds", made) == HOLDS
-    (figure, _) = verdicts.seconds(Results(made)).figures
+    figure, *_, cache, rival = verdicts.seconds(Results(made)).figures
+    assert (cache.value, rival.value) == (10, 2)
     assert "4 calls" in figure.name  # where its samples are level
     draw(made, "synthetic", {4: 2.2, 32: 2.0})
-    (figure, _) = verdicts.seconds(Results(made)).figures
+    figure = verdicts.seconds(Results(made)).figures[0]
     assert "32 calls" in figure.name
     time(made, 1.5, least=1.0)  # one round was as fast as GPT-2
     assert verdict("seconds", made) == NOT
