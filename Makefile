@@ -47,7 +47,8 @@ $(READY): pyproject.toml requirements.lock
 lab: $(READY)
 	$(PY) -m jupyter lab $(foreach name,$(HIDDEN),--ContentsManager.hide_globs='$(name)') \
 		--FileContentsManager.preferred_dir=chapters \
-		--LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(LAB)
+		--LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb \
+		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB)
 
 # A notebook that was run and saved is kept under another name, since git would not replace it.
 update:

@@ -224,7 +224,7 @@ def template(tokenizer, prompt="", text="", suffix="", length: int = 0,
             ids += [-1] * (gap or (1 if words else (run + 1) // 2 if bpe else run))
             end = match.end()
         ids += read(tokenizer, text[end:], "text")[0]
-        missing = "mark gaps by ____, or by the id -1"
+        missing = "mark gaps by ____, three underscores or more (in ids: by -1)"
     else:
         if bpe and isinstance(prompt, str) and prompt.endswith(" "):
             note("the space at the end of the prompt is left to the next word, as a BPE needs it")

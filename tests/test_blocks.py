@@ -163,6 +163,8 @@ def test_blocks_indexing_and_errors():
             blocks[bad]
     with pytest.raises(ValueError, match="one-dimensional arrays of integers"):
         Blocks(np.zeros(9), 3)
+    with pytest.raises(ValueError, match=r"9 tokens of validation text .* larger share"):
+        Blocks(np.arange(9), 10, "validation")
     with pytest.raises(ValueError, match="9 tokens do not fill one block of length 10"):
         Blocks(np.zeros(9, dtype=np.uint16), 10)
 

@@ -96,21 +96,21 @@ class Blocks:
     `tokens` is an integer array of one dimension (also a memory map, of which only what is asked
     for is read), or a list of them that follow one another. `blocks[i]` is an int64 tensor (L,);
     `blocks[i:j]` and `blocks[list of indices]` are (B, L). At most L − 1 tokens at the very end
-    are left over. Raises ValueError if there is not a single block.
+    are left over. Raises ValueError if there is not a single block; `part` names it then.
     """
 
-    def __init__(self, tokens: np.ndarray | Sequence[np.ndarray], length: int):
+    def __init__(self, tokens: np.ndarray | Sequence[np.ndarray], length: int, part: str = ""):
         self.arrays = [tokens] if isinstance(tokens, np.ndarray) else list(tokens)
         if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in self.arrays):
             raise ValueError("tokens must be one-dimensional arrays of integers")
         self.offsets = np.cumsum([0, *map(len, self.arrays)]).tolist()
         self.length = whole_number("length", length, 1)
         if len(self) < 1:
+            larger = ", or a larger share for it (valid_fraction=…; prepare --valid-fraction)"
             raise ValueError(
-                f"{self.offsets[-1]} tokens do not fill one block of length {length}: give more "
-                "text, or shorter blocks (length=…, --length), or, if it is validation that is too "
-                "short, a larger share of the text for it (valid_fraction=…; --valid-fraction of "
-                "python -m sedd_mini prepare)"
+                f"{self.offsets[-1]} tokens{part and f' of {part} text'} do not fill one block of "
+                f"length {length}: give more text, or shorter blocks (--length, length=…)"
+                f"{larger * (part == 'validation')}"
             )
 
     def __len__(self) -> int:
@@ -142,7 +142,7 @@ class Blocks:
         return torch.from_numpy(np.concatenate(pieces).astype(np.int64))
 
 
-def pack(documents: Iterable[str], tokenizer: Tokenizer, length: int) -> Blocks:
+def pack(documents: Iterable[str], tokenizer: Tokenizer, length: int, part: str = "") -> Blocks:
     """Encodes documents and packs them into blocks: one stream, the end-of-text token between
     documents, nothing dropped but the incomplete block at the very end."""
     pieces = []
@@ -150,7 +150,8 @@ def pack(documents: Iterable[str], tokenizer: Tokenizer, length: int) -> Blocks:
         if pieces and tokenizer.eot_id is not None:
             pieces.append(np.array([tokenizer.eot_id], dtype=ids.dtype))
         pieces.append(ids)
-    return Blocks(np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32), length)
+    tokens = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
+    return Blocks(tokens, length, part)
 
 
 def encode_documents(

@@ -146,7 +146,8 @@ def load_corpus(
     documents = list(load_documents(source, column=column, split=split, config=config))
     train, valid = split_documents(documents, valid_fraction, split_seed)
     tokenizer = make_tokenizer("bpe" if tokenizer is None else tokenizer, train, vocab_size)
-    parts = [pack(part, tokenizer, length) for part in (train, valid)]
+    parts = [pack(part, tokenizer, length, name)
+             for part, name in ((train, "training"), (valid, "validation"))]  # fmt: skip
     info = describe(
         str(source), corpus_hash(documents), len(documents), parts, tokenizer,
         sum(map(len, valid)) / parts[1].offsets[-1], seen_share(*parts),

@@ -105,7 +105,8 @@ def load_shards(
         raise ValueError(f"{folder} is not complete: give the command that prepares it once more")
     own, kind = load_tokenizer(folder), str(index["settings"].get("tokenizer"))
     check_same(own, kind, str(folder), tokenizer, vocab_size)
-    blocks = {part: Blocks(open_shards(folder, index, part), length) for part in PARTS}
+    blocks = {part: Blocks(open_shards(folder, index, part), length, name)
+              for part, name in zip(PARTS, ("training", "validation"), strict=True)}  # fmt: skip
     digests = [shard["sha256"] for part in PARTS for shard in index[part]["shards"]]
     info = {
         "source": index["settings"]["source"],
