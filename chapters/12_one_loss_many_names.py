@@ -1075,7 +1075,7 @@ one = tempered_joint(told[0] / 0.5, untold_law[0] / 0.5, 1.0)
 assert total_variation(one, law_in_order(told[0] / 0.5, untold_law[0] / 0.5, 1.0)) < 1e-9
 
 # %% [markdown]
-# The tempered law has one constant for all sentences. Word by word, the constant of the second word depends on the first one, so the law even depends on the order. The same holds for a temperature, which is guidance without $p(\cdot)$. The library's `Guidance` works with every sampler of this chapter: `model.write(prompt="The", sampler=Guidance(2.0, "confidence"))`.
+# The tempered law has one constant for all sentences. Word by word, the constant of the second word depends on the first one, so the law even depends on the order. The same holds for a temperature, which is guidance without $p(\cdot)$. The library's `Guidance` works with every sampler of this chapter: `model.write(prompt="The", sampler=Guidance(2.0, "confidence"))`. Chapter 13 tries it on handwritten digits.
 #
 # ### Schedules: does the bound depend on them?
 #

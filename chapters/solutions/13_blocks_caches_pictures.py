@@ -42,7 +42,7 @@ def tokens_read(L, l, K, cache):
     return K * L if cache else K * l * n * (n + 1) // 2
 
 # %% tags=["wrong"]
-# Without a cache, forgets the block in hand.
+# Without a cache, forgets the block that is being written.
 def tokens_read(L, l, K, cache):
     n = L // l
     return K * L + L - l if cache else K * l * n * (n - 1) // 2
@@ -163,6 +163,24 @@ import torch
 def guided(told, untold, gamma):
     weight = told ** (1 + gamma) / untold**gamma
     return weight / weight.sum(-1, keepdim=True)
+
+# %% tags=["wrong"]
+# Clamps the zeros: a level that the label excludes gets a probability again.
+import torch
+
+
+def guided(told, untold, gamma):
+    log_p = told.clamp(min=1e-12).log()
+    return ((1 + gamma) * log_p - gamma * untold.log()).softmax(-1)
+
+# %% tags=["wrong"]
+# Caps γ, so that nothing overflows: the law is another one for a large γ.
+import torch
+
+
+def guided(told, untold, gamma):
+    gamma = min(gamma, 100.0)
+    return ((1 + gamma) * told.log() - gamma * untold.log()).softmax(-1)
 
 # %% [markdown]
 # ## Exercise 4. The loss by count

@@ -43,17 +43,15 @@ def show_two_copies(mask, block_length: int) -> Figure:
 
 
 def show_pictures(rows: Mapping[str, Sequence], names: Mapping[str, Sequence] | None = None,
-                  levels: int = 17) -> Figure:  # fmt: skip
+                  levels: int = 17, title: str = "") -> Figure:  # fmt: skip
     """Pictures of 8 × 8 levels side by side, a row for each label; what is no level is orange.
 
     rows: label → (n, 64) of ids; names: label → a short text above each of its pictures.
     """
     most, names = max(map(len, rows.values())), names or {}
     heights = [8.6 + 2.2 * (label in names and any(map(str, names[label]))) for label in rows]
-    fig, axes = plt.subplots(
-        len(rows), 1, figsize=(0.72 * most + 2.2, 0.088 * sum(heights) + 0.3), squeeze=False,
-        height_ratios=heights,
-    )  # fmt: skip
+    size = 0.72 * most + 2.2, 0.088 * sum(heights) + (0.65 if title else 0.3)
+    fig, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False, height_ratios=heights)
     for (label, pictures), ax, height in zip(rows.items(), axes[:, 0], heights, strict=True):
         sheet = np.ones((8, 9 * most, 3))
         for k, picture in enumerate(np.asarray(pictures)):
@@ -69,6 +67,8 @@ def show_pictures(rows: Mapping[str, Sequence], names: Mapping[str, Sequence] | 
         ax.set_ylim(7.8, 7.8 - height)
         ax.text(-2, 3.5, label, ha="right", va="center", fontsize=11)
         ax.set_axis_off()
+    if title:
+        fig.suptitle(title, x=0.01, ha="left", fontsize=12)
     return fig
 
 
@@ -82,7 +82,8 @@ def show_along(ax: plt.Axes, places: Sequence[float], lines: Mapping[str, tuple]
         ax.errorbar(places, values, errors, color=colour, marker="o", capsize=3)
         ax.text(places[-1] + 3, y, name, color=colour, va="center")
     ax.axvline(trained, color="#555555", ls=":")
-    ax.text(trained + 1, ax.get_ylim()[1], "length in training", color="#555555", va="top")
+    ax.text(trained + 1, ax.get_ylim()[1] - 0.1, f"length in training, {trained} words",
+            color="#555555", va="top")  # fmt: skip
 
 
 def show_sizes(ax: plt.Axes, found: Mapping[str, Sequence[tuple[float, float]]], colours) -> None:

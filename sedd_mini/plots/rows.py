@@ -11,15 +11,17 @@ from sedd_mini.plots.style import BLUE, COLOURS, GREY, ORANGE
 
 def show_seeds(
     ax: plt.Axes, rows: dict[str, Sequence[float]], colours: Sequence[str],
-    hollow: Mapping[str, float] | None = None, form: str = ".2f",
+    hollow: Mapping[str, float] | None = None, form: str = ".2f", lift: float = 0.0,
 ) -> None:  # fmt: skip
     """A row of dots for each name, one dot a seed, with their mean written beside them (as `form`).
 
     hollow: one more value for some of the names, which does not count for the mean.
+    lift: half the height from the first to the last seed of a row, so that no dot hides another.
     """
     hollow = hollow or {}
     for i, (name, values) in enumerate(rows.items()):
-        ax.plot(values, [-i] * len(values), "o", color=colours[i], ms=8, alpha=0.8, mew=0)
+        heights = -i + np.linspace(lift, -lift, len(values)) * (len(values) > 1)
+        ax.plot(values, heights, "o", color=colours[i], ms=8, alpha=0.8, mew=0)
         if name in hollow:
             ax.plot(hollow[name], -i, "o", ms=8, mfc="none", mec=colours[i], mew=1.6)
         ax.annotate(
