@@ -381,6 +381,8 @@ plots.show_map();
 # | 09 Infilling | Why may gaps simply be left hidden? | gaps filled with the exact conditional law |
 # | 10 Is it any good? | How would you tell whether a text model is good? | error bars, a rival, and a verdict on every claim |
 # | 11 The full-size run | What does the real network take? | its cost, counted before the run |
+# | 12 One loss, many names | What did the models after SEDD change? | their losses and samplers, on one small world |
+# | 13 Blocks, caches and pictures | How far does the page stretch? | text in blocks with a cache, and pictures |
 #
 # Chapters 01 to 04 use worlds so small that everything can be counted. They build on each other, and ask for probability (Bayes' rule, expectations)
 # and a little PyTorch. If you want to *use* such a model, read 01, 03 and the openings of 02 and 04, then 05 to 10. If you know diffusion for images,

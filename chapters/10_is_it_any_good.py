@@ -511,7 +511,7 @@ for name in ("GPT-2, 32 calls", "GPT-2, temperature 0.3", "one phrase"):
     print(f"{name}:\n  {words.decode(samples[name][1].tolist())}")
 
 # %% [markdown]
-# The temperature $T$ takes each next-word law to the power $1/T$ and normalises it: for $T < 1$ common words become more common. A *nucleus* of 0.9 keeps only the most probable next words, as few as together have a probability of at least 0.9. Both **anneal** (chapter 08); *un-annealed* samples are plain draws.
+# The temperature $T$ takes each next-word law to the power $1/T$ and normalises it: for $T < 1$ common words become more common. A *nucleus* of 0.9 keeps only the most probable next words, as few as together have a probability of at least 0.9. Both **anneal** (chapter 08's laboratory); *un-annealed* samples are plain draws.
 #
 # Coarse random numbers do the same by accident. Chapter 08 derived that Gumbel noise made of $b$ random bits leaves a rare move only the share $\frac{1/c}{e^{1/c} - 1}$ of its probability $p$, where $c = p\, 2^b$. Float32 has $b = 24$. With 50 257 tokens and a thousand steps this made published samples of masked diffusion look much better than they were, until Zheng and others (2024) found the cause. With our forty words and 32 steps, 24 bits make no difference that we can see (laboratory), so we take 8 bits, the precision of bfloat16.
 
@@ -617,7 +617,7 @@ assert math.exp(nats_of["sedd-absorb", "tweedie", 128][0]) > math.exp(nats_of[so
 #
 # ## 6. Text from elsewhere
 #
-# **Zero-shot** evaluation asks for the bound on text that the model was not trained on. The paper does this on five data sets. Such a number depends on choices that its table does not show: which rows, how they become ordinary text again, where windows begin, and what
+# **Zero-shot** evaluation asks for the bound on text that the model was not trained on. The paper does this on five data sets. Such a number depends on choices that its table does not show: which rows, how they become ordinary text again, where *windows* (stretches of $L$ tokens, as many as the network reads at once) begin, and what
 # counts as a unit. Here is our library's table of the five sets, with the split that we score (the paper's loader reads validation splits, except for LAMBADA) and what that loader does:
 
 # %% tags=["hide-input"]

@@ -110,7 +110,7 @@ for steps in (400_000, 1_300_000):
           f"over the text, {years:.0f} years at that speed")  # fmt: skip
 
 # %% [markdown]
-# This needs GPUs. This edition had one H100 for minutes: single steps were *measured*, but no long run was made (so `results/small-gpu.json` does not exist, and its rows in chapter 10's ledger stay open). All other numbers about GPUs are *planned*: computed from data sheets.
+# This needs GPUs. This edition had one H100 for minutes: single steps were *measured*, but no long run was made (so `results/small-gpu.json` does not exist, and its row in chapter 10's ledger stays open). All other numbers about GPUs are *planned*: computed from data sheets.
 
 # %% [markdown]
 # ## 1. Count first
@@ -239,7 +239,7 @@ assert report["peak_memory"] is None or 0.6 < planned / report["peak_memory"] < 
 #
 # $$\text{time} \;\ge\; \max\left(\frac{\text{FLOPs}}{S},\; \frac{\text{bytes}}{W}\right).$$
 #
-# The **intensity** of a piece of work is its FLOPs a byte. Below $S/W$ the work waits for memory, above it for arithmetic. For an H100 $S/W$ is (989 · 10¹²) / (3.35 · 10¹²) ≈ 295 FLOPs a byte.
+# The **intensity** of a piece of work is its FLOPs a byte. Below $S/W$ the work waits for memory, above it for arithmetic. For an H100, with products of 16-bit numbers (**bfloat16**, chapter 06's laboratory), $S/W$ is (989 · 10¹²) / (3.35 · 10¹²) ≈ 295 FLOPs a byte.
 #
 # Take the product of $m$ tokens, $(m, n)$, with a matrix of weights $(n, p)$, in numbers of $w$ bytes. Each of the three matrices moves once:
 #
@@ -359,14 +359,14 @@ assert math.isclose(64 * whole / peak / on_gpu["step_s"], on_gpu["utilisation"],
 assert round(reached, 2) == 0.12
 
 # %% [markdown]
-# Five sixths of the time is not matrix arithmetic at full speed. The work between the products (norms, modulation, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser.
+# Five sixths of the time is not matrix arithmetic at full speed. The work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser.
 #
-# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Dropout, which makes its masks by hashing, has 32 ms of these. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. The goal of 50 % utilisation is not reached without compiling; with compiling only memory was measured.
+# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Dropout, which computes its masks from a number of each text (laboratory, *Processes*), has 32 ms of these. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. Our goal was a utilisation of 50 %. It is not reached without a *compiler*, which joins small operations (laboratory, *Races*). With one, only memory was measured.
 
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
 #
-# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and in bfloat16 (numbers of 16 bits, chapter 06's laboratory) a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
+# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and with bfloat16 a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
 
 # %% tags=["hide-input"]
 #| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB.
@@ -495,7 +495,7 @@ levels = {"guessing": math.log(N), "frequencies": frequency_cost(train_tokens, t
 print(", ".join(f"{name} {level:.2f}" for name, level in levels.items()), "nats a token")
 
 # %% [markdown]
-# Three runs differ in one number, the learning rate: 0.003, 0.1 and 3. It rises for 20 steps and then stays.
+# Three runs differ in one number, the learning rate: 0.003, 0.1 and 3. It rises for 20 steps and then stays. (`draws="counted"` draws the number of hidden tokens instead of their share: chapter 07's laboratory.)
 #
 # *Predict:* which of them breaks, and does it break while the rate rises or later?
 
@@ -546,7 +546,7 @@ assert abs(5.95 - levels["frequencies"]) < 0.02
 #
 # Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
-# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping would make the whole gradient NaN, and the step every weight. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. We break a weight on purpose:
+# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping would make the whole gradient NaN, and the step every weight. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. (There, `weight` says how much a text counts, and `key` is the number from which its dropout is drawn.) We break a weight on purpose:
 
 # %% tags=["nbval-check-output"]
 import tempfile
@@ -1095,7 +1095,7 @@ def peak_bytes(work):
 assert peak_bytes(lambda: torch.ones(1000) + 1) == 8000
 
 # %% [markdown]
-# **The loss in the head.** The plain way makes the log-scores of all positions, $B \times L \times 50\,258$ numbers, and applies the loss to them. Chapter 06's way runs the head on hidden positions in pieces, and turns each piece into losses at once.
+# **The loss in the head.** The plain way makes the log-scores of all positions, $B \times L \times 50\,258$ numbers, and applies the loss to them. The way of chapter 06's laboratory (*Rows*) runs the head on hidden positions in pieces, and turns each piece into losses at once.
 
 # %%
 torch.manual_seed(0)

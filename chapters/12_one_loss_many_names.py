@@ -23,7 +23,7 @@
 # - write samplers that reveal one word at a time, at random or the surest first, and say which keep the data's law when the model is exact;
 # - say when hiding words again repairs a sample, and when it spoils one.
 #
-# *You need* score entropy (chapter 03), the bound (04) and samplers in $K$ steps (08). *Running time:* about a minute on two CPU cores.
+# *You need* score entropy (chapter 03), the bound (04), samplers in $K$ steps (08) and paired comparisons (10). *Running time:* about a minute on two CPU cores.
 
 # %% [markdown]
 # ## The lines of the page
@@ -42,7 +42,7 @@
 # %% [markdown]
 # ## A picture first
 #
-# Here are two ways to ask a model what a sentence costs. ■ is a hidden word, and a tint marks each word whose cost counts.
+# Here are two ways to ask a model what a sentence costs. ■ is a hidden word, and a tint marks each word whose cost counts. $\lambda$ is the page's `t`, the probability with which each word is hidden.
 
 # %% tags=["hide-input"]
 #| alt: Two grids of a sentence of five words. Left: five random sets of hidden words, all hidden
@@ -75,7 +75,7 @@ axes[1].set_title("One draw, in a random order: the next word counts");
 # %% [markdown]
 # ## 1. One number, five definitions
 #
-# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. It is not told the time (section 3). What follows holds for *every* such model. With exact conditionals every order costs the same, and a mistake in the weights of the orders would not show.
+# Our world has sentences of three words from a vocabulary of three. Six sentences are common, the other 21 are rare. The model is a table of random numbers, so it is as bad as an untrained network. It is not told the time (section 3), and with `place` the sums of its ratios differ from place to place (section 2). What follows holds for *every* such model. With exact conditional probabilities every order costs the same, and a mistake in the weights of the orders would not show.
 
 # %%
 from sedd_mini import AbsorbingGraph
@@ -91,7 +91,7 @@ world = Chain(AbsorbingGraph(3), p0 / p0.sum())
 model = random_table(world, seed=2, place=0.7)
 
 # %% [markdown]
-# Let $\pi_i(\,\cdot \mid \text{visible})$ be the model's guess of the hidden word $i$. A hidden word costs $-\log \pi_i(x_{0,i})$ nats, its **cross-entropy**. `costs` gives it for each hidden place.
+# Let $\pi_i(\,\cdot \mid \text{visible})$ be the model's guess of the hidden word $i$. A hidden word costs $-\log \pi_i(x_{0,i})$ nats, its **cross-entropy**. `costs` gives it for each hidden place. (The library's `ask` returns $\pi$ of the hidden words, and the $Z$ of section 2.)
 
 # %%
 import itertools
@@ -154,7 +154,7 @@ def by_count():
     return total
 
 # %% [markdown]
-# SEDD's own loss is DWDSE, the integral of score entropy over $\bar\sigma$ (chapter 04). The library computes it from its definition: for the model, and for the model with its ratios normalised ($Z = 1$, section 2).
+# SEDD's own loss is DWDSE, the integral of score entropy over $\bar\sigma$ (chapter 03). The library computes it from its definition: for the model, and for the model with its ratios normalised ($Z = 1$, section 2).
 
 # %% tags=["nbval-check-output"]
 from sedd_mini.beyond.heads import Normalised
@@ -181,7 +181,7 @@ assert sedd > normalised + 0.1
 # - By share: the weight is $\int_0^1 \frac1\lambda \lambda^n (1-\lambda)^{L-n} d\lambda = \frac{(n-1)!\,(L-n)!}{L!} = \frac1n \big/ \binom Ln$. It is the same.
 # - By count: the set has probability $\frac1L \big/ \binom Ln$, and $\frac Ln$ times this is the same again.
 #
-# So the two ways of the first picture cost the same: a masked diffusion model *is* an any-order autoregressive model. Each order gives the text a probability, and the loss is the mean over all orders of $-\log$ of this probability. By Jensen's inequality this is an upper bound (a negative ELBO) on $-\log$ of the mean probability, which is that of writing the text in a random order.
+# So the two ways of the first picture cost the same: a masked diffusion model *is* an any-order **autoregressive** model (it writes one word after the other, each given those that are there). Each order gives the text a probability, and the loss is the mean over all orders of $-\log$ of this probability. By Jensen's inequality this is an upper bound (a negative ELBO) on $-\log$ of the mean probability, which is that of writing the text in a random order.
 #
 # ## 2. What SEDD pays on top
 #
@@ -402,7 +402,7 @@ library = true_cost(write("first-hitting", 1, 32, eps=1e-9))
 assert abs(library[0] - singly[0]) < 4 * math.hypot(singly[1], library[1])
 
 # %% [markdown]
-# The numbers are the true cost of samples (chapter 10). A cost below that of real text means that the samples are too typical, a higher one that there are mistakes. In 32 equal steps some words appear together. In 512 steps few do; skipping leaves about 31 calls, and the cost is that of first hitting, within the errors.
+# The numbers are the true cost of samples: chapter 10's generative perplexity with the language as judge, here as a logarithm in bits. A cost below that of real text means that the samples are too typical, a higher one that there are mistakes. In 32 equal steps some words appear together. In 512 steps few do; skipping leaves about 31 calls, and the cost is that of first hitting, within the errors.
 #
 # Is the law exact? On the small world we can add up all orders and words. With exact scores, first hitting must give the law of the data:
 
@@ -465,7 +465,7 @@ assert found[0] < 1e-9 and min(found[1:]) > 0.1
 # - **Drawing first** (MaskGIT, and LLaDA at temperature 1) draws a word for every hidden place and keeps the drawn word with the largest probability. Likely words are then kept more often than they should be.
 # - **Several at once** draws these words independently, which loses their total correlation given the visible words (chapter 08).
 #
-# Now the trained network. `confidence` goes to the surest places and then draws, `drawn-first` draws before it chooses. With fewer steps than words, both reveal several words a step.
+# Now the trained network. `confidence` goes to the surest places and then draws, `drawn-first` draws before it chooses. With fewer steps than words, both reveal several words a step. Beside the cost stands chapter 10's entropy of a text's words, which falls if a sampler says less.
 
 # %%
 from sedd_mini.evaluation.generated import statistics
