@@ -16,7 +16,7 @@
 # # 11. The full-size run: what does it take to train the real network?
 #
 # The network of the paper has 170 million weights and a vocabulary of 50 257 tokens, and its training run read 200 to 700 billion tokens. The training loop is the one of chapter 07.
-# This chapter counts what such a run costs before it starts, takes two real steps, and shows how to watch a run and what to do when it breaks.
+# This chapter counts what such a run costs, takes two real steps, and breaks a small run on purpose.
 #
 # After this chapter you will be able to
 #
@@ -93,11 +93,11 @@ assert guess - late.mean() > 3 and late.mean() - table > 3 * error
 assert checks[-1]["valid"] > easier and table - easier > 0.4
 
 # %% [markdown]
-# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$, as they must. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. In its last hundred steps the network pays more, 7.27 ± 0.09 (with dropout).
+# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. In its last hundred steps the network pays more, 7.27 ± 0.09 (with dropout).
 #
 # The green points are bounds of the averaged weights, without dropout, on 16 blocks of validation text. These blocks are easier: the table pays only 6.38 nats a token for them. The network pays 6.50 ± 0.11 (one standard error): no clear difference. So the loop runs at full size, but 300 steps are too few.
 #
-# The length of the published run is not certain. The released configuration says 1.3 million steps. [Asked in public](https://github.com/louaaron/Score-Entropy-Discrete-Diffusion/issues/6), the author named 400 000 steps for OpenWebText, the text of that run, which has about 9 billion tokens.
+# The length of the published run is not certain. The released configuration says 1.3 million steps; [asked in public](https://github.com/louaaron/Score-Entropy-Discrete-Diffusion/issues/6), the author named 400 000 for OpenWebText, the run's text (about 9 billion tokens).
 
 # %% tags=["nbval-check-output"]
 tokens = max(record.get("tokens", 0) for record in log)
@@ -110,7 +110,7 @@ for steps in (400_000, 1_300_000):
           f"over the text, {years:.0f} years at that speed")  # fmt: skip
 
 # %% [markdown]
-# This needs GPUs. This edition had one H100 for minutes: single steps were *measured*, but no long run was made (so `results/small-gpu.json` does not exist, and its row in chapter 10's ledger stays open). All other numbers about GPUs are *planned*: computed from data sheets.
+# This needs GPUs. This edition had one H100 for minutes: single steps were *measured*, but no long run was made (so its row in chapter 10's ledger stays open). All other numbers about GPUs are *planned*: computed from data sheets.
 
 # %% [markdown]
 # ## 1. Count first
@@ -145,7 +145,7 @@ print(f"{'together':12} {planner.parameters(config):12,}")
 assert planner.parameters(config) == sum(counts.values())
 
 # %% [markdown]
-# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head only on hidden tokens, in training about half of all. (The layers of the noise level run once a text and cost almost nothing.) The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass.
+# Arithmetic is counted in **FLOPs**: the product of an $(m, n)$ and an $(n, p)$ matrix takes $2mnp$ (chapter 06). The *trunk*, everything before the head, works on every token, and the head only on hidden tokens, in training about half of all. The backward pass has two products for each one of the forward pass, so a step needs three times the FLOPs of the forward pass.
 
 # %% tags=["nbval-check-output"]
 forward = planner.forward_flops(config, 1024, masked=0.5)  # of one text
@@ -174,7 +174,7 @@ print(f"first loss: {average:.2f} nats a token, {1024 * average:,.0f} nats a tex
 # %% [markdown]
 # ## 2. Two real steps
 #
-# GPT-2's list of tokens may not be on your disk. So we take Python's documentation in the word pieces of a small checkpoint, and `padded` adds unused tokens until there are 50 257. A step has 2 texts of 64 tokens, and products are in float32. Network, noise and loss are those of the published run.
+# GPT-2's list of tokens may not be on your disk. So we take Python's documentation in the word pieces of a small checkpoint, and `padded` adds unused tokens up to 50 257. A step has 2 texts of 64 tokens, and products are in float32. Network, noise and loss are those of the published run.
 
 # %%
 from sedd_mini.text.corpus import load_corpus
@@ -256,7 +256,7 @@ per_weight = 10 * 4  # bytes: ten float32 numbers are read or written for each w
 print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% [markdown]
-# The sizes are those of a block's first MLP layer, and last of the layer after attention. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
+# The sizes are those of a block's first MLP layer; the last row is the layer after attention. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at
@@ -280,11 +280,11 @@ for kind, moved in bandwidth.items():
 assert 0.9 * corner < intensity(1024, p=768) < corner  # of the H100
 
 # %% [markdown]
-# *What to see.* A line is a GPU's highest speed at intensity $I$, $\min(S, WI)$ (planned), and a dot that of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. The products move to the right as tokens are added; the layer after attention stands just left of the H100's corner.
+# *What to see.* A line is a GPU's highest speed at intensity $I$, $\min(S, WI)$ (planned), and a dot that of one piece of work. The optimiser is far left of both corners (rings), so its best time is bytes divided by bandwidth, whatever the number of tokens. Products move to the right as tokens are added; the layer after attention stands just left of the H100's corner.
 #
 # ### The two real steps once more
 #
-# A step has four parts: trunk, head with loss, backward pass, optimiser. The optimiser has no products (its 16 FLOPs a weight are 3 % of a step of 128 tokens). Even few tokens need the traffic of the weights: the forward pass reads them once, the backward pass reads them again and writes a gradient for each, and the optimiser moves ten numbers for each.
+# A step has four parts: trunk, head with loss, backward pass, optimiser. The optimiser has no products (its 16 FLOPs a weight are 3 % of a step of 128 tokens). Even few tokens need the traffic of the weights: the forward pass reads them, the backward pass reads them again and writes their gradients, and the optimiser moves ten numbers for each.
 
 # %%
 STAGES = ("trunk", "head and loss", "backward", "optimiser")
@@ -333,7 +333,7 @@ assert [round(100 * of_log[part]) for part in STAGES] == [23, 6, 64, 7]
 assert [round(100 * on_gpu["split"][part]) for part in STAGES] == [30, 10, 57, 2]
 
 # %% [markdown]
-# *What to see.* The optimiser has none of the products' FLOPs and 80 % of the traffic of weights. Its share of the time falls with more tokens: 7 % with 512, 2 % with 65 536 on an H100 (where drawing the batch takes another 2 %). The rows also differ in machine and precision; the laboratory changes the number of texts alone.
+# *What to see.* The optimiser's share of the time falls with more tokens: 7 % with 512, 2 % with 65 536 on an H100 (where drawing the batch takes another 2 %). The rows also differ in machine and precision; the laboratory changes the number of texts alone.
 #
 # ### One step on an H100, measured
 #
@@ -361,12 +361,12 @@ assert round(reached, 2) == 0.12
 # %% [markdown]
 # Five sixths of the time is not matrix arithmetic at full speed. The work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser.
 #
-# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Dropout, which computes its masks from a number of each text (laboratory, *Processes*), has 32 ms of these. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. Our goal was a utilisation of 50 %. It is not reached without a *compiler*, which joins small operations (laboratory, *Races*). With one, only memory was measured.
+# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. Our goal was a utilisation of 50 %. It is not reached without a *compiler*, which joins small operations (laboratory, *Races*). With one, only memory was measured.
 
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
 #
-# Memory has two kinds of parts. Five copies are there in any case: weights, gradients, Adam's two moments and the averaged weights, and with bfloat16 a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
+# Five copies are in memory in any case: weights, gradients, Adam's two moments and the averaged weights, and with bfloat16 a sixth, smaller one. **Activations** are what the forward pass keeps for the backward pass; they grow with the number of texts. `planner.memory` counts both.
 
 # %% tags=["hide-input"]
 #| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB.
@@ -392,7 +392,7 @@ assert sum(sizes[2].values()) < 0.9 * 24e9 < sum(sizes[3].values()) and copies[0
 assert 265e9 < sum(planner.memory(config, 1024, 512).values()) < 275e9
 
 # %% [markdown]
-# *What to see.* The copies of the weights stay below 4 GB, and every text adds 0.5 GB of activations. A batch of 512 texts would need about 270 GB. Does the plan hold on the H100, also with blocks *recomputed* (a block's input alone is kept, and the backward pass runs the block again)?
+# *What to see.* The copies of the weights stay below 4 GB. A batch of 512 texts would need about 270 GB. Does the plan hold on the H100, also with blocks *recomputed* (a block's input alone is kept, and the backward pass runs the block again)?
 
 # %%
 from dataclasses import replace
@@ -406,7 +406,7 @@ for recompute, name in ((False, "bfloat16"), (True, "bfloat16, recomputed")):
           f"compiled {measured['peak_memory'][name.replace('16', '16, compiled')] / 1e9:.1f}")
 
 # %% [markdown]
-# The plan is 3 % above the measured peak. With recomputing it is 21 % below, so it does not hold there; keep a quarter more free.
+# The plan is 3 % above the measured peak. With recomputing it is 21 % below, so it does not hold: keep a quarter more free there.
 #
 # So a step is done in parts, and the gradients are added up (*gradient accumulation*). The loss is a mean over texts, so with equal parts the mean of the parts' gradients is the gradient of the whole:
 
@@ -440,7 +440,7 @@ assert_close(gradient_in(4), gradient_in(1))
 # %% [markdown]
 # ## 5. Hours, money, and more than one GPU
 #
-# FLOPs divided by speed is time, and time multiplied by price is money. The planner *assumes* that 40 % of the data sheet's speed is reached, near the upper end of the published range, on any number of GPUs. Our measured step reached 12 % without compiling; with that, times are 3.3 times as long. On one GPU:
+# The planner divides FLOPs by speed. It *assumes* 40 % of the data sheet's speed, near the upper end of the published range, on any number of GPUs. Our measured step reached 12 % without compiling; at that speed a run takes 3.3 times as long. On one GPU:
 
 # %% tags=["nbval-check-output"]
 night = 10 * 3600  # seconds
@@ -454,7 +454,7 @@ for kind in ("t4", "v100", "rtx3090", "a10", "l4", "rtx4090", "a100", "h100"):
     print(f"{kind:9} {parts:8} parts   {tokens / 1e9:9.2f} billion   {days:11.1f} days")
 
 # %% [markdown]
-# The T4 and the V100 have no bfloat16 in hardware, so products there are in float32. As a yardstick: for a fixed number of FLOPs, left-to-right models have the lowest loss with about 20 tokens for each parameter (Hoffmann et al. 2022), here 3.4 billion. The published run read 60 to 200 times as many.
+# The T4 and the V100 have no bfloat16 in hardware, so products there are in float32. For a fixed number of FLOPs, left-to-right models have the lowest loss with about 20 tokens for each parameter (Hoffmann et al. 2022), here 3.4 billion. The published run read 60 to 200 times as many.
 #
 # A whole plan, for eight H100 at an assumed price of 2.50 an hour each, is one command: `python -m sedd_mini plan --preset small --steps 400000 --gpus 8 --kind h100 --price 2.5`.
 
@@ -475,12 +475,12 @@ assert 60 < 400_000 * 512 * 1024 / enough < 63 and 195 < 1_300_000 * 512 * 1024 
 #     python -m sedd_mini train --preset small --accumulate 32 --out runs/small
 #     torchrun --nproc_per_node=8 -m sedd_mini train --preset small --accumulate 4 --out runs/small
 #
-# Both lines work on 16 texts at a time. With `--parallel ddp` (*distributed data parallel*, the default) each process holds all weights, and once a step they exchange the mean of the gradients. With `--parallel fsdp` (*fully sharded data parallel*) each holds a share of weights, gradients and moments, for networks that do not fit on one GPU. `batch_size` counts the texts of all processes, and the noise does not depend on how they are shared out. So eight processes take the same steps as one, up to rounding (laboratory).
+# Both lines work on 16 texts at a time. With `--parallel ddp` (*distributed data parallel*, the default) each process holds all weights, and once a step they exchange the mean of the gradients. With `--parallel fsdp` (*fully sharded data parallel*) each holds a share of weights, gradients and moments, for networks that do not fit on one GPU. Eight processes take the same steps as one, up to rounding (laboratory).
 
 # %% [markdown]
 # ## 6. Watching a run
 #
-# Here is a network that we can wait for: two blocks of width 64, on the documentation in 1024 word pieces. First the two levels, guessing and token frequencies:
+# Here is a small network: two blocks of width 64, on the documentation in 1024 word pieces. First the two levels:
 
 # %%
 def frequency_cost(tokens, blocks, N):
@@ -542,7 +542,7 @@ for values in (healthy, leaping):
 assert abs(5.95 - levels["frequencies"]) < 0.02
 
 # %% [markdown]
-# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau**. Green leaves the left panel twice, near steps 5 and 20, and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
+# *What to see.* Blue falls from guessing to the frequencies and then hardly moves: this is chapter 07's **plateau**. Green leaves the left panel twice and comes back. Purple is lost while the rate still rises: each loss is more than ten times the one before. The fourth is infinite (the message counts steps from 0).
 #
 # Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
@@ -630,7 +630,7 @@ if released:
     print(*map(released[-1].decode, [*y.tolist(), *z.tolist()]), sep="\n")
 
 # %% [markdown]
-# The laboratory runs them on a small network. Seconds on the H100, measured:
+# The laboratory runs them on a small network, and has the published perplexities. Seconds on the H100, measured:
 
 # %% tags=["nbval-check-output"]
 for found in measured["sampling"]:
@@ -638,7 +638,7 @@ for found in measured["sampling"]:
           f"{found['seconds']:4.1f} s")  # fmt: skip
 
 # %% [markdown]
-# (The weights had learned nothing; the time does not depend on them.) Sixteen texts take 2.6 times as long as one. Published perplexities are in the laboratory.
+# (The weights had learned nothing; the time does not depend on them.) Sixteen texts take 2.6 times as long as one.
 
 # %% [markdown]
 # ## What has changed on the page
@@ -678,11 +678,11 @@ for factor in (1.0, math.nan):
 # %% [markdown]
 # ## Summary
 #
-# 1. SEDD small has 169.6 million weights and needs 739 million FLOPs a token in training. Its first loss must be about 10.81 nats a token, 11 074 nats a text.
-# 2. Work waits for memory if it has fewer FLOPs a byte than $S/W$. The optimiser waits for memory. In SEDD small, products of few tokens do too, and products of thousands of tokens wait for arithmetic.
+# 1. SEDD small has 169.6 million weights and needs 739 million FLOPs a token in training. Its first loss must be about 10.81 nats a token.
+# 2. Work with fewer FLOPs a byte than $S/W$ waits for memory, as the optimiser does. In SEDD small, products of few tokens do too, and products of thousands of tokens wait for arithmetic.
 # 3. Activations fill the memory, so a batch is worked on in parts, or spread over processes. With the same noise the gradient is the same.
 # 4. 400 000 steps would take about 14 hours on eight H100 at 40 % of the data sheet, which the planner assumes, and 45 at the 12 % that was measured on one without compiling.
-# 5. The loss of a healthy run falls from $\ln N$ to the token frequencies first. In the log of 300 CPU steps at full size the training loss is still above them. A step that is not finite must not reach the weights.
+# 5. The training loss of a healthy run falls from $\ln N$ to the token frequencies first; after 300 steps at full size it was still above them. A step that is not finite must not reach the weights.
 
 # %% [markdown]
 # ## Exercises
@@ -791,7 +791,7 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. A small GPU (★★☆, 15 minutes)
 #
-# Write `most_texts(config, length, room, recompute)`: the largest number of texts that can be worked on at a time in at most `room` bytes, planned with `planner.memory`. With `recompute` the blocks' activations are not kept but computed again in the backward pass; this is `checkpoint_activations=True` in the configuration. If not even one text fits, return 0. Then compare for `room = 0.9 * 24e9`: does recomputing make a step of 512 texts, done in parts, any faster? Use section 3.
+# Write `most_texts(config, length, room, recompute)`: the largest number of texts that can be worked on at a time in at most `room` bytes, planned with `planner.memory`. With `recompute` (in the configuration: `checkpoint_activations=True`) the backward pass computes the blocks' activations again. If not even one text fits, return 0. Then compare for `room = 0.9 * 24e9`: does recomputing make a step of 512 texts, done in parts, any faster? Use section 3.
 #
 # <details><summary>Hint</summary>
 #
@@ -921,7 +921,7 @@ for name, c in (("small", config), ("medium", medium)):
 print(f"a step of medium: {planner.training_flops(medium, 1024) / whole:.1f} times one of small")
 
 # %% [markdown]
-# The rule counts the embedding, which does no arithmetic, and the head for every token, where half the tokens need it. It leaves out the products of attention, which have no parameters. Medium has a smaller part of its weights in these two tables.
+# The rule counts the embedding, which does no arithmetic, and the head for every token, where half the tokens need it. It leaves out the products of attention, which have no parameters. Medium has a smaller part of its weights in these two tables. The layers of the noise level run once a text and cost almost nothing.
 #
 # Memory: the head's work space is limited, and with float32 (T4, V100) activations take more.
 
@@ -993,7 +993,7 @@ assert math.isclose(trunk_moves[0.1] - trunk_moves[0.0], 109e9, rel_tol=0.05)
 assert 3.5 < trunk_moves[0.1] / bandwidth["h100"] / (64 * forward_products[0] / peak) < 4.5
 
 # %% [markdown]
-# Dropout has 44 % of this traffic: the mask of a number comes from about ten operations on an int32 of its own. The count was made on a CPU, and a GPU may cut the work into other operations. A compiler joins operations, so that what lies between them is not written. The control that is missing is a GPU's step with dropout 0.
+# Dropout has 44 % of this traffic, 32 ms. It computes its masks from a number of each text (*Processes*): each element's mask comes from about ten operations on an int32 of its own. The count was made on a CPU, and a GPU may cut the work into other operations. A compiler joins operations, so that what lies between them is not written. The control that is missing is a GPU's step with dropout 0.
 #
 # ### Texts: is it their number that lowers the optimiser's share?
 #
