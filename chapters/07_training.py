@@ -24,7 +24,7 @@
 # - measure how far a model is from the truth, much more sharply than by its loss, on a language whose truth is known;
 # - read a training curve: what a plateau means, and what averaged weights and the kind of noise are worth, in bits.
 #
-# *You need* chapters 03 to 06. *Running time:* about six minutes on one CPU core, half of them in section 4.
+# *You need* chapters 03 to 06. *Running time:* about four minutes on two CPU cores, half of them in section 4.
 
 # %% [markdown]
 # ## The lines of the page
