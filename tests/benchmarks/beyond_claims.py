@@ -9,10 +9,6 @@
     digits      bits a pixel of tables that are counted, the yardstick for digits
 """
 
-import argparse
-import sys
-from pathlib import Path
-
 import claims
 import torch
 
@@ -21,7 +17,6 @@ from sedd_mini.beyond.pictures import pixel_bits
 from sedd_mini.beyond.remasking import Corrector, Remask
 from sedd_mini.beyond.schedule_search import divergence, search_times
 from sedd_mini.beyond.tables import TableModel, exact_table
-from sedd_mini.files import read_json, write_json
 from sedd_mini.network.pretrained import load_pretrained
 from sedd_mini.samplers import sample
 from sedd_mini.text.digits import split_digits
@@ -103,25 +98,5 @@ UNITS = {"few_calls": few_calls, "schedules": schedules, "correctors": corrector
          "digits": digits}  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=UNITS, help="this one, even if it is there")
-    default = claims.CHAPTERS / "results" / "beyond" / "claims.json"
-    parser.add_argument("--out", type=Path, default=default)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    found = read_json(args.out) if args.out.exists() else {}
-    for name in [args.only] if args.only else [name for name in UNITS if name not in found]:
-        command = f"python tests/benchmarks/beyond_claims.py --only {name}"
-        found[name] = {"command": command, **UNITS[name]()}
-        write_json(args.out, found)
-        print(name, "is made", flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from here")
-    except (OSError, ValueError) as error:
-        sys.exit(f"beyond_claims: {error}")
+    claims.main(UNITS, claims.CHAPTERS / "results" / "beyond" / "claims.json")

@@ -297,24 +297,26 @@ UNITS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=UNITS, help="this one, even if it is there")
-    parser.add_argument("--out", type=Path, default=CHAPTERS / "results" / "claims.json")
+def main(units: dict = UNITS, out: Path = CHAPTERS / "results" / "claims.json") -> None:
+    """Make the units that are missing in `out`; also for other scripts of such units."""
+    script = Path(sys.argv[0]).name
+    parser = argparse.ArgumentParser(description=f"What is missing of {out.name}, or one unit.")
+    parser.add_argument("--only", choices=units, help="this one, even if it is there")
+    parser.add_argument("--out", type=Path, default=out)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = read_json(args.out) if args.out.exists() else {}
-    for name in [args.only] if args.only else [name for name in UNITS if name not in found]:
-        command = f"python tests/benchmarks/claims.py --only {name}"
-        found[name] = {"command": command, **UNITS[name]()}
-        write_json(args.out, found)
-        print(name, "is made", flush=True)
-
-
-if __name__ == "__main__":
     try:
-        main()
+        found = read_json(args.out) if args.out.exists() else {}
+        for name in [args.only] if args.only else [name for name in units if name not in found]:
+            command = f"python tests/benchmarks/{script} --only {name}"
+            found[name] = {"command": command, **units[name]()}
+            write_json(args.out, found)
+            print(name, "is made", flush=True)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from here")
     except (OSError, ValueError) as error:
-        sys.exit(f"claims: {error}")
+        sys.exit(f"{script}: {error}")
+
+
+if __name__ == "__main__":
+    main()
