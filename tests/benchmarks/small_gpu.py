@@ -2,6 +2,7 @@
 
     python -m sedd_mini prepare --data BOOKS --tokenizer gpt2 --out runs/books
     python tests/benchmarks/small_gpu.py --data runs/books --about "what BOOKS are"
+    python tests/benchmarks/small_gpu.py --speed     # no training: full-size-speed.json instead
     python tests/benchmarks/small_gpu.py --quick --data docs     # anywhere: a tiny network
 
 First the speed and the peak memory of each variant of training (full_size.py), then one training of
@@ -46,7 +47,7 @@ def frequencies(train: torch.Tensor, valid: torch.Tensor, size: int) -> float:
 def speeds(args, corpus, settings: dict, found: dict) -> None:
     """The report of each variant; into found["variants"]."""
     for name, changes in VARIANTS.items():
-        if not args.variants.intersection([name, "all"]):
+        if name not in args.variants or (changes.get("compile") and args.device == "cpu"):
             continue
         gc.collect()
         if args.device == "cuda":
@@ -145,20 +146,36 @@ def written(args, corpus, trainer: Trainer, found: dict) -> None:
     write_json(args.out, found)
 
 
+def speed(args, corpus, settings: dict, found: dict) -> None:
+    """What chapter 11 and `plan` read: one step, peak memories, seconds of sampling."""
+    written(args, corpus, Trainer(preset("small", **settings), corpus), found)
+    variants = found["variants"]
+    write_json(args.out, {
+        "about": "SEDD small, L = 1024, batch 64, on one GPU. The network that was sampled had "
+        "learned nothing; seconds do not depend on it.",
+        "command": found["command"] + " --speed",
+        **{key: found[key] for key in ("device", "torch", "python", "sampling")},
+        "bfloat16": variants["bfloat16"],
+        "peak_memory": {name: report["peak_memory"] for name, report in variants.items()},
+    })  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="docs", help="shards, or docs in a stand-in's tokens")
     parser.add_argument("--about", help="the data in words, for the file")
     parser.add_argument("--minutes", type=float, default=30, help="of training [30]")
     parser.add_argument("--steps", type=int, default=8, help="of a variant that are measured [8]")
-    parser.add_argument("--variants", nargs="+", default=["bfloat16", "bfloat16, compiled"],
-                        help="those of full_size.py that are measured; all [the first two]")
+    parser.add_argument("--speed", action="store_true", help="no training, all of bfloat16")
     parser.add_argument("--repeats", type=int, default=16, help="of each validation block [16]")
     parser.add_argument("--quick", action="store_true", help="a tiny network")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "small-gpu")
-    parser.add_argument("--out", type=Path, default=ROOT / "chapters/results/small-gpu.json")
+    parser.add_argument("--out", type=Path, help="[in chapters/results]")
     args = parser.parse_args()
-    args.variants = set(args.variants[:1] if args.quick else args.variants)
+    name = "full-size-speed.json" if args.speed else "small-gpu.json"
+    args.out = args.out or ROOT / "chapters" / "results" / name
+    measured = [name for name in VARIANTS if name.startswith("bfloat16")]
+    args.variants = measured if args.speed else ["bfloat16", "bfloat16, compiled"]
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
     length, batch = (64, 4) if args.quick else (1024, 64)
     docs = args.data == "docs"
@@ -173,6 +190,8 @@ def main() -> None:
         "samples": [],
     }  # fmt: skip
     speeds(args, corpus, settings, found)
+    if args.speed:
+        return speed(args, corpus, settings, found)
     trainer = training(args, corpus, settings, found)
     judged(args, corpus, trainer, found)
     written(args, corpus, trainer, found)
