@@ -237,6 +237,7 @@ class OutputLayer(nn.Module):
         self.norm_final = nn.LayerNorm(config.width, bias=False)
         self.linear = zero_linear(config.width, config.num_states)
         self.adaLN_modulation = zero_linear(config.cond_dim, 2 * config.width)
+        self.score_entropy = head.score_entropy_at  # training/compiled.py has a faster one
 
     def forward(self, hidden: Tensor, cond: Tensor, x: Tensor, sigma: Tensor, at, x0, graph):
         with no_autocast(hidden):
@@ -251,7 +252,7 @@ class OutputLayer(nn.Module):
             if not self.is_plain() or (normalised and not hidden_only):
                 return head.score_entropy_of(linear, at, hidden, *rest, normalised)
             row = hidden, linear.weight, linear.bias
-            return head.score_entropy_at(at, *row, *rest, normalised=normalised)
+            return self.score_entropy(at, *row, *rest, normalised=normalised)
         if not self.is_plain():
             if at is not None:
                 hidden, x, offset = head.select(at, hidden, x, offset)

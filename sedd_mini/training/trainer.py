@@ -47,6 +47,7 @@ from sedd_mini.network.pretrained import check_saveable
 from sedd_mini.text.blocks import BlockLoader
 from sedd_mini.text.corpus import Corpus
 from sedd_mini.training import checkpoint, distributed, draws
+from sedd_mini.training.compiled import compile_parts
 from sedd_mini.training.report import Stopwatch, plot_log, report, summary_writer
 from sedd_mini.training.settings import CHANGEABLE, Settings
 
@@ -176,14 +177,9 @@ class Trainer:
             check_writable(self.out, number * self.checkpoint_bytes)
 
     def prepare(self, model: DiffusionTransformer) -> torch.nn.Module:
-        """What training calls: the model, compiled and spread over processes if so set.
-
-        Compiled block by block: fast to start, and the head, whose number of rows changes from step
-        to step, stays out of it.
-        """
+        """What training calls: the model, compiled and spread over processes if so set."""
         if self.settings.compile:
-            for block in getattr(model, "blocks", [model]):
-                block.compile()
+            compile_parts(model)
         if self.world_size == 1:
             return model
         if self.settings.parallel == "ddp":

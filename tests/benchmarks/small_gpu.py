@@ -45,7 +45,8 @@ def frequencies(train: torch.Tensor, valid: torch.Tensor, size: int) -> float:
 
 
 def speeds(args, corpus, settings: dict, found: dict) -> None:
-    """The report of each variant; into found["variants"]."""
+    """The report of each variant, into found["variants"]; SystemExit if one trains otherwise."""
+    first = None
     for name, changes in VARIANTS.items():
         if name not in args.variants or (changes.get("compile") and args.device == "cpu"):
             continue
@@ -55,8 +56,12 @@ def speeds(args, corpus, settings: dict, found: dict) -> None:
             torch.cuda.reset_peak_memory_stats()
         trainer = train(preset("small", **settings | changes), corpus, args.steps)
         found["variants"][name] = trainer.report()
-        print(name, found["variants"][name], flush=True)
+        last = {"loss": trainer.train_step(), "grad_norm": trainer.grad_norm}
+        print(name, found["variants"][name], last, flush=True)
         write_json(args.out, found)
+        first = first or last  # all start with the same weights, and see the same batches
+        if any(abs(last[key] / first[key] - 1) > 0.05 for key in last):
+            raise SystemExit(f"{name} trains another network: {last}, not {first}")
 
 
 def training(args, corpus, settings: dict, found: dict) -> Trainer:
