@@ -36,7 +36,8 @@ def show_pieces(
 ) -> None:
     """Draw one text in several cuts: a row of boxes for each, a box a token, as wide as its text.
 
-    rows: label → tokens; hidden: for each row which tokens are hidden (dark). Rows run downwards.
+    rows: label → tokens; hidden: for each row which tokens are hidden (dark, a dot for a
+    character). Rows run downwards.
     """
     for y, (name, tokens) in enumerate(rows.items()):
         left = 0
@@ -44,7 +45,7 @@ def show_pieces(
             dark = hidden is not None and bool(hidden[y][i])
             colour, ink = (BLUE, "white") if dark else ("#dbe1ea", "#222222")
             ax.barh(-y, len(token) - 0.14, left=left + 0.07, height=0.66, color=colour)
-            for j, letter in enumerate(token):
+            for j, letter in enumerate("·" * len(token) if dark else token):
                 style = {"ha": "center", "va": "center", "color": ink, "family": "monospace"}
                 ax.text(left + j + 0.5, -y, letter, fontsize=11, **style)
             left += len(token)
