@@ -15,14 +15,17 @@
 # %% [markdown]
 # # 08. Sampling: in how few steps can noise become text?
 #
-# The reverse process of chapter 01 changes one token at a time, and each change alters the ratios everywhere. An exact run on 1024 tokens needs at least 1024 calls of the network.
-# Samplers change many tokens at once, a few dozen times in all. This chapter measures what that costs in quality.
+# The reverse process of chapter 01 changes one token at a time, and each change alters the ratios
+# everywhere. Run jump by jump from 1024 hidden tokens, it needs 1024 calls of the network. Samplers
+# change many tokens at once, a few dozen times in all. This chapter measures what that costs in
+# quality.
 #
 # After this chapter you will be able to
 #
 # - take a step of **Euler's** and of **Tweedie's** sampler by hand, and prove which step is best if every token must move on its own;
 # - measure the error of a sampler with $K$ steps, exactly on small worlds, and separate the effects of noise, schedule and step;
-# - compute how 24-bit random numbers distort a sampler, and why its text then looks better than it is.
+# - compute how 24-bit random numbers distort a sampler, and explain why its text then looks better
+#   than it is.
 #
 # *You need* chapters 01, 03 and 05, and the KL divergence of chapter 04; networks of the kind that chapter 07 trains are loaded. *Running time:* about a minute and a half on two CPU cores.
 
@@ -91,7 +94,7 @@ assert new[2].nonzero()[:, 0].tolist() == [2, 3, 10] and film[2][0] == 0.7500025
 #
 # We measure error in **total variation** (TV, chapter 01), half the sum of the absolute differences.
 #
-# *Predict:* what is the TV between the data and the hasty way? Then run the next cell.
+# *Predict:* what is the TV between the data and the hasty way?
 
 # %% tags=["nbval-check-output"]
 from sedd_mini.worlds.ctmc import Chain, total_variation
@@ -119,12 +122,16 @@ fig = plots.show_agreement(laws, ["cat", "cats"], ["sleeps", "sleep"])
 fig.suptitle("The fewer leaps, the less the two words agree", x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* Each single word keeps its probability of one half; only the agreement is lost. Section 5 pushes the law through all leaps and finds $0.4/K$ to four decimals.
+# *What to see.* Each single word keeps its probability of one half; only the agreement is lost.
+# Section 5 pushes the law through all leaps and finds $0.4/K$.
 
 # %% [markdown]
 # ## 2. Euler's leap
 #
-# In a short time $\Delta t$ a token at $x$ jumps to $y$ with probability $\Delta t$ times its reverse rate $\sigma(t)\, Q(x, y)\, s_y$ (chapter 03; $Q(x, y)$ is the rate $y \to x$). With $d = \Delta t\,\sigma(t)$:
+# In a short time $\Delta t$ a token at $x$ jumps to $y$ with probability $\Delta t$ times its
+# reverse rate $\sigma(t)\, Q(x, y)\, s_y$ (chapter 03). Here $Q(x, y)$ is the forward rate
+# $y \to x$, and the ratio $s_y$ is $p_t$ of the text with $y$ in this place, divided by $p_t$ of
+# the text as it is. With $d = \Delta t\,\sigma(t)$:
 #
 # $$p(y) = d\; Q(x, y)\, s_y \quad (y \ne x), \qquad p(x) = 1 - \sum_{y \ne x} p(y) .$$
 
@@ -165,7 +172,8 @@ for K in (100, 20, 8):
     print(f"K = {K:3}: d = {d:.2f}, P(stay) from {stays.min():5.2f} to {stays.max():.2f}")
 
 # %% [markdown]
-# The usual remedy: count negative entries as 0, and divide the row by its sum. With a network's inexact ratios Tweedie's leap, our next one, needs this too.
+# The usual remedy: count negative entries as 0, and divide the row by its sum. Tweedie's leap, our
+# next one, needs this too if the ratios are inexact.
 
 # %%
 def valid(probs):
@@ -181,7 +189,10 @@ def valid(probs):
 #
 # $$p_t(x \text{ with } z) = \sum_y \exp(\Delta\bar\sigma Q)(z, y)\; v_y .$$
 #
-# Divide by $p_t(x)$. The left side becomes the ratio $s_z$, so $s = \exp(\Delta\bar\sigma Q)\, v / p_t(x)$. The inverse of a matrix exponential has a minus sign: $v / p_t(x) = \exp(-\Delta\bar\sigma Q)\, s$. Last, multiply by the probability that the token went from $y$ to $x$:
+# Divide by $p_t(x)$. The left side becomes the ratio $s_z$, so
+# $s = \exp(\Delta\bar\sigma Q)\, v / p_t(x)$. The inverse of a matrix exponential has a minus sign:
+# $v / p_t(x) = \exp(-\Delta\bar\sigma Q)\, s$. Multiply by the probability that the token went from
+# $y$ to $x$:
 #
 # $$\boxed{\;p(\text{was } y \mid x_t) = \big[\exp(-\Delta\bar\sigma Q)\, s\big]_y \; \exp(\Delta\bar\sigma Q)(x, y)\;} \qquad s_x = 1 .$$
 #
@@ -193,7 +204,8 @@ def tweedie_naive(Q, x, s, dsigma):
     return was * torch.matrix_exp(dsigma * Q)[x]
 
 # %% [markdown]
-# Brute force can check it. Bayes' rule gives the **joint posterior**, where *both* tokens were, for every present pair. Summing out one token must give Tweedie's row for the other.
+# Brute force can check it. Bayes' rule gives the **joint posterior**, the law of where *both*
+# tokens were. Summing out one token must give Tweedie's row for the other.
 
 # %%
 def joint_posterior(chain, sigma, dsigma):
@@ -212,17 +224,23 @@ assert torch.allclose(torch.stack(naive).view(64, 2, 8), alone)
 assert torch.allclose(rings.graph.tweedie_probs(x, s, dsigma), alone)  # the library's closed form
 
 # %% [markdown]
-# So with exact ratios Tweedie's leap gives each token its exact law, however long the leap. Only the error of section 1 is left: within a leap the tokens are drawn independently.
+# So with exact ratios Tweedie's leap gives each token its exact law given the present text, however
+# long the leap. Only the error of section 1 is left: within a leap the tokens are drawn
+# independently.
 
 # %% [markdown]
 # ## 4. The best that tokens can do alone
 #
-# Lou, Meng and Ermon prove that no leap which moves every token on its own is better in KL divergence than Tweedie's. Let $P$ be the joint posterior, $P_1$ and $P_2$ its marginals, and $R_1 R_2$ any law under which the two tokens are independent. Split the logarithm:
+# Lou, Meng and Ermon prove that with exact ratios no leap which moves every token on its own is
+# nearer to the joint posterior, in KL divergence, than Tweedie's. Let $P$ be the joint posterior,
+# $P_1$ and $P_2$ its marginals, and $R_1 R_2$ any law under which the two tokens are independent.
+# Split the logarithm:
 #
 # $$\mathrm{KL}(P\,\|\,R_1R_2) = \mathbb E_P \log\frac{P}{P_1P_2} + \mathbb E_P\log\frac{P_1P_2}{R_1R_2}
 # = \underbrace{\mathrm{KL}(P\,\|\,P_1P_2)}_{\text{total correlation}} + \sum_i \mathrm{KL}(P_i\,\|\,R_i) .$$
 #
-# The first term contains no $R$, so **every token-wise leap pays it**. It measures how much the two tokens tell about each other. The second is 0 exactly if $R_i = P_i$, and that is Tweedie.
+# The first term contains no $R$, so **every token-wise leap pays it**. For two tokens it is their
+# mutual information. The second is 0 exactly if $R_i = P_i$, and that is Tweedie.
 
 # %%
 def errors_of_leap(chain, sigma, dsigma, probs):
@@ -259,9 +277,18 @@ plots.plain_ticks(ax.xaxis, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5))
 ax.set_title("In short leaps Euler loses little more than Tweedie");
 
 # %% [markdown]
-# *What to see.* One leap down from $\bar\sigma = 1$, with $d = \Delta\bar\sigma$ for Euler. The total correlation grows with the square of the length, since two tokens must move. Euler's own loss grows with the cube: it is 6 % of the other at 0.01, and as large at 0.25.
+# *What to see.* One leap down from $\bar\sigma = 1$, with $d = \Delta\bar\sigma$ for Euler. The
+# total correlation grows with the square of the length, which is the order of the probability that
+# both tokens move. Euler's own loss grows with the cube: it is 6 % of the other at 0.01, and as
+# large at 0.25.
 #
-# **With MASK and the log-linear schedule, which the paper pairs, Euler is Tweedie.** At MASK both leaps reveal $y$ with probability $c\, s_y$, where Euler has $c = \Delta t\,\sigma(t)$ and Tweedie $c = e^{\Delta\bar\sigma} - 1$. Let $u = 1 - (1 - \varepsilon)t$, with $\varepsilon = 10^{-3}$ the share still visible at $t = 1$, and let $u'$ be its value after the leap. Then $\bar\sigma = -\log u$, $\sigma(t) = (1 - \varepsilon)/u$, and both $c$ are $(u' - u)/u$.
+# **With MASK and the log-linear schedule, which the paper pairs, Euler is Tweedie.** At MASK both
+# leaps reveal $y$ with probability $c\, s_y$. Euler has $c = \Delta t\,\sigma(t)$. For Tweedie the
+# two matrix exponentials give
+# $c = e^{\Delta\bar\sigma} (1 - e^{-\Delta\bar\sigma}) = e^{\Delta\bar\sigma} - 1$. Let
+# $u = 1 - (1 - \varepsilon)t$ be the visible share ($\varepsilon = 10^{-3}$ at $t = 1$), and $u'$
+# that after the leap. Then $\bar\sigma = -\log u$, $\sigma(t) = (1 - \varepsilon)/u$, and both $c$
+# are $(u' - u)/u$.
 
 # %% tags=["hide-cell"]
 factor = math.log(lengths[3] / lengths[0])
@@ -313,7 +340,7 @@ for K in (1, 2, 8, 32):
 # %% [markdown]
 # That is $0.4/K$. Now the spiral of chapter 01: two tokens with 32 values each. The paper pairs the uniform graph with the geometric schedule (here $\bar\sigma$ falls from 20) and the absorbing graph (MASK) with the log-linear one (from 6.9).
 #
-# *Predict:* which matters more, the graph or the schedule? The next cell runs all four combinations.
+# *Predict:* which matters more, the graph or the schedule?
 
 # %% tags=["nbval-check-output"]
 spiral, Ks = two_token_world("spiral"), [1, 2, 4, 8, 16, 32, 64]
@@ -338,9 +365,15 @@ ax.set(xlabel="leaps K", ylabel="TV from the data")
 ax.set_title("From 4 leaps on, both log-linear samplers beat both geometric ones");
 
 # %% [markdown]
-# *What to see.* The schedule matters more. At $K = 64$ the log-linear one (solid) divides the error by 1.6 on the uniform graph and by about 3 on the absorbing one. MASK divides it by 1.2 with the log-linear schedule, but multiplies it by 1.6 with the geometric one. The paper's two pairs differ by a factor of 1.9.
+# *What to see.* The schedule matters more. At $K = 64$ the log-linear one (solid) divides the error
+# by 1.6 on the uniform graph and by about 3 on the absorbing one. MASK divides it by 1.2 with the
+# log-linear schedule, but multiplies it by 1.6 with the geometric one. With MASK, section 1
+# explains the factor of 3: TV is that of the hasty way, 0.46, times the probability that both
+# tokens appear in the same leap. This is $1/K$ with the log-linear schedule, and at $K = 64$ three
+# times as much with the geometric one. The paper's two pairs differ by a factor of 1.9.
 #
-# Two things differ between the schedules: their shape, and their range of $\bar\sigma$. As a control we exchange the ranges.
+# The schedules differ in their shape and in their range of $\bar\sigma$. As a control we exchange
+# the ranges.
 
 # %% tags=["nbval-check-output"]
 exchanged = {"geometric, 6.9 to 1e-5": GeometricNoise(1e-5, 6.9),
@@ -353,9 +386,13 @@ for name, schedule in exchanged.items():
         print(f"{name}  {graph_name:9} TV at K = 64: {tv:.4f}")
 
 # %% [markdown]
-# With the log-linear range the geometric schedule is no better than before, and the log-linear one from 20 has the same errors as from 6.9. So on this world the shape makes the difference.
+# The geometric schedule is no better with the other range, and the log-linear one has the same
+# errors with both. So on this world the shape makes the difference.
 #
-# From $K = 8$ on all errors roughly halve when $K$ doubles. **A bound for $K$ leaps** falls in the same way. Each leap adds at most its own TV, taken from the true noisy law, and later leaps never enlarge a difference of two laws. So the TV of a run is at most that of its start plus those of its leaps. The TV of a short leap falls like its length squared, so $K$ leaps give $K \cdot K^{-2} = 1/K$. The bound is loose: on the rings, at $K = 64$, four to nine times the true error (laboratory).
+# From $K = 8$ on all errors roughly halve when $K$ doubles. A bound does so as well: each leap adds
+# at most the TV that it makes when it starts from the true noisy law. For short leaps this goes
+# like the length squared, so $K$ of them add about $K \cdot K^{-2} = 1/K$. The bound is loose
+# (laboratory).
 
 # %% tags=["hide-cell"]
 at_64 = {key: tv[6] for key, tv in curves.items()}
@@ -369,6 +406,14 @@ for k in range(2, 7):
     )
 assert all(1.6 < tv[5] / tv[6] < 2.3 for tv in curves.values())
 assert abs(at_64["uniform", "geometric"] / at_64["absorbing", "log-linear"] - 1.9) < 0.05
+hasty = total_variation(spiral.sum(1)[:, None] * spiral.sum(0), spiral)
+assert abs(hasty - 0.46) < 0.005
+times, together = torch.linspace(1, 1e-5, 65).double(), {}
+for name, schedule in schedules.items():  # MASK: a token's law over the leaps and the last step
+    hidden = torch.cat([-torch.expm1(-schedule.total(times)), torch.zeros(1)])
+    together[name] = (hidden.diff() / hidden[0]).square().sum().item()
+    assert abs(at_64["absorbing", name] / (hasty * together[name]) - 1) < 1e-4
+assert abs(64 * together["log-linear"] - 1) < 1e-3 and abs(64 * together["geometric"] - 3) < 0.1
 for g in chains:
     assert control[g, "geometric"] > at_64[g, "geometric"]
     assert abs(control[g, "log-linear"] / at_64[g, "log-linear"] - 1) < 0.01
@@ -419,9 +464,12 @@ ax.set(xlabel="distance of each leap, as a multiple f of Δσ̄", ylabel="TV fro
 ax.set_title("64 leaps: at f = 1.05 both methods end nearer to the data than at f = 1");
 
 # %% [markdown]
-# *What to see.* Circles: the methods as defined. At $f = 1$ Euler is worse (0.0155 against 0.0133). At Euler's distance, $f = 1.098$, Tweedie has 0.0133 again, and Euler 0.0104, the lowest of its six values. Tweedie's lowest is 0.0118, at 1.05.
+# *What to see.* Circles: the methods as defined. At $f = 1$ Euler's formula does harm (0.0155
+# against 0.0133). Euler's distance, $f = 1.098$, does not help Tweedie (0.0133 again); with it
+# Euler has 0.0104, the lowest of its six values. Tweedie's lowest is 0.0118, at 1.05.
 #
-# So Euler's lead needs both: its formula alone does harm, and its distance alone does not help Tweedie. (Leaps that go somewhat too far also help with other $K$ and the log-linear schedule, see the laboratory. We cannot explain it.)
+# So Euler's lead needs its formula and its distance together. (Somewhat longer leaps also help with
+# other $K$ and the log-linear schedule, see the laboratory. We cannot explain it.)
 
 # %% tags=["hide-cell"]
 assert 1 < b / a < 1.02 and abs(f_euler - 1.098) < 0.001  # log-linear, K = 64; geometric
@@ -438,7 +486,8 @@ assert min(tw, key=tw.get) == 1.05 and eu[1.05] < eu[1]
 #
 # $$K \Big(1 - \big(1 - \tfrac1K\big)^L\Big) .$$
 #
-# In the other leaps the page's network, which is not told $t$, would repeat its last answer. *Where* words appear does not depend on the network: decide that first and skip those calls.
+# In the other leaps the page's network, which is not told $t$, would repeat its last answer.
+# *Where* words appear does not depend on it: decide that first and skip those calls.
 
 # %%
 def write(x, model, times, mask):
@@ -474,7 +523,9 @@ for K in (8, 32, 256):
     assert abs(len(calls) / 8 - expected) < 2.5
 
 # %% [markdown]
-# Of 256 leaps about 30 need the network, and at most 32 can. This suggests **one word a call**: reveal the places one after the other in random order. This takes $L = 32$ calls, and with exact guesses its law is exactly the data's. Chapter 12 builds on this.
+# Of 256 leaps about 30 need the network, and at most 32 can. This suggests **one word a call**:
+# reveal the places one by one in random order. This takes $L = 32$ calls, and with exact guesses
+# gives exactly the data's law. Chapter 12 builds on this.
 
 # %% [markdown]
 # ## 8. Quality against calls, on text
@@ -530,7 +581,10 @@ for name in single:
           "          {:.3f} ± {:.3f}".format(*stars[name]))  # fmt: skip
 
 # %% [markdown]
-# The second text is Python's documentation in blocks of 128 tokens. Its law is unknown, so the judge is a 5-gram model of the training text (`KneserNey`). Two to the power of its bits a token is a **generative perplexity**. Samples of common words lower it too, so `report` also prints the entropy of the samples' tokens (always of 8 blocks, as it depends on their number).
+# The second text is Python's documentation in blocks of 128 tokens. Its law is unknown, so the
+# judge is a 5-gram model of the training text (`KneserNey`, chapter 05). Two to the power of its
+# bits a token is a **generative perplexity**. Samples of common words lower it too, so `report`
+# also prints the entropy of the samples' tokens (of 8 blocks, as it depends on their number).
 
 # %%
 from sedd_mini.text.corpus import load_corpus
@@ -570,7 +624,13 @@ docs[128] = report("one token a call", one_by_one(docs_network, docs_graph, (8, 
 fig = plots.show_quality_against_calls(many, excess, stars["network"], docs, real[0])
 
 # %% [markdown]
-# *What to see.* Left: with exact ratios the excess over true text (2.4 bits a word) about halves when $K$ doubles from 4 on. The star, the network with one word a call, has an excess of 0.08 bits, with 32 leaps it has 0.29. With exact ratios one word a call has none, up to the error of sampling (0.009 ± 0.011), so the 0.08 come from the network's ratios. Right: most is gained from 1 to 4 leaps. The star takes four times the calls of 32 leaps and is hardly better, so most of the distance from 32 leaps to validation text is not due to leaping.
+# *What to see.* Left: with exact ratios the excess over true text (2.4 bits a word) about halves
+# when $K$ doubles from 4 on. The network's excess is 0.29 bits with 32 leaps and 0.08 with one word
+# a call (star). With exact ratios one word a call has none, up to the error of sampling, so the
+# 0.08 come from the network's ratios. Right: most is gained from 1 to 4 leaps. The
+# star takes four times the calls of 32 leaps and is hardly better, so most of the distance from 32
+# leaps to validation text is not due to leaping. No entropy is more than 0.05 bits below the
+# text's, so the samples do not gain by common words.
 
 # %% tags=["hide-cell"]
 assert abs(true_bits - 2.4) < 0.05 and 1 / 4 < stars["network"][0] / excess["network"][5][0] < 0.4
@@ -582,13 +642,22 @@ assert stars["network"][0] > 3 * math.hypot(stars["network"][1], true_error)
 assert docs[1][0] - docs[4][0] > docs[4][0] - docs[128][0] and docs[4][0] > docs[32][0] + 0.4
 assert docs[128][0] > real[0] + 0.7 and abs(docs[32][0] - docs[128][0]) < 0.1
 assert docs[32][0] - docs[128][0] < docs[128][0] - real[0]
+assert real[2] - min(entropy for _, _, entropy in docs.values()) < 0.05
 
 # %% [markdown]
 # ## 9. Random numbers have 24 bits
 #
-# Many implementations draw a token from probabilities $p_y$ by **Gumbel noise**: give each entry the number $g_y = -\log(-\log u_y)$ with $u_y$ uniform in $(0, 1)$, and take the $y$ with the largest $\log p_y + g_y$. For real numbers this is exact. With $E_y = -\log u_y$ the largest sum belongs to the smallest $E_y/p_y$. This is an exponential waiting time of rate $p_y$, and the one of $y$ is the shortest with probability $p_y$.
+# Many implementations draw a token from probabilities $p_y$ by **Gumbel noise**: give each entry
+# the number $g_y = -\log(-\log u_y)$ with $u_y$ uniform in $(0, 1)$, and take the $y$ with the
+# largest $\log p_y + g_y$. For real numbers this is exact. With $E_y = -\log u_y$ the sum is
+# $-\log(E_y/p_y)$, so the smallest $E_y/p_y$ wins. Each $E_y/p_y$ is an exponential waiting time of
+# rate $p_y$, and the one of $y$ is the shortest with probability $p_y$.
 #
-# In float32, $u$ is one of $2^{24}$ multiples of $2^{-24}$. (A finer generator would not help: just below 1, neighbouring float32 numbers are $2^{-24}$ apart.) The smallest values of $E_y$ are, very nearly, $2^{-24}, 2 \cdot 2^{-24}, 3 \cdot 2^{-24}, \dots$, each with probability $2^{-24}$. Take a rare move of probability $p$ beside a stay of nearly 1, as in most steps of a long run. The move wins if the stay waits longer than $E_y/p$, which has probability $e^{-E_y/p}$. With $c = p \cdot 2^{24}$, the move's fair share of the random numbers,
+# In float32, $u$ is one of $2^{24}$ multiples of $2^{-24}$. The smallest values of $E_y$ are, very
+# nearly, $2^{-24}, 2 \cdot 2^{-24}, 3 \cdot 2^{-24}, \dots$, each with probability $2^{-24}$. Take
+# a rare move of probability $p$ beside a stay of nearly 1, as in most steps of a long run. The move
+# wins if the stay waits longer than $E_y/p$, which has probability $e^{-E_y/p}$. With
+# $c = p \cdot 2^{24}$, the move's fair share of the random numbers,
 #
 # $$P(\text{move}) = \sum_{k=1}^\infty 2^{-24}\, e^{-k/c} = \frac{2^{-24}}{e^{1/c} - 1}, \qquad \boxed{\;\frac{P(\text{move})}{p} = \frac{1/c}{e^{1/c} - 1}\;}$$
 
@@ -598,7 +667,9 @@ def kept(c):
     return 1 / c / torch.expm1(1 / c)
 
 # %% [markdown]
-# There are only $2^{24}$ random numbers, so we can try *all* of them in float32. For each large number of the move, count the numbers with which the stay loses:
+# There are only $2^{24}$ random numbers, so we can try *all* of them in float32. With these $p$ the
+# move can win only with one of its $2^{18}$ largest numbers. For each of these, count the numbers
+# with which the stay loses:
 
 # %%
 u = torch.arange(2**24) / 2**24  # float32: every random number there is
@@ -640,7 +711,7 @@ def gumbel_run(pi, K, bits=24):
     law, hidden = torch.zeros_like(pi), 1.0
     for k in range(K):
         weights = pi / (K - k)  # Δt/t = (1/K) / (1 - k/K)
-        weights = weights * kept((weights * 2**bits).clamp(min=2e-3))
+        weights = weights * kept(weights * 2**bits)
         law += hidden * weights
         hidden *= 1 - weights.sum().item()
     return law / law.sum()
@@ -662,7 +733,7 @@ for K, law, perplexity in zip(zipf_Ks, false_laws, judged):
 variety = [torch.exp(-torch.xlogy(law, law).sum()).item() for law in false_laws]
 fig, ax = plots.plt.subplots(figsize=(8, 3.6))
 plots.show_false_improvement(ax, zipf_Ks, judged, variety, correct)
-ax.set_title("With 24-bit numbers perplexity and exp(entropy) fall with the number of leaps");
+ax.set_title("With 24-bit numbers more leaps give lower perplexity and exp(entropy)");
 
 # %% [markdown]
 # *What to see.* At $K = 1024$ generative perplexity is a third of the correct one, although the sampler knows the true probabilities. It leaves out rare words: entropy falls as well, and a sixth of all probability is in the wrong place. Zheng and others (2024) found this in published samplers. So draw rare events in float64, and **print entropy beside generative perplexity**.
@@ -695,10 +766,14 @@ assert 0.7 < counted[3] < 0.8 and counted[0] < 0.05
 #
 # ## Summary
 #
-# 1. τ-leaping holds the ratios fixed and lets every token jump on its own. Its error comes from tokens that move in the same leap, and falls like $1/K$.
+# 1. τ-leaping holds the ratios fixed and lets every token jump on its own. With Tweedie's leap and
+#    exact ratios its error comes from drawing the tokens of a leap independently, and on our worlds
+#    falls like $1/K$.
 # 2. Euler takes the rates of the moment. Tweedie takes the exact law of each token, $[\exp(-\Delta\bar\sigma Q)s]_y\exp(\Delta\bar\sigma Q)(x,y)$, and no token-wise leap is better in KL. With MASK and log-linear noise they are the same.
 # 3. On the spiral the shape of the schedule matters more than the graph. A whole run of Euler can end nearer than Tweedie's; there it needed both its formula and its longer leaps.
-# 4. A run on uniform noise calls the network $K + 1$ times. With MASK at most $L$ calls count; one word a call has no error of leaping. On the documentation 32 leaps do about as well.
+# 4. A run on uniform noise calls the network $K + 1$ times. With MASK at most $L$ calls count; one
+#    word a call has no error of leaping. On the documentation ($L = 128$) the judge finds 32 leaps
+#    about as good.
 # 5. Float32 Gumbel noise leaves a rare move $(1/c)/(e^{1/c}-1)$ of its probability, $c = p\cdot2^{24}$. Generative perplexity then looks better while the law gets worse.
 
 # %% [markdown]
@@ -709,7 +784,10 @@ assert 0.7 < counted[3] < 0.8 and counted[0] < 0.05
 # %% [markdown]
 # ### Exercise 1. Uneven leaps (★☆☆, 10 minutes)
 #
-# MASK noise with the log-linear schedule hides a share $t$ of the tokens (neglect ε). A sampler starts at `times[0]` = 1 with two hidden words and leaps through a falling list of times to `times[-1]` = 0, each word on its own. Write `same_leap(times)`: the probability that both words appear in the same leap. Then think: for which lists of $K + 1$ times is it smallest?
+# MASK noise with the log-linear schedule hides a share $t$ of the tokens (neglect ε). A sampler
+# starts at `times[0]` = 1 with two hidden words and leaps through a falling list of times to
+# `times[-1]` = 0, each word on its own. Write `same_leap(times)`: the probability that both words
+# appear in the same leap. Then think: for which list of $K + 1$ times is it smallest?
 #
 # <details><summary>Hint</summary>
 #
@@ -793,7 +871,10 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. The other way to be wrong (★★☆, 15 minutes)
 #
-# Deciding each word by `torch.rand(...) < p` in *float32* is wrong too, in the other direction. The random numbers are $0, 2^{-24}, 2\cdot2^{-24}, \dots$, up to $1 - 2^{-24}$, each equally likely. Write `share_in_float32(p)`: the probability of `rand < p`, divided by $p$, for $2^{-40} \le p < 1$. (Take `p` itself as exact.) What does this do to rare words?
+# Deciding a rare move of probability $p$ by `torch.rand(...) < p` in *float32* is wrong too, in the
+# other direction. The random numbers are $0, 2^{-24}, 2\cdot2^{-24}, \dots$, up to $1 - 2^{-24}$,
+# each equally likely. Write `share_in_float32(p)`: the probability of `rand < p`, divided by $p$,
+# for $2^{-40} \le p < 1$. (Take `p` itself as exact.) What does this do to rare words?
 #
 # <details><summary>Hint</summary>
 #
@@ -828,7 +909,14 @@ with exercise("3"):
 # %% [markdown]
 # ### Exercise 4. A step that repairs (★★★, 30 minutes)
 #
-# Per unit of $\bar\sigma$ the forward noise jumps from $x$ to $y$ at rate $Q(y, x)$, and the reverse process at rate $Q(x, y)\, s_y$. The noise changes the law $p_{\bar\sigma}$, and the reverse process undoes exactly this change. A **corrector** (Campbell and others, 2022) uses the *sum* of both rates at a fixed noise level. It leaves $p_{\bar\sigma}$ unchanged, and leads other laws towards it. Write `corrector_probs(Q, x, s, h)`: one Euler step of size `h` with these rates, for tokens `x` (M,) with ratios `s` (M, S). `h` is small enough that nothing becomes negative. Then show that $p_{\bar\sigma}$ stays (multiply the rate of $x \to y$ by $p_{\bar\sigma}(x)$).
+# Per unit of $\bar\sigma$ the forward noise jumps from $x$ to $y$ at rate $Q(y, x)$, and the
+# reverse process at rate $Q(x, y)\, s_y$. The noise changes the law $p_{\bar\sigma}$, and the
+# reverse process undoes exactly this change. A **corrector** (Campbell and others, 2022) uses the
+# *sum* of both rates at a fixed noise level. It leaves $p_{\bar\sigma}$ unchanged, and leads other
+# laws towards it. Write `corrector_probs(Q, x, s, h)`: one Euler step of size `h` with these rates,
+# for tokens `x` (M,) with ratios `s` (M, S). `h` is small enough that nothing becomes negative.
+# Then show that $p_{\bar\sigma}$ stays (take two texts $x$ and $y$ that differ in one token, and
+# multiply the rate of $x \to y$ by $p_{\bar\sigma}(x)$).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -952,12 +1040,18 @@ for make_graph in (UniformGraph, AbsorbingGraph):
             rows = chain.graph.tweedie_probs(chain.states, s, torch.tensor(d).double())
             kl, tv = errors_of_leap(chain, sigma, d, rows)
             other = valid(euler_probs(chain.graph, chain.states, s, d))
-            found.append((kl, tv, errors_of_leap(chain, sigma, d, other)[0] - kl))
+            alone = (chain.marginal(sigma).flatten() @ (rows - other).abs().sum((1, 2))).item()
+            found.append((kl, tv, errors_of_leap(chain, sigma, d, other)[0] - kl, alone))
         powers = [math.log2(b / a) for a, b in zip(*found[-2:])]
-        assert all(abs(power - whole) < 0.1 for power, whole in zip(powers, (2, 2, 3)))
+        assert all(abs(power - whole) < 0.1 for power, whole in zip(powers, (2, 2, 3, 2)))
 
 # %% [markdown]
-# The powers of section 4 (losses grow with the square and the cube of the length, and the TV of a leap with its square) hold at all three levels, for leaps of 0.001. The leaps of a real run are not always short, though. Here is the first leap of 64:
+# The powers of section 4 (losses grow with the square and the cube of the length, and the TV of a
+# leap with its square) hold at all three levels, for leaps of 0.001. Euler's own error is of a
+# higher order than the total correlation only in KL. Euler misses a move's probability, which is of
+# order $d$, by order $d^2$. In KL this counts $(d^2)^2/d = d^3$; in TV, which sections 5 and 6 use,
+# it counts $d^2$, the same order as the error of drawing the tokens independently. The leaps of a
+# real run are not always short, though. Here is the first leap of 64:
 
 # %% tags=["nbval-check-output"]
 for name, schedule in schedules.items():
@@ -975,7 +1069,9 @@ for name, schedule in schedules.items():
 #
 # $$\mathrm{TV}(q_{k+1}, p_{k+1}) \le \mathrm{TV}(M_k q_k, M_k p_k) + \mathrm{TV}(M_k p_k, p_{k+1}) \le \mathrm{TV}(q_k, p_k) + \mathbb E_{x \sim p_k} \mathrm{TV}\big(M_k(\cdot|x),\, P(\cdot|x)\big),$$
 #
-# with $P$ the joint posterior: no leap enlarges the TV of two laws, and the TV of two mixtures is at most the mean TV of their parts. So the TV at the end is at most that of the start plus the leaps' own, which `errors_of_leap` gives. The last step is one leap more.
+# with $P$ the joint posterior: no leap enlarges the TV of two laws, and the TV of two mixtures is
+# at most the mean TV of their parts. So the TV at the end is at most that of the start plus, for
+# each leap, the mean TV that `errors_of_leap` gives. The last step is one leap more.
 
 # %%
 def sum_of_leaps(chain, schedule, K):
@@ -996,12 +1092,17 @@ for name, schedule in schedules.items():
         end = total_variation(run_law(rings, schedule, K, tweedie), rings.p0)
         print(f"{name:10} K = {K:2}: TV {end:.4f}, bound {sum_of_leaps(rings, schedule, K):.4f}")
 
+# %% [markdown]
+# The bound is four to nine times the error at $K = 64$. It falls like the error, roughly by a half
+# when $K$ doubles.
+
 # %% tags=["hide-cell"]
 for schedule in schedules.values():
     ends = [total_variation(run_law(rings, schedule, K, tweedie), rings.p0) for K in (32, 64)]
     sums = [sum_of_leaps(rings, schedule, K) for K in (32, 64)]
     assert all(end < total for end, total in zip(ends, sums))
     assert 1.6 < sums[0] / sums[1] < 2.4  # the bound halves as well
+    assert 4 < sums[1] / ends[1] < 9
 
 # %% [markdown]
 # ### Distance: do longer leaps help elsewhere?
@@ -1143,7 +1244,9 @@ assert abs(total_variation(three, pair.p0) - 0.1333) < 1e-4
 # %% [markdown]
 # ### Bits: is the formula right where it is drawn, and in late leaps?
 #
-# Section 9 counted all pairs of 24-bit numbers. Here we draw, in an experiment that can afford it: random numbers of 12 bits, where the same formula must hold with $c = p \cdot 2^{12}$.
+# Section 9 counted all pairs of 24-bit numbers. (A finer generator would not help float32: just
+# below 1, its neighbouring numbers are $2^{-24}$ apart.) Here we draw, in an experiment that can
+# afford it: random numbers of 12 bits, where the same formula must hold with $c = p \cdot 2^{12}$.
 
 # %%
 def gumbel_draw(p, rows, bits, generator):
@@ -1162,7 +1265,12 @@ for p in (1e-4, 2e-4, 4e-4, 1e-3):
     print(f"p = {p:.0e}: {moves} moves, by the formula {expected:.0f}; right: {right:.0f}")
 
 # %% [markdown]
-# The formula takes the wait of everything else, at rate $1 - p$, for a continuous one. In the last leaps of a run the stay is small, and many rivals are rare moves, whose waits are rounded up just as coarsely. So each move wins somewhat more often. How much does this change? We compute `gumbel_run` with the last nine leaps, where the stay is below 0.9, drawn exactly instead. The truth lies near one of the two numbers or between them.
+# The formula treats the shortest wait of all other entries as a continuous time, exponential with
+# rate $1 - p$. In the last leaps of a run the stay is small, and many rivals are rare moves, whose
+# waits are rounded up just as coarsely. So a rare move wins somewhat more often than the formula
+# says. How much does this change? We compute `gumbel_run` with the last nine leaps, where the stay
+# is below 0.9, drawn exactly instead. The formula gives rare moves too little in these leaps, and
+# exact drawing too much, so the truth should lie between the two numbers.
 
 # %% tags=["nbval-check-output"]
 def mostly_gumbel_run(pi, K, bits=24):
@@ -1170,7 +1278,7 @@ def mostly_gumbel_run(pi, K, bits=24):
     for k in range(K):
         weights = pi / (K - k)
         if K - k > 9:
-            weights = weights * kept((weights * 2**bits).clamp(min=2e-3))
+            weights = weights * kept(weights * 2**bits)
         law += hidden * weights
         hidden *= 1 - weights.sum().item()
     return law / law.sum()
@@ -1234,7 +1342,9 @@ for level in (0.05, 0.3, 1.0, 3.0, 6.0):
 # %% [markdown]
 # ### Uneven steps: are equal leaps the best for text?
 #
-# The same exact ratios, the same number of leaps, and other times. Let $t_k = 1 - (k/K)^a$: with $a > 1$ the leaps are short at first and long at the end.
+# Exact ratios again, 8 leaps, and other times. (Exercise 1 asks how often two words meet in a leap;
+# here it matters also what a meeting costs.) Let $t_k = 1 - (k/K)^a$: with $a > 1$ the leaps are
+# short at first and long at the end.
 
 # %%
 uneven = {}
@@ -1257,7 +1367,9 @@ assert max(swept.values()) - min(swept.values()) < 0.03
 #
 # The paper states, for networks of GPT-2's size judged by GPT-2 large: generative perplexity "6–8×" better than un-annealed GPT-2, and equal quality with 32 times fewer evaluations. Chapter 10 has the verdicts at our size. Two remarks belong here.
 #
-# - *Evaluations differ in cost.* One of ours works on all $L$ positions; one of a left-to-right model with a cache works on a single position.
+# - *Evaluations differ in cost.* One of ours works on all $L$ positions; one of a left-to-right
+#   model with a cache works on a single position. In section 8 our own network's generative
+#   perplexity about doubles from 128 calls to 4, which is 32 times fewer.
 # - *A factor of generative perplexity proves little alone.* Section 9 got a factor of three from rounding. **Annealing**, which takes each guess to the power $1/T$ with $T < 1$, lowers generative perplexity too:
 
 # %%
@@ -1290,7 +1402,7 @@ for name, model in (("K = 16", docs_network), ("K = 16, T = 0.7", annealed)):
 # %% tags=["hide-cell"]
 assert cold["K = 16, T = 0.7"][0] < min(docs[32][0], real[0]) - 0.5
 assert cold["K = 16, T = 0.7"][2] < cold["K = 16"][2] - 0.3
-assert 1 < 2 ** (docs[4][0] - docs[128][0]) < 3  # 4 leaps for 128 calls
+assert 1.8 < 2 ** (docs[4][0] - docs[128][0]) < 2.3  # perplexity of 4 leaps over 128 calls
 
 # %% [markdown]
 # ### Euler or Tweedie: what about a trained network?
