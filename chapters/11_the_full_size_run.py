@@ -361,7 +361,7 @@ assert round(reached, 2) == 0.12
 # %% [markdown]
 # Five sixths of the time is not matrix arithmetic at full speed. The work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser.
 #
-# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. Our goal was a utilisation of 50 %. It is not reached without a *compiler*, which joins small operations (laboratory, *Races*). With one, only memory was measured.
+# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Measured were 123 ms. Without a control, such as a step without dropout, causes stay open. Our goal was a utilisation of 50 %. It is not reached without a *compiler*, which joins small operations (laboratory, *Races*). With the blocks compiled, only memory was measured; the compiled loss was not yet there.
 
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
@@ -1215,7 +1215,7 @@ for name, slow, quick in results:
     print(f"{name:34} {slow * 1000:5.1f} ms {quick * 1000:6.1f} ms   {slow / quick:.2f}")
 
 # %% [markdown]
-# Numbers below 1 mean slower. They are facts about one machine. **A compiler** (`--compile true`) joins the small operations between products; on a CPU it needs a C++ compiler, so it is off by default and not raced here. On a GPU, `python tests/benchmarks/full_size.py` measures precision, compiler and recomputing at full size; start there.
+# Numbers below 1 mean slower. They are facts about one machine. **A compiler** (`--compile true`) joins the small operations between products: in each block, and from the logits to the loss and its slopes (`training/compiled.py`, equal to the plain form in every entry). On a CPU it needs a C++ compiler, so it is off by default and not raced here. On a GPU, `python tests/benchmarks/full_size.py` measures precision, compiler and recomputing at full size; start there.
 
 # %% [markdown]
 # ### Processes: is a step on two the step on one?
