@@ -128,9 +128,13 @@ def rate(t):
 # The noise decides *when* a MASK turns (the factor $1/(e^{\bar\sigma} - 1)$), and the data decide *into what* ($p_0$). For several tokens
 # $p_0(y)$ becomes the probability of $y$ given the visible tokens.
 #
-# The chapter found the page's line `shown = torch.rand(x.shape) < (t - s) / t` without rates. It follows from them too. The total rate
-# is $1/(e^{\bar\sigma} - 1)$. With $t = 1 - e^{-\bar\sigma}$ it becomes $1/t$ per unit of $t$, so a word hidden at $t$ is still hidden at $s < t$
-# with probability $e^{-\int_s^t du/u} = s/t$, and is shown with probability $(t - s)/t$.
+# The page's line `shown = torch.rand(x.shape) < (t - s) / t` follows from these rates. The total rate is $1/(e^{\bar\sigma} - 1)$.
+# With $t = 1 - e^{-\bar\sigma}$ it becomes $1/t$ per unit of $t$, so a word hidden at $t$ is still hidden at $s < t$ with probability
+# $e^{-\int_s^t du/u} = s/t$, and is shown with probability $(t - s)/t$.
+#
+# The line can also be found without rates. A word hidden at the page's time $s$ is hidden at every later time $t > s$ too. It is hidden
+# with probability $s$ at time $s$, and $t$ at time $t$. So of the words hidden at $t$ a share $s/t$ was hidden at $s$ already. On the way
+# back these stay hidden, and the others are shown, each with probability $(t - s)/t$. The rates add *which* word appears.
 
 # %% tags=["solution"]
 import torch
