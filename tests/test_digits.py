@@ -186,3 +186,18 @@ def test_the_plain_classifier_learns_and_is_the_same_again():
     right = (net(valid[:, 1:]).argmax(1) + 17 == valid[:, 0]).float().mean().item()
     assert right > 0.9
     assert torch.equal(net(valid[:5, 1:]), plain_classifier(rows, 200)(valid[:5, 1:]))
+
+
+def test_a_classifier_of_one_hot_levels_reads_them_without_their_order():
+    """To swap two levels everywhere, and the weights that read them, changes nothing."""
+    corpus = digits_corpus(labels=True)
+    rows, valid = corpus.train[:], corpus.valid[:]
+    net = plain_classifier(rows, 200, one_hot=True)
+    before = net(valid[:, 1:])
+    assert (before.argmax(1) + 17 == valid[:, 0]).float().mean().item() > 0.85
+    order = torch.randperm(17, generator=torch.Generator().manual_seed(0))  # level k → order[k]
+    with torch.no_grad():
+        weights = net[1].weight.unflatten(1, (64, 17))
+        weights[:, :, order] = weights.clone()
+    assert torch.allclose(net(order[valid[:, 1:]]), before, atol=1e-5)
+    assert not torch.allclose(net(valid[:, 1:]), before, atol=1e-2)

@@ -64,13 +64,19 @@ def at_label(model, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def plain_classifier(rows: Tensor, steps: int, batch_size: int = 32, lr: float = 5e-3,
-                     width: int = 128, seed: int = 0) -> torch.nn.Module:  # fmt: skip
+                     width: int = 128, seed: int = 0,
+                     one_hot: bool = False) -> torch.nn.Module:  # fmt: skip
     """pictures (M, 64) → logits (M, 10): one hidden layer, trained on rows (M, 65) of label words
-    and pixels by as many steps and rows a step as a Trainer's; Adam, the rate falling to 0."""
+    and pixels by as many steps and rows a step as a Trainer's; Adam, the rate falling to 0.
+
+    It reads a level as a number, or, if one_hot, as a token: then no level is near another.
+    """
+    inputs = SIDE * SIDE * (LEVELS if one_hot else 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        first, last = torch.nn.Linear(SIDE * SIDE, width), torch.nn.Linear(width, LABELS)
-    net = torch.nn.Sequential(Scaled(), first, torch.nn.ReLU(), last)
+        first, last = torch.nn.Linear(inputs, width), torch.nn.Linear(width, LABELS)
+    read = OneHot() if one_hot else Scaled()
+    net = torch.nn.Sequential(read, first, torch.nn.ReLU(), last)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -89,6 +95,13 @@ class Scaled(torch.nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return pictures / (LEVELS - 1)
+
+
+class OneHot(torch.nn.Module):
+    """Levels (M, 64) → (M, 64 · 17) of zeros, and a one for the level of each pixel."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return F.one_hot(pictures, LEVELS).flatten(1).float()
 
 
 def check_is_absorbing(graph) -> None:
