@@ -126,11 +126,13 @@ class Row(NamedTuple):
             "figures": [rounded(figure) for figure in self.judged.figures],
             "statements": self.judged.statements, "controls": self.judged.controls or {},
             "published": self.claim.published, "verdict": self.verdict,
-        }  # fmt: skip
+        } | ({"left_out": self.judged.left_out} if self.judged.left_out else {})  # fmt: skip
 
 
 def rounded(figure: Figure) -> dict:
-    """To six digits, which are the same on every machine."""
+    """To six digits, which are the same on every machine; JSON has no infinity."""
+    if figure.stopped:
+        return {"name": figure.name, "value": "infinite", "stopped": rounded(figure.stopped)}
     numbers = {key: float(f"{getattr(figure, key):.6g}") for key in ("value", "error")}
     return {"name": figure.name, **numbers, "unit": figure.unit}
 
@@ -158,7 +160,9 @@ def as_markdown(rows: list[Row]) -> str:
         f"Made by `{COMMAND}` from the files beside it.", "",
         "After ± stands half of a 95 % interval: Student's t over training seeds, and twice the "
         "standard error of an estimate. A figure without ± is exact, or a count. A perplexity of "
-        "diffusion is an upper bound. Level means at most 5 % above in perplexity.", "",
+        "diffusion is an upper bound. Where the bound is infinite, brackets have what its integral "
+        "has come to at the noise level where it was stopped: a lower one would make it larger. "
+        "Level means at most 5 % above in perplexity.", "",
         f'The verdict follows from the statements below the table. All are true: "{HOLDS}"; some: '
         f'"{PART}"; none: "{NOT}". If a control fails, a claim holds "{PART}" at most. A '
         "statement about a figure with ± that is false comes out true once in forty times. Where "
@@ -175,6 +179,7 @@ def as_markdown(rows: list[Row]) -> str:
         if checks := row.judged.statements | controls:
             lines += ["", f"{row.claim.claim}: **{row.verdict}**", ""]
             lines += [f"- {text}: {TOLD[ok]}" for text, ok in checks.items()]
+            lines += [f"- not counted: {text}" for text in [row.judged.left_out] if text]
     return "\n".join(lines) + "\n"
 
 
