@@ -10,6 +10,7 @@ settle it.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -188,13 +189,13 @@ def line(*cells) -> str:
 
 
 def short(rows: list[Row]) -> str:
-    """For README: verdicts with their first figure, and what is open in one sentence."""
+    """For README: verdicts with examples of their statements; what is open, in one sentence."""
     numbers = [(sum(row.verdict == verdict for row in rows), verdict)
                for verdict in (HOLDS, PART, NOT, OPEN)]  # fmt: skip
     told = ", ".join(f"{verdict} {number}" for number, verdict in numbers if number)
     lines = [f"Verdicts on {len(rows)} claims: {told}.", "",
-             "| claim | verdict | a figure of ours |", "|---|---|---|"]  # fmt: skip
-    lines += [line(row.claim.claim, row.verdict, row.judged.figures[0]) for row in rows
+             "| claim | verdict | of its statements |", "|---|---|---|"]  # fmt: skip
+    lines += [line(row.claim.claim, row.verdict, examples(row.judged.statements)) for row in rows
               if row.verdict != OPEN]  # fmt: skip
     names = [row.claim.claim for row in rows if row.verdict == OPEN]
     if names:
@@ -202,6 +203,17 @@ def short(rows: list[Row]) -> str:
         lines += ["", f"Open: {names}.".replace("; future direction: ", "; future directions: ", 1)
                   .replace("future direction: ", "")]  # fmt: skip
     return "\n".join(lines)
+
+
+def examples(statements: dict[str, bool | None]) -> str:
+    """The first statement of each answer; how many more there are of it."""
+    parts = []
+    for answer, word in TOLD.items():
+        if given := [text for text, ok in statements.items() if ok is answer]:
+            text = re.sub(r", uniform(?! noise)", ", uniform noise", given[0])
+            more = f" (and {len(given) - 1} more)" if len(given) > 1 else ""
+            parts.append(f"*{word}*: {text.replace(', absorb', ', MASK noise')}{more}")
+    return "; ".join(parts)
 
 
 def texts(results: Path, readme: Path) -> dict[Path, str]:

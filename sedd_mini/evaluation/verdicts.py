@@ -291,7 +291,7 @@ def leaps(results: Results) -> Judged:
                    tweedie[-1] / euler[-1]),
         ]  # fmt: skip
         statements[f"one leap is the best, to 1e-6, {name} noise"] = off["tweedie"].number < 1e-6
-        statements[f"no run of {steps[0]:.0f} to {steps[-1]:.0f} steps is worse than Euler's, "
+        statements[f"{steps[0]:.0f} to {steps[-1]:.0f} steps are never worse than Euler's, "
                    f"{name} noise"] = all(
             a <= b * (1 + 1e-9) for a, b in zip(tweedie, euler, strict=True))  # fmt: skip
         controls[f"Euler's leap is not the best, {name} noise"] = off["euler"].number > 0.01
