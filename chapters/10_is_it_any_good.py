@@ -37,7 +37,7 @@
 # print(f"{bits:.2f} bits a word; guessing costs {math.log2(N):.2f}, the truth is {truth:.2f}")
 # ```
 #
-# `loss_of` draws noise, so each call gives another number. How far do the numbers scatter? Would another model have been better with the same effort? Does a low number mean that the model writes well?
+# `loss_of` draws noise, so each call gives another number. How far do the numbers scatter?
 
 # %% [markdown]
 # ## A picture first
@@ -124,10 +124,13 @@ print(*(f"{value:.2f}" for value in each))
 print(f"their mean: {mean:.3f} ± {error:.3f}, the truth: {exact.mean() * bit:.3f} bits a word")
 
 # %% [markdown]
-# Some draws lie below the truth: only the expectation over times and noise is a bound, a single draw is not. The **standard error** $s/\sqrt{n}$, with $s$ the standard deviation of $n$ independent draws, says
-# how far their mean may be off: by less than one standard error in two cases of three, and by less than two in about 19 of 20. (With 16 draws $s$ itself is uncertain by 18 %.)
+# Some draws lie below the truth: only the expectation over times and noise is a bound, a single
+# draw is not. The **standard error** $s/\sqrt{n}$, with $s$ the standard deviation of $n$
+# independent draws, says how far their mean may be off: by less than one standard error in two
+# cases of three, and by less than two in about 19 of 20.
 #
-# The library's `bounds` estimates the whole bound, with both small parts, in about as many network calls. It draws more of the noise levels where the loss varies most, spreads them over equal strata, and subtracts a guess of the loss whose mean is known (laboratory).
+# The library's `bounds` estimates the whole bound, with both small parts, in about as many network
+# calls and with less noise (the laboratory says how).
 
 # %%
 from sedd_mini.evaluation.bounds import bounds, compare, total
@@ -164,9 +167,13 @@ title = "A single draw scatters by several times the gap that we want to see"
 fig.axes[0].set_title(title);
 
 # %% [markdown]
-# *What to see.* Each dot is one draw over all 256 texts, and each square is the mean of 16 with its standard error. With the plain estimator the error bar is wider than the gap between network and truth.
+# *What to see.* Each dot is one draw over all 256 texts, and each square is the mean of 16 with its
+# standard error. The plain estimator's error bar is wider than the gap between network and truth.
 #
-# These error bars cover the noise only. Other texts would move the result as well: the exact values scatter from text to text with a standard deviation of 0.27 bit a word, so 256 texts leave an uncertainty of 0.017. But bound and truth are taken on the same texts, so what makes a text rare under both cancels in their difference: **on these texts the network's bound is 0.012 ± 0.005 bit above the truth** (laboratory; guessing is 2.9 bits above it).
+# These error bars cover the noise only. Other texts would move the result as well, by 0.017 bit if
+# there are 256. But bound and truth are taken on the same texts, and what makes a text rare under
+# both cancels in their difference: **on these texts the network's bound is 0.012 ± 0.005 bit above
+# the truth** (laboratory; guessing is 2.9 bits above it).
 #
 # ## 2. Compare with the same noise
 #
@@ -212,14 +219,18 @@ fig = plots.show_pairs(panels, ["float32", "6 bits"])
 fig.axes[0].set_ylabel("bits a word");
 
 # %% [markdown]
-# *What to see.* Each line joins one draw of both networks; it is blue if the rounded one is worse. With the same noise, a draw that is hard for one network is hard for the other as well. Six bits cost 0.006 bit a word, about half of the network's measured distance to the truth.
+# *What to see.* Each line joins one draw of both networks; it is blue if the rounded one is worse.
+# A draw that is hard for one network is hard for the other as well. Six bits cost 0.006 bit a word,
+# about half of the network's measured distance to the truth.
 #
 # This is a **paired comparison**. For two estimates $a$ and $b$
 #
 # $$\operatorname{Var}(a - b) = \operatorname{Var} a + \operatorname{Var} b - 2 \operatorname{Cov}(a, b) ,$$
 #
-# and the last term is large if the same noise moves both. Here the error bar of the difference is about 16 times smaller. With separate noise the same precision would take some $16^2 \approx 250$ times as many network calls. So compare two models on
-# the same texts, with the same noise where both use the same graph, and report *the difference and its error*.
+# and the last term is large if the same noise moves both. Here the error bar of the difference is
+# about 16 times smaller, which with separate noise would take some $16^2 \approx 250$ times as many
+# network calls. So compare two models on the same texts, with the same noise where both use the
+# same graph, and report *the difference and its error*.
 
 # %% tags=["hide-cell"]
 unpaired = compare(own_noise, careful)[1]
@@ -240,7 +251,9 @@ assert unpaired > 5 * error
 # | tuning | one grid of learning rates, searched with seed 0 until both neighbours of the best are worse; the best is trained with the other seeds |
 # | judging | the rate is chosen on half of the held-out texts, and all results are on the other half |
 #
-# Not equal: GPT-2's $-\log p$ is exact, while diffusion has an upper bound. And a step of training does not take the same time for all. The command `python tests/benchmarks/rivals.py` trained all of them, in some hours; each training left a small file in `results/rivals`.
+# Not equal: GPT-2's $-\log p$ is exact, while diffusion has an upper bound. And a step of training
+# does not take the same time for all. `python tests/benchmarks/rivals.py` trained all of them, in
+# some hours; each training left a small file in `results/rivals`.
 
 # %%
 import json
@@ -265,35 +278,49 @@ NAMES = {
     "mean-uniform": "mean prediction, uniform",
 }  # fmt: skip
 found = {data: at_best_rate(data) for data in ("synthetic", "docs")}
+
+
+def told(kind, bits):
+    """The numbers of all seeds; of a bound without end, its part above σ̄ = 1e-9"""
+    values = " ".join(f"{b:.3f}" for b in bits)
+    return f"no end ({values} down to σ̄ = 1e-9)" if kind == "mean-uniform" else values
+
+
 print("synthetic language           bits a word above the truth, one number a seed")
 for kind, units in found["synthetic"].items():
-    values = " ".join(f"{unit['excess_bits']:.3f}" for unit in units)
+    values = told(kind, [unit["excess_bits"] for unit in units])
     print(f"{NAMES[kind]:24} lr {units[0]['lr']:<7g} {values}")
 
 # %% [markdown]
-# (*Informed mean* is mean prediction whose guess is multiplied by $p(x_t \mid x_0)$, which we know and the network need not learn.) The other corpus is Python's documentation, in pieces of words from a vocabulary of 1024. Its truth is unknown, so its numbers are plain bits a token, with two yardsticks: guessing costs 10 bits, and a model that knows the frequencies of the tokens and nothing else pays the number in the first row.
+# (*Informed mean* is mean prediction whose guess is multiplied by $p(x_t \mid x_0)$, which we know
+# and the network need not learn.) The other corpus is Python's documentation, in pieces of words
+# from a vocabulary of 1024. Its truth is unknown, so its numbers are plain bits a token. Guessing
+# costs 10 bits, and the first row is a model that knows the frequencies of the tokens and nothing
+# else.
 
 # %%
 from sedd_mini.training.settings import preset
 
 docs_corpus = preset("docs", length=64).make_corpus()
-train, valid = (part[: len(part)].flatten() for part in (docs_corpus.train, docs_corpus.valid))
-frequency = torch.bincount(train, minlength=1024) + 1.0
-by_frequency = -(frequency / frequency.sum())[valid].log2().mean().item()
+train, valid = (part[: len(part)] for part in (docs_corpus.train, docs_corpus.valid))
+frequency = torch.bincount(train.flatten(), minlength=1024) + 1.0
+each_token = -(frequency / frequency.sum()).log2()  # (1024,) bits
+half = len(valid) // 2  # the first half chose the rates
+by_frequency = each_token[valid[half : 2 * half]].mean().item()
 print("Python's documentation       bits a token, one number a seed")
 print(f"{'frequencies alone':35} {by_frequency:.3f}")
 for kind, units in found["docs"].items():
-    values = " ".join(f"{unit['nats_per_token'] / math.log(2):.3f}" for unit in units)
+    values = told(kind, [unit["nats_per_token"] / math.log(2) for unit in units])
     print(f"{NAMES[kind]:24} lr {units[0]['lr']:<7g} {values}")
 
 # %% [markdown]
 # *Predict:* does the order of the three groups (GPT-2, MASK noise, uniform noise) change during training? Then look at the learning curves.
 
 # %% tags=["hide-input"]
-#| alt: Learning curves of all models, two panels. On both corpora GPT-2 is lowest at every point
-#| and the two models with MASK noise follow. Those with uniform noise end at 0.3 to 0.5 bit on the
-#| synthetic language (logarithmic axis), and on the documentation at the dashed line of the tokens'
-#| frequencies; mean prediction with uniform noise is not drawn there.
+#| alt: Learning curves, two panels. On both corpora GPT-2 is lowest at every point and the two
+#| models with MASK noise follow. Those with uniform noise end at 0.3 to 0.5 bit on the synthetic
+#| language (logarithmic axis), and on the documentation at the dashed line of the tokens'
+#| frequencies. Mean prediction with uniform noise is not drawn, since its bound has no end.
 corpus = preset("synthetic").make_corpus()
 judged = corpus.valid[:256]  # the texts on which the curves were measured
 styles = dict(zip(NAMES, [("#222222", "-"), (plots.BLUE, "-"), (plots.GREEN, "-"),
@@ -303,38 +330,51 @@ tops = {"synthetic": (0.004, 1.5), "docs": (5, 9.4)}
 fig, axes = plots.plt.subplots(1, 2, figsize=(13, 4.1))
 for ax, data in zip(axes, found):
     curves = {}
-    for kind, units in found[data].items():
+    finite = [kind for kind in found[data] if kind != "mean-uniform"]
+    for kind in finite:
         lines = [(unit["curve"]["tokens"],
                   [(v - zero[data]) / math.log(2) for v in unit["curve"]["nats_per_token"]])
-                 for unit in units]
-        if lines[0][1][-1] < tops[data][1]:
-            curves[NAMES[kind]] = lines, *styles[kind]
+                 for unit in found[data][kind]]
+        curves[NAMES[kind]] = lines, *styles[kind]
     if data == "docs":
-        curves["frequencies alone"] = [([0, lines[0][0][-1]], 2 * [by_frequency])], "#777777", "--"
+        level = each_token[valid[:256]].mean().item()  # of the same texts as the curves
+        curves["frequencies alone"] = [([0, lines[0][0][-1]], [level, level])], "#777777", "--"
     plots.show_learning(ax, curves, *tops[data][::-1], log=data == "synthetic")
 axes[0].set(title="Synthetic language: GPT-2 leads all the way",
             ylabel="bits a word above the truth")
 axes[0].set(yticks=[0.01, 0.03, 0.1, 0.3, 1], yticklabels=["0.01", "0.03", "0.1", "0.3", "1"])
-axes[1].set(title="Documentation: GPT-2 leads MASK noise by over 2 bits", ylabel="bits a token");
+title = "Documentation: GPT-2 ends over 2 bits below MASK noise"
+axes[1].set(title=title, ylabel="bits a token");
 
 # %% [markdown]
-# *What to see.* GPT-2 is lowest at every point of both panels, MASK noise is second, and uniform noise is far behind. On the documentation two of its bounds end within about 0.1 bit of the frequencies alone; the third, mean prediction, is at 36.5 bits, far above guessing, and is not drawn.
+# *What to see.* GPT-2 is lowest at every point of both panels, MASK noise is second, and uniform
+# noise is far behind. On the documentation it ends within 0.1 bit of the frequencies alone. Plain
+# mean prediction with uniform noise is not drawn: **its bound is infinite**, since each tenfold
+# step of $\bar\sigma$ towards 0 adds to it (laboratory). The numbers in brackets are its part above
+# $\bar\sigma = 10^{-9}$. The bound of informed mean is finite.
 #
-# With MASK noise score entropy and mean prediction run side by side on the synthetic language. We expect this, since the ratio is the posterior times a known number (chapter 02). On the documentation two seeds cannot order them: mean prediction's differ by 0.25 bit, the means of the two forms by 0.18. With uniform noise the seeds scatter too much to order the forms, with one exception: on 1024 tokens plain mean prediction fails. *Informed mean*, which is told that a token at low noise is most likely right, does not. (The curves use 256 texts and few draws, so they end at other heights than the table.)
+# With MASK noise score entropy and mean prediction run side by side on the synthetic language, as
+# we expect: the ratio is the posterior times a known number (chapter 02). On the documentation two
+# seeds cannot order them: mean prediction's differ by 0.25 bit, the means of the two forms by 0.18.
+# With uniform noise our seeds do not order score entropy and informed mean either. (Seed 0, the
+# first number of each row, also chose the rate, so it may be too good. The curves use 256 texts of
+# the half that chose the rate, so they end at other heights than the table.)
 #
-# So 0.012 bit is a modest result: GPT-2 reaches 0.008 with a twelfth of the tokens. Two limits: GPT-2's number is exact and the others are upper bounds, so diffusion's true distance may be smaller. And the contest covers one to three million tokens and 0.6 to 1.5 million parameters, not a thousand times as much.
+# So 0.012 bit is a modest result: GPT-2 reaches 0.008 with a twelfth of the tokens. The contest
+# covers one to three million tokens and 0.6 to 1.5 million parameters, not a thousand times as
+# much.
 #
 # %% tags=["hide-cell"]
 above = {kind: sum(unit["excess_bits"] for unit in units) / len(units)
          for kind, units in found["synthetic"].items()}
-uniform_ = [above[kind] for kind in ("sedd-uniform", "mean-uniform", "informed-uniform")]
+uniform_ = [above[kind] for kind in ("sedd-uniform", "informed-uniform")]
 assert above["gpt2"] < above["sedd-absorb"] < min(uniform_)
 assert abs(above["sedd-absorb"] - above["mean-absorb"]) < 0.02
 curves = {kind: torch.tensor([unit["curve"]["nats_per_token"] for unit in units])
           for kind, units in found["synthetic"].items()}  # (seeds, 10)
 mask = torch.cat([curves["sedd-absorb"], curves["mean-absorb"]])
 assert (curves["gpt2"].max(0).values < mask.min(0).values).all()  # at every point, of all seeds
-for kind in ("sedd-uniform", "mean-uniform", "informed-uniform"):
+for kind in ("sedd-uniform", "informed-uniform"):
     assert (mask.max(0).values < curves[kind].min(0).values).all()
 bits_on_docs = {kind: [unit["nats_per_token"] / math.log(2) for unit in units]
                 for kind, units in found["docs"].items()}
@@ -343,7 +383,6 @@ assert max(bits_on_docs["gpt2"]) + 2 < min(bits_on_docs["mean-absorb"])
 assert max(bits_on_docs["sedd-absorb"] + bits_on_docs["mean-absorb"]) < by_frequency - 0.5
 for kind in ("sedd-uniform", "informed-uniform"):
     assert all(abs(bits - by_frequency) < 0.1 for bits in bits_on_docs[kind])
-assert min(bits_on_docs["mean-uniform"]) > 30
 a, b = bits_on_docs["mean-absorb"], bits_on_docs["sedd-absorb"]
 assert abs(a[0] - a[1]) > abs(sum(a) - sum(b)) / 2  # seeds differ by more than forms
 on_docs = {kind: torch.tensor([unit["curve"]["nats_per_token"] for unit in units])
@@ -352,34 +391,6 @@ behind = torch.cat([curve for kind, curve in on_docs.items() if kind != "gpt2"])
 assert (on_docs["gpt2"].max(0).values < behind.min(0).values).all()
 
 # %% [markdown]
-# ### A short version, here and now
-#
-# Does the first point of a stored curve come out on your machine? We train one of the units for its first tenth, with the same Trainer, the same settings and seed.
-
-# %%
-from sedd_mini import Trainer
-
-unit = next(u for u in found["synthetic"]["sedd-absorb"] if u["seed"] == 0)
-settings = preset("synthetic", graph="absorb", lr=unit["lr"], seed=0, steps=unit["steps"],
-                  device="cpu")  # fmt: skip
-trainer = Trainer(settings, corpus)
-first_point = unit["curve"]["tokens"][0] // unit["tokens_a_step"]
-for _ in range(first_point):
-    trainer.train_step()
-
-# %%
-generator = torch.Generator().manual_seed(0)
-what = trainer.average, trainer.graph, trainer.noise
-again = total(bounds(*what, judged, repeats=4, generator=generator))
-ours, stored = again.nats / again.length, unit["curve"]["nats_per_token"][0]
-print(f"after {first_point} steps: {ours:.3f} nats a word here, {stored:.3f} in the file")
-
-# %% tags=["hide-cell"]
-assert abs(ours - stored) < 0.05
-
-# %% [markdown]
-# It does: the seed fixes the first weights, the texts, their order and their noise.
-#
 # ## 4. What it writes, and who judges
 #
 # Now let the models write. A **judge** is a model $p$ that gives probabilities to texts. The **generative perplexity** of samples $x_1, \dots, x_n$ of $L$ words is
@@ -397,7 +408,7 @@ gpt2 = load_pretrained("checkpoints/synthetic-gpt2")[0]
 
 
 def diffuse(num, steps, method="tweedie", seed=0):
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # `steps` calls, and a last one at t = 1e-5
     how = (absorb.graph, absorb.noise, (num, 32), steps, method)
     return sample(absorb.network, *how, generator=generator)
 
@@ -423,9 +434,12 @@ assert score["diffusion, 8 steps"] > score["diffusion, 32 steps"] > score["real 
 assert abs(score["GPT-2, 32 calls"] - score["real text"]) < 0.1
 
 # %% [markdown]
-# The yardstick is real text, 5.2: that is what a perfect sampler gets on average. (This network has seen 12 times as many tokens. The fair contest follows.)
+# The yardstick is real text, 5.2: that is what a perfect sampler gets on average. (This diffusion
+# network has seen 12 times as many tokens as the GPT-2 beside it. The fair contest follows.)
 #
-# Network calls are one cost of a sample, and seconds are another. `tests/benchmarks/frontier.py` has drawn about a thousand samples a seed from the contest's SEDD, with 1 to 128 calls, and GPT-2, at several settings:
+# `tests/benchmarks/frontier.py` has drawn three times 1024 samples a setting from the contest's
+# networks of training seed 0: SEDD with 1 to 128 calls, and GPT-2. The three seeds here are seeds
+# of the *sampling*, so these errors do not say what another training would change:
 
 # %%
 def way_of(row):
@@ -489,12 +503,17 @@ many = {way_of(row): row["seconds_a_sample"] for row in seconds if row["batch_si
 assert 0.6 < many["gpt2", "un-annealed", 32] / many["sedd-absorb", "tweedie", 2] < 1.6
 
 # %% [markdown]
-# *What to see.* Left: diffusion improves with every doubling of its calls; GPT-2 needs one call a word. At 32 calls GPT-2's *un-annealed* samples (plain draws) are better, and even 128 calls do not bring diffusion level. Right: the same in seconds. GPT-2's 32 calls take as long as 16 of diffusion, and for 64 samples at a time as long as 2. A call of diffusion computes all 32 words anew, while GPT-2 keeps what it knows of earlier words (its *KV cache*) and computes one.
-# In the tinted region samples score better than real text.
+# *What to see.* Left: diffusion improves with every doubling of its calls; GPT-2 needs one call a
+# word. At 32 calls GPT-2's *un-annealed* samples (plain draws) are better, and even 128 calls do
+# not bring diffusion level. Right: in seconds, GPT-2's 32 calls take as long as 16 of diffusion,
+# and for 64 samples at a time as long as 2. A call of diffusion computes all 32 words anew, while
+# GPT-2 stores what it computed for earlier words (in its *KV cache*, chapter 13) and computes one.
 #
 # ## 5. A sampler that wins and is bad
 #
-# Two of GPT-2's settings (explained below) score *better than real text*, which is the target. To see why, we split the number. For texts drawn from $q$, and a judge $p$ that is the true language,
+# In the tinted region of the figure two of GPT-2's settings (explained below) score *better than
+# real text*, although a perfect sampler scores like real text. To see how, we split the number. For
+# texts drawn from $q$, and a judge $p$ that is the true language,
 #
 # $$\underbrace{\mathbb E_{x \sim q}[-\log p(x)]}_{\text{log of gen. perplexity, times } L} = \underbrace{H(q)}_{\text{entropy of the samples}} + \underbrace{\mathrm{KL}(q \,\|\, p)}_{\text{how wrong they are}} .$$
 #
@@ -511,9 +530,15 @@ for name in ("GPT-2, 32 calls", "GPT-2, temperature 0.3", "one phrase"):
     print(f"{name}:\n  {words.decode(samples[name][1].tolist())}")
 
 # %% [markdown]
-# The temperature $T$ takes each next-word law to the power $1/T$ and normalises it: for $T < 1$ common words become more common. A *nucleus* of 0.9 keeps only the most probable next words, as few as together have a probability of at least 0.9. Both **anneal** (chapter 08's laboratory); *un-annealed* samples are plain draws.
+# The temperature $T$ takes each next-word law to the power $1/T$ and normalises it: for $T < 1$
+# common words become more common. A *nucleus* of 0.9 keeps only the most probable next words, as
+# few as together have a probability of at least 0.9. Both **anneal** (chapter 08's laboratory).
 #
-# Coarse random numbers do the same by accident. Chapter 08 derived that Gumbel noise made of $b$ random bits leaves a rare move only the share $\frac{1/c}{e^{1/c} - 1}$ of its probability $p$, where $c = p\, 2^b$. Float32 has $b = 24$. With 50 257 tokens and a thousand steps this made published samples of masked diffusion look much better than they were, until Zheng and others (2024) found the cause. With our forty words and 32 steps, 24 bits make no difference that we can see (laboratory), so we take 8 bits, the precision of bfloat16.
+# Coarse random numbers do the same by accident: Gumbel noise made of few random bits makes rare
+# moves rarer (chapter 08). With 50 257 tokens and a thousand steps float32's 24 bits made published
+# samples of masked diffusion look much better than they were, until Zheng and others (2024) found
+# the cause. With our forty words and 32 steps, 24 bits make no difference that we can see
+# (laboratory), so we take 8, the precision of bfloat16.
 
 # %%
 from sedd_mini.samplers import movable, move_weights
@@ -538,8 +563,12 @@ def coarse(model, graph, noise, x, free, t, t_next, generator, size=2**8):
 samples["diffusion, coarse noise"] = diffuse(64, 32, coarse)
 
 # %% [markdown]
-# The entropy $H(q)$ of whole texts cannot be read off samples. We print three substitutes that change when a sampler says less. The **entropy** of the words within a text falls, and so does the share of different pairs among all pairs of words (*distinct-2*). The share of a text's four-word sequences that occurred in it before (*repetition*) rises.
-# They depend on the amount of text, so every row has 64 samples. The target in each column is real text's number (its perplexity: ± 0.1).
+# The entropy $H(q)$ of whole texts cannot be read off samples. We print three substitutes that
+# change when a sampler says less. The **entropy** of the words within a text falls, and so does the
+# share of different pairs among all pairs of words (*distinct-2*). The share of a text's four-word
+# sequences that occurred in it before (*repetition*) rises. They depend on the amount of text, so
+# every row has 64 samples. The target in each column is real text's number (standard errors:
+# perplexity 0.1, entropy 0.02).
 
 # %%
 from sedd_mini.evaluation.generated import statistics
@@ -564,15 +593,18 @@ assert entropy["diffusion, coarse noise"] < entropy["diffusion, 32 steps"] - 0.0
 # %% [markdown]
 # GPT-2 at temperature 0.3 and the single phrase score far better than real text. (The most probable text, written every time, scores best of all.) Coarse random numbers take a fifth off the generative perplexity of the *same network with the same number of steps*, down to that of real text; the entropy falls from 4.08 to 3.91 bits.
 #
-# If the source is known, the divergence can be estimated from below. `divergence` compares the law of three successive words with the true one: it is 0 for a perfect sampler, but also for one whose errors reach further than three words. Here it is for the samples of the contest, three seeds of a thousand:
+# If the source is known, the divergence can be estimated from below. `divergence` compares the law
+# of three successive words with the true one: it is 0 for a perfect sampler (an estimate may fall
+# below), but also for one whose errors reach further than three words. Here it is for the samples
+# of section 4:
 
 # %%
 print(f"{'model':12} {'how':18} calls   gen. perplexity   entropy   divergence, bits")
 of_mask = [way for way in ways if way[0] != "sedd-uniform"]
 for way in sorted(of_mask, key=lambda way: -nats_of[way][0]):
     row = math.exp(nats_of[way][0]), over_seeds(ways[way], "entropy_bits")[0]
-    apart = [max(0, value) for value in over_seeds(ways[way], "divergence_least")]
-    told = "{:17.2f} {:9.2f} {:10.4f} ± {:.4f}".format(*row, *apart)
+    apart = over_seeds(ways[way], "divergence_least")
+    told = "{:17.2f} {:9.2f} {:+10.4f} ± {:.4f}".format(*row, *apart)
     print("{:12} {:18} {:5.0f}".format(*way), told)
 
 # %% tags=["hide-input"]
@@ -613,12 +645,20 @@ assert abs(same) < 0.015 and apart_of["gpt2", "nucleus 0.9", 32] > 0.05
 assert math.exp(nats_of["sedd-absorb", "tweedie", 128][0]) > math.exp(nats_of[source][0]) + 1
 
 # %% [markdown]
-# *What to see.* The dashed lines cross at real text (the diamond), where a perfect sampler lies; the square is un-annealed GPT-2. Dots *below and to the left* of the crossing have less perplexity and less entropy than real text. At one entropy, 4.00 bits, the divergence is 0.001 bit for temperature 0.9 and 0.104 for nucleus 0.9. Diffusion in 128 calls has a divergence of 0.0003 ± 0.0003, yet a generative perplexity 1.2 above that of real text. So it has errors that the other two columns do not show: print all three.
+# *What to see.* The dashed lines cross at real text (the diamond), where a perfect sampler lies;
+# the square is un-annealed GPT-2, and the green dot without a number is nucleus 0.95. At the same
+# entropy, 4.00 bits, the divergence is 0.001 bit for temperature 0.9 and 0.104 for nucleus 0.9.
+# Diffusion in 128 calls has a divergence of 0.0003 ± 0.0003, yet a generative perplexity 1.2 above
+# that of real text. So it has errors that the other two columns do not show: print all three.
 #
 # ## 6. Text from elsewhere
 #
-# **Zero-shot** evaluation asks for the bound on text that the model was not trained on. The paper does this on five data sets. Such a number depends on choices that its table does not show: which rows, how they become ordinary text again, where *windows* (stretches of $L$ tokens, as many as the network reads at once) begin, and what
-# counts as a unit. Here is our library's table of the five sets, with the split that we score (the paper's loader reads validation splits, except for LAMBADA) and what that loader does:
+# **Zero-shot** evaluation asks for the bound on text from other sources than the training text. The
+# SEDD paper (Lou and others, 2023) does this on five data sets. Such a number depends on choices
+# that its table does not show: which rows, how they become ordinary text again, where *windows*
+# (stretches of $L$ tokens, as many as the network reads at once) begin, and what counts as a unit.
+# Here is our library's table of the five sets, with the split that we score (the paper's loader
+# reads validation splits, except for LAMBADA) and what that loader does:
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown
@@ -688,7 +728,10 @@ assert a["tokens"] < b["tokens"] and 1.5 < b["perplexity"] / a["perplexity"] < 3
 assert 1.1 < b["tokens"] * b["bits_per_token"] / (a["tokens"] * a["bits_per_token"]) < 1.3
 
 # %% [markdown]
-# The model is poor on such text (guessing gives 8192). But the *rules* alone move the number far: with the rows as they stand, the perplexity a token is twice that of our table's rules, and the whole text costs 18 % more bits. Exercise 1 asks which units can be compared where tokenisers differ. (A word is 1.33 tokens here: $2304^{1.33} \approx 29\,000$.) The command is `python -m sedd_mini evaluate zero-shot`.
+# The model is poor on such text (guessing gives 8192). But the *rules* alone move the number far:
+# with the rows as they stand, the perplexity a token is twice that of our table's rules, and the
+# whole text costs 18 % more bits. (Exercise 1 asks which units can be compared.) The command is
+# `python -m sedd_mini evaluate zero-shot`.
 #
 # ## 7. The ledger
 #
@@ -698,7 +741,11 @@ assert 1.1 < b["tokens"] * b["bits_per_token"] / (a["tokens"] * a["bits_per_toke
 Markdown(Path("results/ledger.md").read_text())
 
 # %% [markdown]
-# "Holds here" means that all statements below the table for this claim are true. "Level" allows 5 % in perplexity: on the synthetic language diffusion passes with 2.6 %, although its bound is over five times as far from the truth as GPT-2. "Does not show at this scale" is not "false": the published small model has over 100 times as many parameters as any network of our contest, and two seeds leave intervals of up to ± 140 %. "Open" names what will settle it.
+# On the synthetic language diffusion passes as "level" with 2.6 %, although its bound is over five
+# times as far from the truth as GPT-2. "Does not show at this scale" is not "false": the published
+# small model has over 100 times as many parameters as any network of our contest, and two seeds
+# leave intervals of up to ± 140 %. Rows about mean prediction are judged by its finite bounds:
+# against an infinite one every number is 100 % lower.
 #
 # ## 8. What a day and a laptop can tell
 #
@@ -713,7 +760,8 @@ Markdown(Path("results/ledger.md").read_text())
 #
 # ## What has changed on the page
 #
-# Chapter 04 gave the page's number an error bar. Now its noise is fixed too, so that another model can share it:
+# Chapter 04 gave the page's number an error bar. Now its noise is fixed too, so that another model
+# can share it (the lines with a minus are chapter 00's):
 #
 # ```diff
 #  test = language.sample(4096, L)
@@ -759,9 +807,13 @@ assert 0 < error < 0.12 and abs(mean - exact[:64].mean() * bit) < 5 * error
 #
 # 1. A bound is a mean over noise: a single draw scatters by 0.06 bit a word here, several times the gap that we want to see. Give it an error bar.
 # 2. Compare models on the same texts, with the same noise, and report the difference with its error. Other seeds of the training are another source of chance.
-# 3. At equal size, budget and tuning GPT-2 is ahead of diffusion with MASK noise here; score entropy and mean prediction are level with MASK noise. Uniform noise is far behind, and three seeds do not order its forms.
-# 4. Generative perplexity is entropy plus divergence. Temperature, nucleus and coarse random numbers lower it together with the entropy, so entropy, repetition and, where possible, divergence stand beside it.
-# 5. A zero-shot number depends on its rules, so they stand beside it. The ledger gives a verdict on every claim.
+# 3. At equal size, budget and tuning GPT-2 is ahead of diffusion with MASK noise here; score
+#    entropy and mean prediction are level with MASK noise. Uniform noise is far behind: our seeds
+#    do not order score entropy and informed mean, and plain mean prediction has an infinite bound.
+# 4. The logarithm of generative perplexity is entropy plus divergence, if the judge is the true
+#    language. Temperature, nucleus and coarse random numbers lower it together with the entropy, so
+#    print entropy, repetition and, where possible, divergence beside it.
+# 5. A zero-shot number depends on its rules, so they stand beside it.
 
 # %% [markdown]
 # ## Exercises
@@ -885,10 +937,10 @@ with exercise("3"):
     given = torch.ones(6, 8, dtype=torch.bool)
     given[:, 3] = False  # one free word: the posterior knows the answer
     wanted = -source.posterior(x, given)[:, 3].gather(-1, x[:, 3:4])[:, 0].log()
-    found = rest(source, x, given)
-    assert found.shape == (6,), f"one number a text, shape (6,), not {tuple(found.shape)}"
-    assert (found > 0).all(), "negative: a probability above 1?"
-    assert torch.allclose(found, wanted), "wrong where one word is free and seven are given"
+    answer = rest(source, x, given)
+    assert answer.shape == (6,), f"one number a text, shape (6,), not {tuple(answer.shape)}"
+    assert (answer > 0).all(), "negative: a probability above 1?"
+    assert torch.allclose(answer, wanted), "wrong where one word is free and seven are given"
     given = torch.rand(6, 8, generator=torch.Generator().manual_seed(1)) < 0.5
     summed, steps = torch.zeros(6).double(), given.clone()
     for i in range(8):  # the chain rule, one free word at a time
@@ -1012,8 +1064,12 @@ print(f"one draw a text: {ratio[0]:.0f} times the calls; likelihood_bound: {rati
 assert ratio[0] > 4 and ratio[1] > 1.5
 
 # %% [markdown]
-# `likelihood_bound` is the estimator of chapter 04: it has the noise levels of a repeat in equal strata, and covers the two ends. `bounds` also hides a fixed *number* of words, drawn where the loss varies most, and has a *control variate*, the guess of section 1.
-# With $\hat a$ the estimate and $g$ a guess at it whose mean over all noise is known, $\hat a - g + \mathbb E g$ has the same mean, and a smaller variance if $g$ moves with $\hat a$.
+# `likelihood_bound` is the estimator of chapter 04: it has the noise levels of a repeat in equal
+# strata, and covers the two ends. `bounds` also hides a fixed *number* of words, drawn more often
+# where the loss varies most, and has a *control variate*: it subtracts a guess $g$ of each loss
+# $\hat a$, and adds the known mean of the guess over all noise. The mean of
+# $\hat a - g + \mathbb E g$ is that of $\hat a$, and its variance is smaller if $g$ moves with
+# $\hat a$.
 #
 # ### Given: is the bound of the rest above the truth?
 #
@@ -1067,6 +1123,104 @@ for name, error in (("exact ratios", 0), ("30 % wrong", 1)):
 
 # %% [markdown]
 # The rows show $\mathrm{KL}(\text{data} \,\|\, \text{samples of } K \text{ steps})$ in nats a text, and beside it how far the bound lies above the entropy of the data. With exact ratios the bound is tight to 0.0001 nat, and samples of few steps are still wrong. With wrong ratios the samples of 4 steps or more are better than the bound says: the bound compares whole paths from noise to text, the divergence of samples only their end points (chapter 08 has an extreme example).
+#
+# ### No end: what does plain mean prediction pay at low noise?
+#
+# The bound is an integral over all noise levels $\bar\sigma$, down to 0. On two words with uniform
+# noise we can enumerate it, level by level. Plain and informed mean prediction get the same kind of
+# guess: what is exact, with one per cent spread evenly over the words. Plain mean prediction
+# spreads the posterior; informed mean spreads what it multiplies by $p(x_t \mid x_0)$.
+
+# %%
+from sedd_mini import UniformGraph
+from sedd_mini.baselines import score_of_mean
+from sedd_mini.worlds.ctmc import log_quadrature
+
+world = Chain(UniformGraph(3), 0.97 * pairs + 0.03 / 9)
+blur = lambda p: 0.99 * p / p.sum(-1, keepdim=True) + 0.01 / 3
+
+
+def guess(x, sigma, informed):
+    """The logarithm of a posterior that is nearly right, (B, 2, 3)"""
+    exact = world.posterior(sigma[0].item())[world.index(x)]
+    kernel = world.kernel(sigma[0].item())[x]  # p(x_t | x_0), (B, 2, 3)
+    return (blur(exact / kernel) * kernel if informed else blur(exact)).log()
+
+
+def by_mean(informed):
+    network = lambda x, sigma: guess(x, sigma, informed)
+    return lambda x, sigma: score_of_mean(network, world.graph, x, sigma).log()
+
+
+def wrong(x, sigma):
+    moves = torch.arange(3) != x[..., None]  # (B, 2, 3): y ≠ x
+    return world.log_score(x, sigma) + factor[world.index(x), :, :3] * moves
+
+
+forms = {"exact ratios": world.log_score, "ratios 30 % wrong": wrong,
+         "informed mean": by_mean(True), "plain mean prediction": by_mean(False)}  # fmt: skip
+
+# %%
+ends, paid = (1e-12, 1e-9, 1e-6, 1e-3, 8.0), {}
+print("nats a text, σ̄ from     1e-12 to 1e-9   to 1e-6   to 1e-3      to 8")
+for name, form in forms.items():
+    paid[name] = []
+    for low, high in zip(ends, ends[1:]):
+        levels = zip(*log_quadrature(low, high, 20))
+        loss = sum(weight * world.loss_by_data(form, sigma) for sigma, weight in levels)
+        paid[name].append((world.p0 * loss).sum().item())
+    print(f"{name:24} {paid[name][0]:12.5f}", *(f"{nats:9.5f}" for nats in paid[name][1:]))
+most = max(unit["excess_bits"] for unit in found["synthetic"]["mean-uniform"])
+print(f"the plain networks of the contest: {most:.3f} bit a word or less above the truth")
+
+# %% tags=["hide-cell"]
+each = 2 * 0.01 * 2 / 3 * math.log(1000)  # two words, 1 − π a word and e-fold
+assert all(abs(nats / each - 1) < 1e-3 for nats in paid["plain mean prediction"][:2])
+for name in ("exact ratios", "ratios 30 % wrong", "informed mean"):
+    assert max(paid[name][:2]) < 1e-4 and 1.6 < sum(paid[name]) < 2.5
+
+# %% [markdown]
+# Each factor of 1000 towards 0 costs plain mean prediction 0.092 nat, and there is no last one. As
+# $\bar\sigma \to 0$ a token is its own original almost surely, but a softmax of finite outputs
+# keeps $\pi_{x} < 1$ for the current token. The ratios then sum to about
+# $(1 - \pi_x) N / \bar\sigma$, which costs $1 - \pi_x$ nats for each factor of $e$: here
+# $2 \cdot 0.01 \cdot \tfrac23 \cdot \ln 1000 = 0.092$. Our networks see $\bar\sigma$ through sines
+# and cosines, which hardly change below $10^{-3}$, so this holds for them too. Informed mean
+# multiplies by $p(x_t \mid x_0)$, and its $\pi_x$ goes to 1.
+#
+# So the level at which the integral stops decides the number. On the synthetic language this may
+# change little: six tenfold steps lie between $10^{-3}$ and $10^{-9}$, and together they cost at
+# most the 0.523 bit by which such a network is above the truth. On the documentation 36.5 bits are
+# far above the 10 of guessing.
+#
+# ### A short version: is the first point of a stored curve what your machine makes?
+#
+# We train one of the units of the contest for its first tenth, with the same Trainer, the same
+# settings and seed.
+
+# %%
+from sedd_mini import Trainer
+
+unit = next(u for u in found["synthetic"]["sedd-absorb"] if u["seed"] == 0)
+settings = preset("synthetic", graph="absorb", lr=unit["lr"], seed=0, steps=unit["steps"],
+                  device="cpu")  # fmt: skip
+trainer = Trainer(settings, corpus)
+first_point = unit["curve"]["tokens"][0] // unit["tokens_a_step"]
+for _ in range(first_point):
+    trainer.train_step()
+
+# %%
+generator = torch.Generator().manual_seed(0)
+what = trainer.average, trainer.graph, trainer.noise
+again = total(bounds(*what, judged, repeats=4, generator=generator))
+ours, stored = again.nats / again.length, unit["curve"]["nats_per_token"][0]
+print(f"after {first_point} steps: {ours:.3f} nats a word here, {stored:.3f} in the file")
+
+# %% tags=["hide-cell"]
+assert abs(ours - stored) < 0.05
+
+# %% [markdown]
+# It does: the seed fixes the first weights, the texts, their order and their noise.
 #
 # ### Entropy: why must the texts have equal size?
 #
@@ -1136,11 +1290,18 @@ for K in {calls for _, _, calls in by_how}:
     assert noisy["nats_per_token"] < exact_["nats_per_token"]
 
 # %% [markdown]
-# The law is about one rare move beside a stay of almost 1. It predicts the shift of a whole sampler within its error bars. The last lines say from how many steps on float32's 24 bits would show, by the law alone: for the words of our language, for its hidden words given the visible ones, and for a vocabulary of GPT-2's size with the frequencies of Zipf's law.
+# By the law, noise of $b$ bits leaves a rare move of probability $p$ only the share
+# $\frac{1/c}{e^{1/c} - 1}$ of it, where $c = p\, 2^b$. It is about one rare move beside a stay of
+# almost 1, and predicts the shift of a whole sampler within its error bars. The last lines say from
+# how many steps on float32's 24 bits would lower the mean $-\log p$ of a token by 0.01 nat, by the
+# law alone: for the words of our language, for its hidden words given the visible ones, and for a
+# vocabulary of GPT-2's size with the frequencies of Zipf's law.
 #
 # ### Documentation: what does another model say?
 #
-# Without a known source the judge is a model. Here it is a GPT-2 of the same contest with another seed. It has the architecture and the data of the GPT-2 that it judges, which may favour that one.
+# Without a known source the judge is a model. Here it is a GPT-2 of the same contest with another
+# seed. It has the architecture and the data of the GPT-2 that it judges, which may favour that one.
+# Each row of a model has two times 256 samples of one trained network.
 
 # %%
 on_docs = frontier("docs")
@@ -1150,7 +1311,10 @@ for way, rows_ in on_docs.items():
     print("{:12} {:18} {:5.0f}".format(*way), "{:17.1f} {:9.2f}".format(*row))
 
 # %% [markdown]
-# Real text is again the yardstick, for both columns. GPT-2 at temperature 0.9, or with a nucleus of 0.9 or 0.95, is close to it in both. Diffusion's samples are far off, and more than 8 calls change little. Its bound is only 0.6 bit below the frequencies of the tokens (section 3), which suggests that its ratios are the limit here, not the number of steps.
+# Real text is again the yardstick, for both columns. GPT-2 at temperature 0.9, or with a nucleus of
+# 0.9 or 0.95, is close to it in both. Diffusion's samples are far off, and more than 8 calls change
+# little. Its bound is only about 0.55 bit below the frequencies of the tokens (section 3), which
+# suggests that its ratios are the limit here, not the number of steps.
 #
 # ## Further reading
 #

@@ -80,12 +80,12 @@ def likelihood_bound(
 
     ∫ over σ̄ ∈ (0, σ̄(1)] of DWDSE, plus the prior term for the p_base of `graph.limit_log_prob`.
     Most draws are uniform in t ∈ [eps, 1], as in training; a share, uniform in log σ̄, covers the
-    end [1e-9, σ̄(eps)] that training leaves out (below 1e-9 lie less than 1e-7 nats a token). Each
-    of the `repeats` is one estimate over all sequences with `times_each` draws a sequence, strata
-    shared by all; the error bar is the spread of the repeats. For a DiffusionTransformer,
-    `loss=diffusion_weighted_in_head` is the same with less memory. The model is evaluated without
-    dropout, and left as it was. All is drawn on the CPU: with one `generator` there, the draws are
-    the same on every device. Raises ValueError or TypeError for what does not fit.
+    end [1e-9, σ̄(eps)] that training leaves out (below lie less than 1e-7 nats a token, unless the
+    bound is infinite: see evaluation/rivals.py). Each of the `repeats` is one estimate over all
+    sequences with `times_each` draws each; the error bar is their spread. For a
+    DiffusionTransformer, `loss=diffusion_weighted_in_head` is the same with less memory. The model
+    is evaluated without dropout, and left as it was. All is drawn on the CPU: with one `generator`
+    there, the draws are the same on every device. Raises ValueError or TypeError for what is wrong.
     """
     repeats = whole_number("repeats (an error bar needs several)", repeats, 2)
     times_each = whole_number("times_each", times_each, 1)

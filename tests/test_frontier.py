@@ -45,6 +45,16 @@ def gpt2():
     return load_pretrained(SHIPPED / "synthetic-gpt2")
 
 
+@pytest.mark.parametrize("given", [
+    ["samples"], ["samples", "--data", "docs"], ["gumbel"], ["seconds"],
+])  # fmt: skip
+def test_the_files_that_are_there_are_what_the_script_would_make(frontier, given):
+    """Else `make results` stops at the first, and what chapter 10 shows cannot be made again."""
+    args = frontier.arguments(given)
+    for name in frontier.units_of(args):
+        assert frontier.result_of(name, args)["rows"]
+
+
 # ---- calls and ways ------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The ledger: its files are what the results say, and each verdict follows from its figures."""
 
+import inspect
 import json
 import math
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sedd_mini.evaluate import sample_sigma
 from sedd_mini.evaluation import results as reading
 from sedd_mini.evaluation import verdicts
 from sedd_mini.evaluation.ledger import CLAIMS, ledger, main, texts
@@ -190,9 +192,10 @@ def test_mean_prediction_and_lower_perplexity(made):
     for data in ("synthetic", "docs"):
         train(made, data, dict.fromkeys(mean_of, 2.0 - math.log(0.74)))  # 26 % lower
     assert verdict("lower", made) == HOLDS
-    train(made, "docs", {"informed-uniform": 2.0})  # a form that has not learned is not enough
+    train(made, "docs", {"informed-uniform": 2.0})  # the plain form's infinite bound proves nothing
     assert verdict("lower", made) == PART
-    train(made, "docs", {"informed-uniform": 2.0 - math.log(0.74)})
+    for data in ("synthetic", "docs"):  # nor does any number that it has where it was stopped
+        train(made, data, {"informed-uniform": 2.0 - math.log(0.74), "mean-uniform": 0.5})
     assert verdict("lower", made) == HOLDS
     assert verdict("mean_prediction", made) == PART  # on two tokens it is not weaker
     far = [{"method": "mean prediction, ratios from 1", "steps": 800, "tv": 0.2}] * 3
@@ -206,6 +209,32 @@ def test_mean_prediction_and_lower_perplexity(made):
     told = verdicts.lower(Results(made)).statements
     assert told["lower by at least 25 %, synthetic, absorb"] is None
     assert told["lower by at least 25 %, docs, absorb"] is False
+
+
+@pytest.mark.parametrize("name", ["lower", "mean_prediction"])
+def test_an_infinite_bound_is_named_and_not_counted(made, name):
+    """No number is taken of it: it is shown as infinite, with where it was stopped."""
+    before = getattr(verdicts, name)(Results(made))
+    train(made, "docs", {"mean-uniform": 25.0})
+    judged = getattr(verdicts, name)(Results(made))
+    assert judged.statements == before.statements
+    assert not any("uniform" in text and "informed" not in text for text in judged.statements)
+    *finite, _, docs = judged.figures
+    assert docs.value == docs.low == math.inf
+    assert str(docs) == ("bound of plain mean prediction, docs, uniform: infinite "
+                         "(25.0005 ± 0.0067 nats a token down to σ̄ = 1e-9)")  # fmt: skip
+    assert [figure.value for figure in finite[:4]] == [f.value for f in before.figures[:4]]
+    stopped_at = inspect.signature(sample_sigma).parameters["lowest"].default
+    assert stopped_at == float(verdicts.STOP)
+    main(["--results", str(made), "--readme", str(made.parent / "README.md")])
+    text = (made / "ledger.json").read_text(encoding="utf-8")
+    rows = {row["claim"]: row for row in json.loads(text, parse_constant=pytest.fail)["rows"]}
+    claim = next(claim.claim for claim in CLAIMS if claim.judge is getattr(verdicts, name))
+    told = next(f for f in rows[claim]["figures"] if f["name"] == docs.name)
+    assert told["value"] == "infinite"
+    assert told["stopped"]["value"] == 25.0005
+    assert rows[claim]["left_out"] == judged.left_out
+    assert f"- not counted: {judged.left_out}" in (made / "ledger.md").read_text(encoding="utf-8")
 
 
 def test_level_with_gpt2(made):
@@ -339,6 +368,8 @@ def test_an_error_bar_covers_its_share():
     (Figure("a", -0.0001, 0.02, "bits"), "a: 0.000 ± 0.020 bits"),
     (Figure("a", -0.11, 0.02), "a: −0.110 ± 0.020"),
     (Figure("a", 123.4, 56.0), "a: 123 ± 56"),
+    (Figure("a", math.inf, 0, "bits", Figure("down to 1", 2.5, 0.2, "bits")),
+     "a: infinite (2.50 ± 0.20 bits down to 1)"),
 ])  # fmt: skip
 def test_figures_in_words(figure, text):
     assert str(figure) == text

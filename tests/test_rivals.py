@@ -44,6 +44,7 @@ from sedd_mini.samplers import generators
 from sedd_mini.text.corpus import synthetic_corpus
 from sedd_mini.training.settings import preset
 from sedd_mini.training.trainer import Trainer
+from sedd_mini.worlds.ctmc import log_quadrature
 
 GRAPHS = {"absorb": AbsorbingGraph, "uniform": UniformGraph}
 
@@ -455,3 +456,74 @@ def test_one_bound_a_sequence(make):
     found = total(bounds(model, graph, noise, x0, terms=at_positions, generator=generator))
     exact = -chain.p0.flatten()[chain.index(x0)].log().sum().item()
     assert abs(found.nats - exact) < 4 * found.error + 512 * 1e-3
+
+
+# ---- a bound that is infinite --------------------------------------------------------------------
+
+
+class Smooth(Exact):
+    """Exact posteriors, of which 1 % is spread evenly: what a network might guess at any σ̄."""
+
+    base = Exact
+
+    def forward(self, x, sigma, at=None, key=None):
+        num = self.config.num_tokens
+        p = self.base.forward(self, x, sigma)[..., :num].softmax(-1)
+        out = (0.99 * p + 0.01 / num).log()
+        if self.config.absorbing:
+            out = torch.cat([out, torch.zeros_like(out[..., :1])], -1)
+        return out if at is None else out[at]
+
+
+class SmoothPrior(Smooth, Prior):
+    base = Prior
+
+
+def nats_between(chain, model, low: float, high: float) -> float:
+    """The part of the bound from σ̄ = low to high, exact, on average over the data."""
+    sigma, weight = log_quadrature(low, high, 40)
+    loss = sum(w * chain.loss_by_data(model, s) for s, w in zip(sigma, weight, strict=True))
+    data = (slice(chain.graph.num_tokens),) * chain.length
+    return (loss[data] * chain.p0[data]).sum().item()
+
+
+def test_the_bound_of_plain_mean_prediction_with_uniform_noise_is_infinite():
+    """Each e-fold of σ̄ costs 1 − π_{x_i}, here 0.01 · 2/3, a token: by enumeration, on two of them.
+
+    The controls cost nothing down there: the exact ratios, the exact posterior, ratios of a score
+    entropy that are wrong, the same guess made into an informed one, and the same guess on MASK.
+    """
+    uniform, absorb = (random_chain(GRAPHS[kind](3), seed=2) for kind in ("uniform", "absorb"))
+    off = 0.3 * torch.randn(9, 2, 3, generator=torch.Generator().manual_seed(0)).double()
+    off = off.scatter(-1, uniform.states[..., None], 0)
+    plain, each = MeanPrediction(Smooth(uniform)), 2 * 0.01 * 2 / 3 * math.log(1000)
+    for low in (1e-15, 1e-12, 1e-9):
+        assert nats_between(uniform, plain, low, 1e3 * low) == pytest.approx(each, rel=1e-3)
+    for chain, model in [
+        (uniform, uniform.log_score),
+        (uniform, MeanPrediction(Exact(uniform))),
+        (uniform, lambda x, sigma: uniform.log_score(x, sigma) + off[uniform.index(x)]),
+        (uniform, InformedMean(SmoothPrior(uniform))),
+        (absorb, MeanPrediction(Smooth(absorb))),
+    ]:
+        assert nats_between(chain, model, 1e-9, 1e-6) < 1e-4 < 0.01 * each
+        assert nats_between(chain, model, 1e-6, 8.0) > 1
+
+
+def test_it_is_infinite_with_any_network():
+    """A network sees σ̄ by functions that converge as σ̄ → 0, so its guess does, short of sure."""
+    chain = random_chain(UniformGraph(3), seed=2)
+    torch.manual_seed(0)
+    network = DiffusionTransformer(DiTConfig(3, False, 2, 8, 1, 2, 4, 0.0)).double().eval()
+    torch.nn.init.normal_(network.output_layer.linear.weight)
+    plain, informed = MeanPrediction(network), InformedMean(network)
+    with torch.no_grad():
+        for low in (1e-12, 1e-9):
+            sigma = torch.full((9,), low, dtype=torch.float64)
+            sure = plain(chain.states, sigma, guess=True).exp()
+            sure = sure.gather(-1, chain.states[..., None])[..., 0]  # (9, 2): π_{x_i}
+            wrong = ((1 - sure).sum(1) * chain.p0.flatten()).sum().item()
+            assert wrong > 0.1
+            found = nats_between(chain, plain, low, 10 * low)
+            assert found == pytest.approx(wrong * math.log(10), rel=1e-5)
+            assert nats_between(chain, informed, low, 10 * low) < 1e-5

@@ -10,6 +10,7 @@ settle it.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -126,11 +127,13 @@ class Row(NamedTuple):
             "figures": [rounded(figure) for figure in self.judged.figures],
             "statements": self.judged.statements, "controls": self.judged.controls or {},
             "published": self.claim.published, "verdict": self.verdict,
-        }  # fmt: skip
+        } | ({"left_out": self.judged.left_out} if self.judged.left_out else {})  # fmt: skip
 
 
 def rounded(figure: Figure) -> dict:
-    """To six digits, which are the same on every machine."""
+    """To six digits, which are the same on every machine; JSON has no infinity."""
+    if figure.stopped:
+        return {"name": figure.name, "value": "infinite", "stopped": rounded(figure.stopped)}
     numbers = {key: float(f"{getattr(figure, key):.6g}") for key in ("value", "error")}
     return {"name": figure.name, **numbers, "unit": figure.unit}
 
@@ -158,7 +161,9 @@ def as_markdown(rows: list[Row]) -> str:
         f"Made by `{COMMAND}` from the files beside it.", "",
         "After ± stands half of a 95 % interval: Student's t over training seeds, and twice the "
         "standard error of an estimate. A figure without ± is exact, or a count. A perplexity of "
-        "diffusion is an upper bound. Level means at most 5 % above in perplexity.", "",
+        "diffusion is an upper bound. Where the bound is infinite, brackets have what its integral "
+        "has come to at the noise level where it was stopped: a lower one would make it larger. "
+        "Level means at most 5 % above in perplexity.", "",
         f'The verdict follows from the statements below the table. All are true: "{HOLDS}"; some: '
         f'"{PART}"; none: "{NOT}". If a control fails, a claim holds "{PART}" at most. A '
         "statement about a figure with ± that is false comes out true once in forty times. Where "
@@ -175,6 +180,7 @@ def as_markdown(rows: list[Row]) -> str:
         if checks := row.judged.statements | controls:
             lines += ["", f"{row.claim.claim}: **{row.verdict}**", ""]
             lines += [f"- {text}: {TOLD[ok]}" for text, ok in checks.items()]
+            lines += [f"- not counted: {text}" for text in [row.judged.left_out] if text]
     return "\n".join(lines) + "\n"
 
 
@@ -183,13 +189,13 @@ def line(*cells) -> str:
 
 
 def short(rows: list[Row]) -> str:
-    """For README: verdicts with their first figure, and what is open in one sentence."""
+    """For README: verdicts with examples of their statements; what is open, in one sentence."""
     numbers = [(sum(row.verdict == verdict for row in rows), verdict)
                for verdict in (HOLDS, PART, NOT, OPEN)]  # fmt: skip
     told = ", ".join(f"{verdict} {number}" for number, verdict in numbers if number)
     lines = [f"Verdicts on {len(rows)} claims: {told}.", "",
-             "| claim | verdict | a figure of ours |", "|---|---|---|"]  # fmt: skip
-    lines += [line(row.claim.claim, row.verdict, row.judged.figures[0]) for row in rows
+             "| claim | verdict | of its statements |", "|---|---|---|"]  # fmt: skip
+    lines += [line(row.claim.claim, row.verdict, examples(row.judged.statements)) for row in rows
               if row.verdict != OPEN]  # fmt: skip
     names = [row.claim.claim for row in rows if row.verdict == OPEN]
     if names:
@@ -197,6 +203,17 @@ def short(rows: list[Row]) -> str:
         lines += ["", f"Open: {names}.".replace("; future direction: ", "; future directions: ", 1)
                   .replace("future direction: ", "")]  # fmt: skip
     return "\n".join(lines)
+
+
+def examples(statements: dict[str, bool | None]) -> str:
+    """The first statement of each answer; how many more there are of it."""
+    parts = []
+    for answer, word in TOLD.items():
+        if given := [text for text, ok in statements.items() if ok is answer]:
+            text = re.sub(r", uniform(?! noise)", ", uniform noise", given[0])
+            more = f" (and {len(given) - 1} more)" if len(given) > 1 else ""
+            parts.append(f"*{word}*: {text.replace(', absorb', ', MASK noise')}{more}")
+    return "; ".join(parts)
 
 
 def texts(results: Path, readme: Path) -> dict[Path, str]:

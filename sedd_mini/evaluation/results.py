@@ -149,12 +149,17 @@ def neighbours(rates: list[float], rate: float) -> list[float]:
 
 
 class Figure(NamedTuple):
-    """A number with half of its 95 % interval; error 0 where it is exact."""
+    """A number with half of its 95 % interval; error 0 where it is exact.
+
+    Of an integral that is infinite the value is `math.inf`. `stopped` is then what there is of it
+    up to the place that its name tells: it is shown in brackets, and is no measurement.
+    """
 
     name: str
     value: float
     error: float = 0.0
     unit: str = ""
+    stopped: "Figure | None" = None
 
     @property
     def low(self) -> float:
@@ -164,7 +169,11 @@ class Figure(NamedTuple):
     def high(self) -> float:
         return self.value + self.error
 
-    def __str__(self) -> str:
+    @property
+    def told(self) -> str:
+        """The number in words, with its unit."""
+        if self.stopped:
+            return f"infinite ({self.stopped.told} {self.stopped.name})"
         if not self.error:
             number = f"{self.value:z.3g}"
         elif self.error < 1e-5:
@@ -172,7 +181,10 @@ class Figure(NamedTuple):
         else:
             digits = max(0, 1 - math.floor(math.log10(self.error)))
             number = f"{self.value:z.{digits}f} ± {self.error:.{digits}f}"
-        return f"{self.name}: {number.replace('-', '−')}{' ' * bool(self.unit)}{self.unit}"
+        return f"{number.replace('-', '−')}{' ' * bool(self.unit)}{self.unit}"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.told}"
 
 
 def mean(name: str, seeds: Sequence[float], unit: str = "", estimates: Sequence[float] = ()):
@@ -221,12 +233,16 @@ def first(found: Sequence[Part], rows: Part) -> Part:
 
 
 class Judged(NamedTuple):
-    """Figures, what is said of them, and the verdict that follows."""
+    """Figures, what is said of them, and the verdict that follows.
+
+    left_out: what is found beside, and by its nature no statement with a threshold.
+    """
 
     figures: list[Figure]
     statements: dict[str, bool | None]  # None: cannot tell
     controls: dict[str, bool] | None = None
     verdict: str | None = None  # None: by the statements
+    left_out: str = ""
 
     def grade(self) -> str:
         true = list(self.statements.values())

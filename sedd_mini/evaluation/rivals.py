@@ -8,7 +8,8 @@ those of the diffusion network:
 
 GPT-2 predicts each token from those before it; its −log p is exact, and the mean next-token loss is
 −log p(block) / L, first token included. Mean prediction guesses the clean text and makes ratios of
-its guess; its −log p is bounded by the same `likelihood_bound` as that of score entropy.
+its guess; its −log p is bounded by the same `likelihood_bound` as that of score entropy. With
+uniform noise the bound of the plain form is infinite: the rival there is `InformedMean`.
 """
 
 import math
@@ -378,9 +379,11 @@ class MeanPrediction(nn.Module):
 class InformedMean(MeanPrediction):
     """The same, but π ∝ exp(output) p(x_i | x0_i): what the noise tells is not left to be learned.
 
-    On the uniform graph x_i is x0_i for sure as σ̄ → 0, and a plain network has to learn that with
-    ever larger outputs. Where it has not, its bound pays 1 − π_{x_i} for each e-fold of σ̄ down to
-    0, without end: `likelihood_bound`, which stops at 1e-9, is then the one to use, not `bounds`.
+    On the uniform graph x_i is x0_i for sure as σ̄ → 0, and a plain network would need outputs that
+    grow without limit to say so. They do not: what it sees of σ̄ converges as σ̄ → 0. So π_{x_i}
+    stays below 1, the sum of its ratios above (1 − π_{x_i}) N / (e^σ̄ − 1), and its bound pays
+    1 − π_{x_i} nats for each e-fold of σ̄ down to 0: it is infinite. What `likelihood_bound` gives
+    is its part above σ̄ = 1e-9; `bounds` does not stop there. Here π_{x_i} → 1 whatever the output.
     A mask tells nothing of x0_i, so on the absorbing graph nothing changes.
     """
 

@@ -119,8 +119,8 @@ def all_units(args) -> list:
 def judge(model, graph, noise, blocks, repeats: int) -> tuple[float, float, Tensor | None]:
     """−log p in nats a token, or its bound; the error of its estimate (exact: 0); nats a block.
 
-    These are None for plain mean prediction on the uniform graph, whose bound needs the lower end
-    in σ̄ that `likelihood_bound` has.
+    The last is None for plain mean prediction on the uniform graph. Its bound is infinite, and the
+    number the part of it above σ̄ = 1e-9, where `likelihood_bound` stops.
     """
     length, generator = blocks.shape[1], torch.Generator().manual_seed(0)
     if isinstance(model, GPT2):
