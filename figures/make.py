@@ -23,17 +23,19 @@ from sedd_mini.model import TextModel
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE.parent / "chapters" / "checkpoints" / "docs-absorb"
-PROMPT, LENGTH, STEPS, SEED = "Return the", 60, 128, 0  # as in README
+PROMPT, SUFFIX = "Return the", " if the file does not exist, raise an OSError."  # as in README
+LENGTH, STEPS, SEED = 40, 128, 0
 WIDTH = 66  # letters in a line
 INK, GIVEN, FRESH, HIDDEN, PAPER = "#222222", "#7a7a7a", "#0057a8", "#d9dde2", "white"
 
 
-def history(model: TextModel, prompt: str, length: int, steps: int, seed: int) -> torch.Tensor:
+def history(
+    model: TextModel, prompt: str, length: int, steps: int, seed: int, suffix: str = ""
+) -> torch.Tensor:
     """(frames, length) int64: the tokens before the first step and after each one"""
     frames = []
-    model.write(
-        1, length, steps, prompt, seed=seed, callback=lambda step, t, x: frames.append(x[0].cpu())
-    )
+    keep = lambda step, t, x: frames.append(x[0].cpu())  # noqa: E731
+    model.write(1, length, steps, prompt, suffix, seed=seed, callback=keep)
     return torch.stack(frames)
 
 
@@ -82,9 +84,11 @@ def draw(places, visible, fresh, given, clock: str) -> Image.Image:
     return image
 
 
-def film(model: TextModel, prompt=PROMPT, length=LENGTH, steps=STEPS, seed=SEED) -> list:
+def film(
+    model: TextModel, prompt=PROMPT, length=LENGTH, steps=STEPS, seed=SEED, suffix=SUFFIX
+) -> list:
     """The frames: the start, each step that changes something, and the whole text"""
-    frames = history(model, prompt, length, steps, seed)
+    frames = history(model, prompt, length, steps, seed, suffix)
     mask = model.graph.mask_id
     # pieces from the whole text, so that they keep their places while words are hidden
     ends = [len(model.tokenizer.decode(frames[-1, :i].tolist())) for i in range(length + 1)]
@@ -95,7 +99,7 @@ def film(model: TextModel, prompt=PROMPT, length=LENGTH, steps=STEPS, seed=SEED)
         visible = x != mask
         if step == 0 or (visible != before).any():
             hidden = int((~visible).sum())
-            clock = f"step {step} of {len(frames) - 1}: {hidden} of {length} tokens are hidden"
+            clock = f"step {min(step, steps)} of {steps}: {hidden} of {length} tokens are hidden"
             images.append(draw(places, visible, visible & ~before, given, clock))
         before = visible
     done = f"written by chapters/checkpoints/docs-absorb, seed {seed}"

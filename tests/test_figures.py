@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import sedd_mini
+from sedd_mini.graphs import GRAPHS
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "figures"
@@ -23,12 +24,12 @@ def model():
 
 
 def test_the_frames_end_with_the_text_that_the_model_writes(model):
-    frames = make.history(model, "Return the", 16, 6, seed=3)
+    frames = make.history(model, "Return the", 16, 6, 3, " file.")
     assert frames.shape == (6 + 2, 16)  # the start, six steps, the last one
-    text = model.write(1, 16, 6, "Return the", seed=3)[0]
+    text = model.write(1, 16, 6, "Return the", " file.", seed=3)[0]
     assert model.tokenizer.decode(frames[-1].tolist()) == text
     hidden = (frames == model.graph.mask_id).sum(1).tolist()
-    assert hidden[0] == 14
+    assert hidden[0] == 16 - len(model.tokenizer.encode("Return the" + " file."))
     assert hidden[-1] == 0
     assert hidden == sorted(hidden, reverse=True)
 
@@ -47,7 +48,7 @@ def test_the_layout_keeps_every_letter_within_its_lines():
 
 
 def test_a_film_is_drawn_from_those_frames(model, tmp_path):
-    images = make.film(model, "Return the", 12, 4, seed=0)
+    images = make.film(model, "Return the", 12, 4, seed=0, suffix=" file.")
     make.save(images, tmp_path / "film.gif")
     film = Image.open(tmp_path / "film.gif")
     assert film.n_frames == len(images) >= 4
@@ -76,4 +77,16 @@ def test_the_python_of_readme_prints_what_is_said_there(monkeypatch, capsys):
     assert f"# {fills}\n" in code
     bits = [float(re.search(r"([\d.]+) bits a char", line)[1]) for line in (first, second)]
     assert f"at most {bits[0]:.2f} and {bits[1]:.2f} bits" in code
-    assert (make.PROMPT, make.LENGTH, make.STEPS, make.SEED) == ("Return the", 60, 128, 0)
+    film = f'prompt="{make.PROMPT}", suffix="{make.SUFFIX}", length={make.LENGTH})'
+    assert film in code
+    assert (make.STEPS, make.SEED) == (128, 0)  # what `write` takes where nothing is said
+
+
+def test_the_ring_of_readme_is_exact(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    try:
+        exec(code, {})
+    finally:
+        GRAPHS.pop("ring", None)
+    assert float(re.search(r"tensor\(([\d.e-]+)", capsys.readouterr().out)[1]) < 1e-9
