@@ -47,14 +47,19 @@ class MatrixGraph:
 
     def kernel(self, sigma: Tensor | float) -> Tensor:
         """exp(σ̄Q), shape (*sigma.shape, S, S), entry (y, x0) = p(y | x0)."""
-        sigma = torch.as_tensor(sigma, dtype=torch.float64)
-        levels, index = sigma.unique(return_inverse=True)
-        return torch.matrix_exp(levels[:, None, None] * self.Q)[index]
+        kernels, index = self.kernels(sigma)
+        return kernels[index]
+
+    def kernels(self, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Those of the different levels, (levels, S, S), and which one each sigma has."""
+        levels, index = torch.as_tensor(sigma, dtype=torch.float64).unique(return_inverse=True)
+        return torch.matrix_exp(levels[:, None, None] * self.Q.to(levels.device)), index
 
     def transition_probs(self, x0: Tensor, sigma: Tensor | float) -> Tensor:
         """p(· | x0), shape (*S, num_states)."""
         x0, sigma = check_tokens(x0, self.num_states), check_sigma(sigma, x0)
-        return pick_columns(self.kernel(sigma), x0)
+        kernels, index = self.kernels(sigma)
+        return kernels[index, :, x0]
 
     def sample_transition(
         self, x0: Tensor, sigma: Tensor | float, generator: torch.Generator | None = None
@@ -64,11 +69,11 @@ class MatrixGraph:
 
     def rates(self, x: Tensor) -> Tensor:
         """Q(·, x), shape (*S, num_states)."""
-        return self.Q.T[x]
+        return self.Q.to(x.device).T[x]
 
     def rates_into(self, x: Tensor) -> Tensor:
         """Q(x, ·), shape (*S, num_states), 0 at x."""
-        return self.Q[x].scatter(-1, x[..., None], 0)
+        return self.Q.to(x.device)[x].scatter(-1, x[..., None], 0)
 
     def reverse_rates(self, x: Tensor, score: Tensor) -> Tensor:
         """Q̄(·, x): score_y Q(x, y) for y ≠ x, minus their sum at x, shape (*S, num_states)."""
@@ -76,13 +81,16 @@ class MatrixGraph:
 
     def staggered_score(self, score: Tensor, dsigma: Tensor | float) -> Tensor:
         """exp(−Δσ̄ Q) s, shape (*S, num_states)."""
-        dsigma = torch.as_tensor(dsigma, dtype=torch.float64)
-        return (self.kernel(-dsigma) @ score.double()[..., None])[..., 0]
+        dsigma = torch.as_tensor(dsigma, dtype=torch.float64).expand(score.shape[:-1])
+        (kernels, index), out = self.kernels(-dsigma), score.double().clone()
+        for level, kernel in enumerate(kernels):
+            out[index == level] = out[index == level] @ kernel.T
+        return out
 
     def tweedie_probs(self, x: Tensor, score: Tensor, dsigma: Tensor | float) -> Tensor:
         """∝ [exp(−Δσ̄ Q) s]_y exp(Δσ̄ Q)(x, y), shape (*S, num_states)."""
-        kernel = self.kernel(check_sigma(dsigma, x))
-        return normalise(self.staggered_score(score, dsigma) * pick_columns(kernel.mT, x))
+        kernels, index = self.kernels(check_sigma(dsigma, x))
+        return normalise(self.staggered_score(score, dsigma) * kernels[index, x])
 
     def score_entropy(
         self, log_score: Tensor, sigma: Tensor | float, x: Tensor, x0: Tensor
@@ -424,11 +432,6 @@ def draw(probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def ratio(a: Tensor, b: Tensor) -> Tensor:
     """a / b, and 0 where b = 0."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)
-
-
-def pick_columns(kernels: Tensor, x: Tensor) -> Tensor:
-    """(*S, n, n) and ids (*S,) → the column of each id, (*S, n)."""
-    return kernels.gather(-1, x[..., None, None].expand(*kernels.shape[:-1], 1))[..., 0]
 
 
 def on_every_axis(matrix: Tensor, p: Tensor, skip: int | None = None) -> Tensor:
