@@ -231,13 +231,13 @@ class Block(nn.Module):
 class OutputLayer(nn.Module):
     """Hidden states → log-scores, at all positions or some; or → score entropy, in chunks."""
 
+    score_entropy = staticmethod(head.score_entropy_at)  # training/compiled.py puts a faster one
     def __init__(self, config: DiTConfig):
         super().__init__()
         self.config = config
         self.norm_final = nn.LayerNorm(config.width, bias=False)
         self.linear = zero_linear(config.width, config.num_states)
         self.adaLN_modulation = zero_linear(config.cond_dim, 2 * config.width)
-        self.score_entropy = head.score_entropy_at  # training/compiled.py has a faster one
 
     def forward(self, hidden: Tensor, cond: Tensor, x: Tensor, sigma: Tensor, at, x0, graph):
         with no_autocast(hidden):
