@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from extending import images, own_loss, own_network, own_schedule
+from extending import images, own_loss, own_network, own_schedule, own_step
 from kill_and_resume import TINY
 
 from sedd_mini import graphs, noise
@@ -21,7 +21,7 @@ from sedd_mini.model import TextModel
 from sedd_mini.network import pretrained
 from sedd_mini.network.dit import DiffusionTransformer, DiTConfig
 from sedd_mini.network.pretrained import load_pretrained, save_pretrained
-from sedd_mini.samplers import SAMPLERS, pick, sample, uniforms
+from sedd_mini.samplers import SAMPLERS, sample
 from sedd_mini.training.report import as_text
 from sedd_mini.training.settings import Settings
 from sedd_mini.training.trainer import Trainer
@@ -185,29 +185,20 @@ def test_a_network_and_a_graph_of_ones_own_are_resumed_only_as_what_they_are(sma
     assert config["noise"] == {"type": "cosine", "eps": 1e-3}
 
 
-def in_order_of_confidence(model, graph, noise, x, free, t, t_next, generator):
-    """Show the hidden places where the network is surest, as many as this step is due."""
-    hidden = free & (x == graph.mask_id)
-    left = (hidden.sum(1) * t_next / t).round()
-    p = model(x, noise.total(t).float().expand(len(x)))[..., :-1].softmax(-1)  # (B, L, N)
-    surest = p.amax(-1).masked_fill(~hidden, -1).argsort(1, descending=True).argsort(1)
-    show = hidden & (surest < (hidden.sum(1) - left)[:, None])
-    return x.masked_scatter(show, pick(p[show], *uniforms(show, generator, 1)))
-
-
 def test_a_step_of_ones_own(small, tmp_path, monkeypatch):
-    trainer = Trainer(Settings(**small))
+    monkeypatch.setitem(SAMPLERS, "surest", None)  # so that it goes again afterwards
+    trainer, texts = own_step.run(tmp_path / "run", **small)
+    assert len(texts) == 2
     parts = trainer.average, trainer.graph, trainer.noise, (2, 16)
     seen = []
     x = sample(
-        *parts, 4, method=in_order_of_confidence, generator=torch.Generator().manual_seed(0),
+        *parts, 4, method=own_step.surest, generator=torch.Generator().manual_seed(0),
         callback=lambda k, t, x: seen.append((x == trainer.graph.mask_id).sum(1)),
     )  # fmt: skip
     assert (x < trainer.graph.num_tokens).all()
     hidden = torch.stack(seen).tolist()
     assert hidden == [[16, 16], [12, 12], [8, 8], [4, 4], [0, 0], [0, 0]]
-    names = sorted([*SAMPLERS, "surest"])
-    monkeypatch.setitem(SAMPLERS, "surest", in_order_of_confidence)
+    names = sorted(SAMPLERS)
     again = sample(*parts, 4, method="surest", generator=torch.Generator().manual_seed(0))
     assert torch.equal(x, again)
     text = TextModel(*parts[:3], trainer.corpus.tokenizer, length=16)
