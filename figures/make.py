@@ -61,7 +61,7 @@ def layout(pieces: list[str], width: int) -> list[tuple[int, int, str]]:
 
 
 def draw(places, visible, fresh, given, clock: str) -> Image.Image:
-    """One frame: tokens that are there, those that came with this step in blue, boxes for the rest"""
+    """One frame: words that are there, those that came with this step in blue, the rest as bars"""
     lines = places[-1][0] + 1
     fig = plt.figure(figsize=(8, 0.45 + 0.3 * lines), dpi=110, facecolor=PAPER)
     ax = fig.add_axes((0.02, 0.02, 0.96, 0.96))
@@ -75,7 +75,8 @@ def draw(places, visible, fresh, given, clock: str) -> Image.Image:
                         family="DejaVu Sans Mono", size=11.5)  # fmt: skip
         elif text.strip():
             left = column + (len(text) - len(text.lstrip())) + 0.1
-            ax.add_patch(plt.Rectangle((left, line - 0.3), 0.8, 0.6, color=HIDDEN, lw=0))
+            bar = max(column + len(text) - left - 0.1, 0.3)
+            ax.add_patch(plt.Rectangle((left, line - 0.3), bar, 0.6, color=HIDDEN, lw=0))
     ax.text(0.5, -0.85, clock, color=GIVEN, ha="left", va="center", size=9.5)
     fig.canvas.draw()
     image = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy())
