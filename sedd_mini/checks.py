@@ -77,6 +77,11 @@ def graph_and_noise(graph, noise, model=len) -> None:
                             f"got {shown(value)}")  # fmt: skip
 
 
+def bound_is_infinite(model, graph) -> bool:
+    """What the model says of itself by a method of that name; False where it has none."""
+    return bool(getattr(model, "bound_is_infinite", lambda graph: False)(graph))
+
+
 def named(given: str | Path) -> Path:
     """The path of that name; TypeError for what is no text and no path."""
     if not isinstance(given, str | os.PathLike):

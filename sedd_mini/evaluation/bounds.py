@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sedd_mini.checks import graph_and_noise, shown, whole_number
+from sedd_mini.checks import bound_is_infinite, graph_and_noise, shown, whole_number
 from sedd_mini.evaluate import Bound, check_data
 from sedd_mini.evaluation.variance import Counted, Guess, Levels
 from sedd_mini.graphs import AbsorbingGraph
@@ -61,6 +61,9 @@ def bounds(
     times_each = whole_number("times_each", times_each, 1)
     batch_size = whole_number("batch_size", batch_size, 1)
     graph_and_noise(graph, noise, model)
+    if bound_is_infinite(model, graph):
+        raise ValueError(f"the bound of a plain {type(model).__name__} is infinite on {graph}: "
+                         "take its informed form, of sedd_mini/evaluation/rivals.py")  # fmt: skip
     check_data(sequences, graph, "sequences")
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")

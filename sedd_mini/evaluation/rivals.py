@@ -375,6 +375,12 @@ class MeanPrediction(nn.Module):
         jump = log_p + (log_n - log_e)
         return torch.logaddexp(torch.logaddexp(stays, moves), jump).scatter(-1, here, 0)
 
+    def bound_is_infinite(self, graph) -> bool:
+        """Whether its bound has no end at σ̄ → 0; see InformedMean. A table of exact guesses may do
+        better than a network."""
+        network = isinstance(self.network, DiffusionTransformer)
+        return network and graph.mask_id is None and not self.informed
+
 
 class InformedMean(MeanPrediction):
     """The same, but π ∝ exp(output) p(x_i | x0_i): what the noise tells is not left to be learned.
