@@ -84,7 +84,7 @@ def test_the_python_of_readme_prints_what_is_said_there(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_ring_of_readme_is_exact_and_learned(capsys):
-    """The bound lies at most 4 standard errors below the truth, and within 0.1 nats above."""
+    """The estimate lies within 4 standard errors of the exact bound of the same network."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1]
     try:
@@ -92,7 +92,9 @@ def test_the_ring_of_readme_is_exact_and_learned(capsys):
     finally:
         GRAPHS.pop("ring", None)
     said = capsys.readouterr().out
-    exact, truth = (float(number) for number in re.findall(r"^tensor\(([\d.e-]+)", said, re.M))
-    bound, error = (float(n) for n in re.findall(r"^≤ ([\d.]+) ± ([\d.]+)", said, re.M)[-1])
+    exact, bound, truth = map(float, re.findall(r"^tensor\(([\d.e-]+)", said, re.M))
+    estimate, error = map(float, re.findall(r"^≤ ([\d.]+) ± ([\d.]+)", said, re.M)[-1])
     assert exact < 1e-9
-    assert -4 * error < bound - truth < 0.1 + 4 * error
+    assert f"# {truth:.2f}: the truth" in code
+    assert truth < bound < truth + 0.2
+    assert abs(estimate - bound) < 4 * error + 0.02  # validation texts are a draw of 1000

@@ -20,7 +20,7 @@ class Ring(MatrixGraph):
 class Recurrent(torch.nn.Module):
     def __init__(self, num_states: int):
         super().__init__()
-        self.embed = torch.nn.Embedding(num_states, 32)
+        self.embed, self.level = torch.nn.Embedding(num_states, 32), torch.nn.Linear(1, 32)
         self.gru = torch.nn.GRU(32, 32, bidirectional=True, batch_first=True)
         self.head = torch.nn.Linear(64, num_states)
 
@@ -28,7 +28,8 @@ class Recurrent(torch.nn.Module):
         return {"num_states": self.head.out_features}
 
     def forward(self, x, sigma, at=None):
-        log_score = self.head(self.gru(self.embed(x))[0]).scatter(-1, x[..., None], 0)
+        hidden = self.embed(x) + self.level(sigma.float().log()[:, None, None])  # (B, L, 32)
+        log_score = self.head(self.gru(hidden)[0]).scatter(-1, x[..., None], 0)
         return log_score if at is None else log_score[at]
 
 
