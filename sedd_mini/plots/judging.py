@@ -111,7 +111,7 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     """Samplers over the entropy of their words and their generative perplexity.
 
     paths: name → (list of (entropy, perplexity), a label for each, colour, side of the labels,
-    "left" or "right"), joined in this order, the name at the last;
+    "left", "above" or "below"), joined in this order, the name at the last;
     single: name → (entropy, perplexity, colour); real: of real text, with a cross through it.
     """
     entropy, perplexity = real
@@ -120,13 +120,14 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     ax.plot(entropy, perplexity, "D", color="#222222", ms=8, zorder=3)
     ax.annotate("real text", real, (10, -16), textcoords="offset points")
     for name, (places, labels, colour, side) in paths.items():
-        how = {"left": ((-7, 2), "right", "bottom"), "right": ((7, -3), "left", "top")}[side]
+        how = {"left": ((-8, 0), "right", "center_baseline"), "above": ((-7, 2), "right", "bottom"),
+               "below": ((-2, -6), "center", "top")}[side]  # fmt: skip
         x, y = zip(*places, strict=True)
         ax.plot(x, y, "o-", color=colour, ms=5, lw=1.3)
         for place, label in zip(places, labels, strict=True):
             ax.annotate(label, place, how[0], textcoords="offset points", color=colour,
                         fontsize=9.5, ha=how[1], va=how[2])  # fmt: skip
-        away = (0, 14) if side == "left" else (0, -20)
+        away = (0, -34) if side == "below" else (0, 14)
         ax.annotate(name, places[-1], away, textcoords="offset points", color=colour, ha="center")
     for name, (x, y, colour) in single.items():
         ax.plot(x, y, "s", color=colour, ms=9, mfc="none", mew=1.6)
