@@ -246,3 +246,19 @@ def test_bad_chains_are_refused_with_a_reason():
     for message, call in cases:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_a_matrix_graph_has_one_kernel_a_level_and_none_a_token(monkeypatch):
+    """`kernel` gives one for each sigma; with 1024 states and a batch that is tens of gigabytes."""
+    monkeypatch.setattr(MatrixGraph, "kernel", None)
+    own, plain = MatrixGraph.of(UniformGraph(5)), UniformGraph(5)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(5, (4, 6), generator=g)
+    sigma = torch.tensor([0.1, 0.1, 0.7, 2.0]).double()[:, None]  # three levels
+    score = torch.rand(4, 6, 5, generator=g).double().scatter(-1, x[..., None], 1)
+    for call in (
+        lambda graph: graph.transition_probs(x, sigma),
+        lambda graph: graph.staggered_score(score, sigma),
+        lambda graph: graph.tweedie_probs(x, score, sigma),
+    ):
+        torch.testing.assert_close(call(own), call(plain), rtol=1e-10, atol=1e-12)

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from sedd_mini.evaluate import sample_sigma
 from sedd_mini.evaluation import results as reading
 from sedd_mini.evaluation import verdicts
-from sedd_mini.evaluation.ledger import CLAIMS, ledger, main, texts
+from sedd_mini.evaluation.ledger import CLAIMS, OPEN, ledger, main, texts
 from sedd_mini.evaluation.results import Figure, NotYet, Part, Results, mean
 from sedd_mini.files import read_json, write_json
+from sedd_mini.text.corpus import load_corpus
+from sedd_mini.text.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "chapters" / "results"
+SHIPPED = ROOT / "chapters" / "checkpoints" / "docs-absorb"
 KINDS = ("sedd-absorb", "sedd-uniform", "mean-absorb", "mean-uniform", "informed-uniform", "gpt2")
 
 
@@ -29,6 +33,39 @@ def stale(results: Path, readme: Path) -> list[str]:
 
 def test_the_ledger_is_what_the_results_say():
     assert not stale(RESULTS, ROOT / "README.md"), "python -m sedd_mini.evaluation.ledger"
+
+
+def readme_range(values: list[float], digits: int) -> str:
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def test_the_numbers_in_the_words_of_readme_are_those_of_the_results():
+    """The table of the contest, the documentation, counts of verdicts, and the held-out text."""
+    readme, results = (ROOT / "README.md").read_text(encoding="utf-8"), Results(RESULTS)
+
+    def found(data: str, kind: str, key: str) -> list[float]:
+        return [unit[key].number for unit in results.rivals(data, kind)]
+
+    above = {kind: found("synthetic", kind, "excess_bits") for kind in KINDS}
+    for name, values, digits in (
+        ("| GPT-2 | none | {} |", above["gpt2"], 3),
+        ("| SEDD | MASK | at most {} |", above["sedd-absorb"], 3),
+        ("| mean prediction (D3PM, tauLDR) | MASK | at most {} |", above["mean-absorb"], 3),
+        ("in place of MASK | at most {} |", above["sedd-uniform"] + above["informed-uniform"], 2),
+    ):
+        assert name.format(readme_range(values, digits)) in readme
+    gpt2, sedd = (statistics.mean(found("docs", kind, "nats_per_token")) / math.log(2)
+                  for kind in ("gpt2", "sedd-absorb"))  # fmt: skip
+    assert f"GPT-2 {gpt2:.1f}, and SEDD with MASK\nat most {sedd:.1f}" in readme
+    a_token = read_json(SHIPPED / "training.json")["bound_bits_per_token"]
+    text = load_corpus("docs", 128, tokenizer=load_tokenizer(SHIPPED)).info
+    assert f"held-out text is at most {a_token / text['chars_per_token']:.2f}" in readme
+    verdicts_of = [row.verdict for row in ledger(RESULTS)]
+    hold, part, not_here, open_ = (verdicts_of.count(v) for v in (HOLDS, PART, NOT, OPEN))
+    assert f"Of {len(verdicts_of)} claims of the paper {hold} hold here" in readme
+    assert f"{part} in part, {not_here} do not show" in readme
+    assert f"and {open_} is open" in readme
 
 
 # ---- made-up results -----------------------------------------------------------------------------
