@@ -605,8 +605,7 @@ for name, value in tv.items():
     print(f"{name:14} TV from the spiral {value:.3f}")
 
 # %% [markdown]
-# Our steps end about as close to the spiral as fresh samples do. The noise of 15 000 draws is
-# enough to explain what is left; a smaller error of our steps would not show.
+# Our steps end about as close to the spiral as fresh samples do. The noise of 15 000 draws is enough to explain what is left; it would hide a small error of our steps.
 #
 # On the absorbing graph the same walk shows each token once and never changes it again
 # (laboratory).
@@ -1268,14 +1267,11 @@ fig.suptitle(title, fontsize=13);
 # %% [markdown]
 # *What to see.* At the right all pairs are (MASK, MASK), in the lower right corner. Read to the
 # left: one token of a pair appears (the edges, drawn three cells wide), then the other (the
-# spiral). The colour scale is that of the spiral, and ends there: on the edges and in the corner
-# the darkest tone stands for everything above it, so compare the numbers there. The titles say how
-# many pairs have both tokens hidden. At σ̄ = 2 it is 78 %; forward noise would give 75 %. The run
+# spiral). The colour scale is that of the spiral, and ends there: on the edges and in the corner the darkest tone stands for everything above it, so tones there cannot be compared. The titles give the number for the corner: how many pairs have both tokens hidden. At σ̄ = 2 it is 78 %; forward noise would give 75 %. The run
 # starts at σ̄ = 4 with every token hidden, where forward noise leaves 2 % visible.
 #
 # Every pair makes exactly 2 jumps: each token appears once and never changes again. On the uniform
-# graph a pair made 7.8 on average. A reverse path is a forward path seen backwards, with as many
-# jumps, so we can count forwards. A hit is not always a jump: on the uniform graph one hit in $N$
+# graph a pair made 7.8 on average. A reverse path is a forward path seen backwards, with as many jumps (nearly: ours start from uniform pairs, which differ little from those at σ̄ = 4), so we can count forwards. A hit is not always a jump: on the uniform graph one hit in $N$
 # draws the token that is already there, so a token *leaves* at rate $(N-1)/N$ (and shows its
 # original value with probability $e^{-\bar\sigma} + (1 - e^{-\bar\sigma})/N$). Two tokens that
 # leave at rate 31/32 until σ̄ = 4 make $2 \cdot 4 \cdot 31/32 = 7.75$ jumps on average.
@@ -1316,7 +1312,7 @@ for sigma, largest in ((1.0, 3.03), (0.1, 56.8), (0.001, 182.3), (0.0, 186.1)):
 # %% [markdown]
 # How alike are the two rows of section 8's picture? A single hit keeps a pair in its row or its
 # column, so rows and columns that the spiral does not reach (the right edge, the bottom) stay paler
-# in both. For each column we compare both histograms with the exact distribution at that σ̄. The
+# in both. At each σ̄ we compare both histograms with the exact distribution. The
 # forward row is a true sample of it, so its TV is the yardstick. The TV of the reverse row differs
 # from it by less than 0.01.
 
