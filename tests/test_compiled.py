@@ -2,12 +2,10 @@
 
 import copy
 import pickle
-import shutil
-import sysconfig
-from pathlib import Path
 
 import pytest
 import torch
+from machine import compiles
 
 from sedd_mini.graphs import AbsorbingGraph, UniformGraph
 from sedd_mini.network import head
@@ -16,12 +14,6 @@ from sedd_mini.training import compiled
 from sedd_mini.training.compiled import Compiled, compile_parts, losses_and_slopes
 
 GRAPHS = [AbsorbingGraph(11), UniformGraph(11), UniformGraph(16)]
-HEADER = Path(sysconfig.get_path("include"), "Python.h")
-NO_COMPILER = not HEADER.exists() or not any(map(shutil.which, ("c++", "g++", "clang++")))
-compiles = pytest.mark.skipif(
-    NO_COMPILER or " " in torch.__file__,
-    reason="needs a C++ compiler and Python's headers, in a folder without a space",
-)
 
 
 def eager() -> Compiled:

@@ -6,11 +6,9 @@ The corpora are a few hundred words long, the networks tiny.
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +16,7 @@ import kill_and_resume
 import pytest
 import torch
 from kill_and_resume import TINY
+from machine import compiles
 from runs import WORDS, settings, weights
 
 from sedd_mini import files
@@ -311,16 +310,7 @@ def test_any_seed_gives_keys_of_dropout(text, seed):
     assert (key % 2**40).tolist() == [4, 5, 6, 7]
 
 
-HEADER = Path(sysconfig.get_path("include"), "Python.h")
-
-
-@pytest.mark.skipif(
-    not (HEADER.exists() and any(map(shutil.which, ("c++", "g++", "clang++")))),
-    reason="needs a C++ compiler and Python's headers",
-)
-@pytest.mark.skipif(
-    " " in torch.__file__, reason="PyTorch's compiler does not quote a path with a space"
-)
+@compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("graph", ["absorb", "uniform"])
 def test_a_compiled_network_makes_the_same_steps(text, graph):
