@@ -12,7 +12,7 @@ import pytest
 from sedd_mini.evaluate import sample_sigma
 from sedd_mini.evaluation import results as reading
 from sedd_mini.evaluation import verdicts
-from sedd_mini.evaluation.ledger import CLAIMS, OPEN, ledger, main, texts
+from sedd_mini.evaluation.ledger import CLAIMS, ledger, main, texts
 from sedd_mini.evaluation.results import Figure, NotYet, Part, Results, mean
 from sedd_mini.files import read_json, write_json
 from sedd_mini.text.corpus import load_corpus
@@ -62,10 +62,15 @@ def test_the_numbers_in_the_words_of_readme_are_those_of_the_results():
     text = load_corpus("docs", 128, tokenizer=load_tokenizer(SHIPPED)).info
     assert f"held-out text is at most {a_token / text['chars_per_token']:.2f}" in readme
     verdicts_of = [row.verdict for row in ledger(RESULTS)]
-    hold, part, not_here, open_ = (verdicts_of.count(v) for v in (HOLDS, PART, NOT, OPEN))
+    hold, part, not_here = (verdicts_of.count(v) for v in (HOLDS, PART, NOT))
     assert f"Of {len(verdicts_of)} claims of the paper {hold} hold here" in readme
     assert f"{part} in part, {not_here} do not show" in readme
-    assert f"and {open_} is open" in readme
+    assert verdicts_of.count(reading.FULL) == 1
+    assert reading.OPEN not in verdicts_of
+    assert "and 1 needs the full run" in readme
+    run = read_json(RESULTS / "small-gpu.json")
+    assert (f"its bound is {run['bits_per_token']:.1f} bits a token, where token frequencies pay "
+            f"{run['frequencies_bits_per_token']:.1f}") in readme  # fmt: skip
 
 
 # ---- made-up results -----------------------------------------------------------------------------
@@ -338,8 +343,12 @@ def test_seconds(made):
 
 
 def test_a_short_run_at_full_size_settles_nothing(made):
-    write_json(made / "small-gpu.json", {"bits_per_token": 7.0, "bits_per_token_error": 0.1})
+    run = {"bits_per_token": 7.0, "bits_per_token_error": 0.1, "tokens_seen": 2e6, "epochs": 3.0,
+           "frequencies_bits_per_token": 9.9}  # fmt: skip
+    write_json(made / "small-gpu.json", run)
     assert verdict("full_size", made) == reading.FULL
+    ours = next(row.ours for row in ledger(made) if row.claim.judge is verdicts.full_size)
+    assert ours.startswith("bound after 2 million tokens, 3 passes over the text: 7.00 ± 0.20 bits")
 
 
 @pytest.mark.parametrize("name", [

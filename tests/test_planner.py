@@ -156,14 +156,14 @@ def test_command_line(capsys):
     assert "arithmetic: 5.03e+20 FLOPs" in out  # 6e20 if the head worked on all positions
     hours = 5.034e20 / (8 * 989e12 * 0.4) / 3600
     assert f"time: {hours:.1f} hours on 8 × h100 at 40% of 989 TFLOP/s each (bfloat16)" in out
-    assert "\n  40% is an assumption; measured: 12%, SEDD small on one h100 without" in out
+    assert "\n  40% is an assumption; measured: 12%, SEDD small on one h100; with --com" in out
     assert "(measured)" not in out  # nothing is recomputed
     assert "cost: 884 at 2.5 a GPU and hour\n" in out
     plan_command(["--preset", "medium", "--kind", "rtx4090", "--gpus", "4", "--parallel", "fsdp",
                   "--checkpoint-activations"])  # fmt: skip
     out = capsys.readouterr().out
     assert "--accumulate 2" in out
-    assert "\n  recomputing took 1.26 times the plan on one h100 (measured)\n" in out
+    assert "\n  recomputing took 1.17 times the plan on one h100 (measured)\n" in out
     with pytest.raises(SystemExit, match="3 GPUs do not divide"):
         plan_command(["--gpus", "3"])
 
@@ -179,12 +179,14 @@ def test_what_a_plan_calls_measured_was_measured():
     path = Path(__file__).resolve().parents[1] / "chapters/results/full-size-speed.json"
     found = json.loads(path.read_text())
     assert "H100" in found["device"]
-    reached = found["bfloat16"]["flops_per_s"] / planner.KINDS["h100"][0]
-    assert round(reached, 2) == planner.MEASURED_UTILISATION
-    peak, over = found["peak_memory"], {}
+    reached = {name: report["flops_per_s"] / planner.KINDS["h100"][0]
+               for name, report in found["variants"].items()}  # fmt: skip
+    assert round(reached["bfloat16"], 2) == planner.MEASURED_UTILISATION
+    assert round(reached["bfloat16, compiled"], 2) == planner.MEASURED_COMPILED
+    over = {}
     for name, recompute in (("bfloat16", False), ("bfloat16, recomputed", True)):
         planned = planner.memory(DiTConfig(checkpoint_activations=recompute), 1024, 64)
-        over[recompute] = peak[name] / sum(planned.values())
+        over[recompute] = found["variants"][name]["peak_memory"] / sum(planned.values())
     assert over[False] == pytest.approx(1, rel=0.05)
     assert round(over[True], 2) == planner.MEASURED_RECOMPUTED
 

@@ -191,12 +191,12 @@ def line(*cells) -> str:
 def short(rows: list[Row]) -> str:
     """For README: verdicts with examples of their statements; what is open, in one sentence."""
     numbers = [(sum(row.verdict == verdict for row in rows), verdict)
-               for verdict in (HOLDS, PART, NOT, OPEN)]  # fmt: skip
+               for verdict in (HOLDS, PART, NOT, FULL, OPEN)]  # fmt: skip
     told = ", ".join(f"{verdict} {number}" for number, verdict in numbers if number)
     lines = [f"Verdicts on {len(rows)} claims: {told}.", "",
              "| claim | verdict | of its statements |", "|---|---|---|"]  # fmt: skip
-    lines += [line(row.claim.claim, row.verdict, examples(row.judged.statements)) for row in rows
-              if row.verdict != OPEN]  # fmt: skip
+    lines += [line(row.claim.claim, row.verdict, examples(row.judged.statements) or row.ours)
+              for row in rows if row.verdict != OPEN]
     names = [row.claim.claim for row in rows if row.verdict == OPEN]
     if names:
         names = "; ".join(name[0].lower() + name[1:] for name in names)

@@ -377,8 +377,12 @@ def seconds(results: Results) -> Judged:
 def full_size(results: Results) -> Judged:
     run = results.part("small-gpu.json")
     bits, error = run["bits_per_token"].number, run["bits_per_token_error"].number
-    return Judged([Figure("bound of a short run at full size", bits, 2 * error, "bits a token")],
-                  {}, verdict=FULL)  # fmt: skip
+    tokens, passes = run["tokens_seen"].number, run["epochs"].number
+    return Judged([
+        Figure(f"bound after {tokens / 1e6:.0f} million tokens, {passes:.0f} passes over the text",
+               bits, 2 * error, "bits a token"),
+        Figure("token frequencies", run["frequencies_bits_per_token"].number, 0, "bits a token"),
+    ], {}, verdict=FULL)  # fmt: skip
 
 
 def larger(results: Results) -> Judged:

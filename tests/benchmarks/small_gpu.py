@@ -17,6 +17,8 @@ import argparse
 import gc
 import math
 import platform
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -154,14 +156,11 @@ def written(args, corpus, trainer: Trainer, found: dict) -> None:
 def speed(args, corpus, settings: dict, found: dict) -> None:
     """What chapter 11 and `plan` read: one step, peak memories, seconds of sampling."""
     written(args, corpus, Trainer(preset("small", **settings), corpus), found)
-    variants = found["variants"]
     write_json(args.out, {
         "about": "SEDD small, L = 1024, batch 64, on one GPU. The network that was sampled had "
         "learned nothing; seconds do not depend on it.",
-        "command": found["command"] + " --speed",
-        **{key: found[key] for key in ("device", "torch", "python", "sampling")},
-        "bfloat16": variants["bfloat16"],
-        "peak_memory": {name: report["peak_memory"] for name, report in variants.items()},
+        **{key: found[key] for key in ("command", "device", "torch", "python", "sampling",
+                                       "variants")},
     })  # fmt: skip
 
 
@@ -191,8 +190,8 @@ def main() -> None:
         "about": args.about or "Python's documentation", "device": torch.cuda.get_device_name()
         if args.device == "cuda" else "CPU", "torch": torch.__version__,
         "python": platform.python_version(), "train_tokens": corpus.train.num_tokens,
-        "command": "python tests/benchmarks/small_gpu.py", "variants": {}, "sampling": [],
-        "samples": [],
+        "command": shlex.join(["python", "tests/benchmarks/small_gpu.py", *sys.argv[1:]]),
+        "variants": {}, "sampling": [], "samples": [],
     }  # fmt: skip
     speeds(args, corpus, settings, found)
     if args.speed:
