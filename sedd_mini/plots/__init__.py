@@ -21,8 +21,8 @@ from sedd_mini.plots.full_size import (
     ON_WHITE,
     show_memory,
     show_roofline,
-    show_run_log,
     show_three_runs,
+    show_two_runs,
 )
 from sedd_mini.plots.judging import (
     show_draws,

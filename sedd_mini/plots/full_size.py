@@ -11,34 +11,35 @@ from sedd_mini.plots.style import BLUE, GREEN, ORANGE, PURPLE
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # a label over dots or lines
 
 
-def show_run_log(ax: plt.Axes, losses: dict, checks: Sequence[tuple], levels: dict,
-                 of_checks: float) -> None:  # fmt: skip
-    """The losses of a run, their running mean, its validations, and levels to compare them with.
+def show_two_runs(short: dict, long: dict, checks: Sequence[tuple], levels: dict) -> Figure:
+    """The losses of two runs on one scale, and the levels to compare them with.
 
-    losses: step → mean of a few steps, nats a token; checks: (step, bound, two errors) each;
-    levels: name → nats a token; of_checks: what the last level's model pays on the validation
-    text. All but the dots and their mean is named at the right, outside the axes.
+    short, long: step → loss in nats a token, means of a few steps each; checks: (step, bound, two
+    errors) of the long run; levels: name → nats a token, named at the right.
     """
-    steps, values = np.array(list(losses)), np.array(list(losses.values()))
-    ax.plot(steps, values, ".", color="#b9c1cc", ms=5)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True)
+    steps, values = np.array(list(short)), np.array(list(short.values()))
+    left.plot(steps, values, ".", color="#b9c1cc", ms=5)
     wide = 15
     smooth = np.convolve(values, np.ones(wide) / wide, "valid")
-    ax.plot(steps[wide // 2 : wide // 2 + len(smooth)], smooth, color=BLUE)
-    end = steps[-1] + 9
-    for name, level in levels.items():
-        ax.plot([0, end], [level, level], color=ORANGE, ls="--", lw=1.3)
-        lowest = level == min(levels.values())
-        ax.text(end + 3, level, name, color=ORANGE, va="bottom" if lowest else "center")
-    at, bound, error = zip(*checks, strict=True)
-    for step in at:
-        ax.plot([step - 7, step + 7], [of_checks] * 2, color=ORANGE, lw=2)
-    ax.errorbar(at, bound, error, fmt="o", capsize=3, color=GREEN, zorder=3)
-    ax.text(32, 9.02, "mean of 15 dots", color=BLUE)
-    ax.text(26, 10.3, "dot: mean of two steps", color="#666666")
-    ax.text(end + 3, bound[-1], "validation, ± 2 errors", color=GREEN, va="center")
-    ax.text(end + 3, of_checks - 0.15, "short lines: the table\non the validation text",
-            color=ORANGE, va="top")  # fmt: skip
-    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, end), ylim=(5.6, 12.2))
+    left.plot(steps[wide // 2 : wide // 2 + len(smooth)], smooth, color=BLUE)
+    left.text(0.3, 0.62, "mean of 15 dots", color=BLUE, transform=left.transAxes)
+    left.text(0.2, 0.93, "dot: mean of two steps", color="#666666", transform=left.transAxes)
+    right.plot(list(long), list(long.values()), color=BLUE)
+    right.errorbar(*zip(*checks, strict=True), fmt="o", capsize=3, color=GREEN, zorder=3)
+    end, last, bound = checks[-1][0], list(long.values())[-1], checks[-1][1]
+    named = levels | {"held-out text": bound, "training loss": last}
+    colours = [ORANGE] * len(levels) + [GREEN, BLUE]
+    for (name, level), colour in zip(named.items(), colours, strict=True):
+        right.text(1.04 * end, level, name, color=colour, va="center", clip_on=False)
+    for ax in (left, right):
+        for level in levels.values():
+            ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
+    left.set(xlabel="step of 512 tokens", ylabel="loss (nats a token)", xlim=(0, steps[-1]))
+    right.set(xlabel="step of 65 536 tokens", xlim=(0, 1.02 * end), ylim=(3, 12.4))
+    left.set_title("a processor core, 300 steps")
+    right.set_title("an H100, six minutes")
+    return fig
 
 
 def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]) -> None:
