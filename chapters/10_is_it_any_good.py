@@ -743,7 +743,7 @@ assert 1.1 < b["tokens"] * b["bits_per_token"] / (a["tokens"] * a["bits_per_toke
 #
 # ## 7. The ledger
 #
-# Here is every claim that is made for the method. A program computes our numbers and the verdicts from the files in `results/`; the published figures and the tests are written by hand. A row marked "open" has no verdict, since its run is not there yet.
+# Here is every claim that is made for the method. A program computes our numbers and the verdicts from the files in `results/`; the published figures and the tests are written by hand. One row "needs the full run", of days: six minutes of it (chapter 11) decide nothing.
 
 # %% tags=["hide-input"]
 Markdown(Path("results/ledger.md").read_text())
