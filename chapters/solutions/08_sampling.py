@@ -20,26 +20,42 @@
 # %% [markdown]
 # ## Exercise 1. Uneven leaps
 #
-# The hidden share falls by $t - t'$ in a leap, so a word appears there with probability $t - t'$. Both do with $(t - t')^2$. The sum of squares of $K$ positive numbers that add up to 1 is smallest when all are $1/K$: for two words, equal leaps are best. For longer texts it matters also what the words tell about each other at each time (chapter 12).
+# The hidden share falls by $t - t'$ in a leap, so a word appears there with probability $t - t'$. Both do with $(t - t')^2$. The sum of squares of $K$ positive numbers that add up to 1 is smallest when all are $1/K$: for two words, equal leaps are best: `best_times` has equal steps. For longer texts it matters also what the words tell about each other at each time (chapter 12).
 
 # %% tags=["solution"]
 def same_leap(times):
     return sum((t - t_next) ** 2 for t, t_next in zip(times, times[1:]))
+
+
+def best_times(K):
+    return [1 - k / K for k in range(K + 1)]
 
 # %% tags=["wrong"]
 # Right for equal leaps only.
 def same_leap(times):
     return 1 / (len(times) - 1)
 
+
+def best_times(K):
+    return [1 - k / K for k in range(K + 1)]
+
 # %% tags=["wrong"]
 # The chance of appearing, given that the word is hidden at the start of the leap.
 def same_leap(times):
     return sum(((t - t_next) / t) ** 2 for t, t_next in zip(times, times[1:]))
 
+
+def best_times(K):
+    return [1 - k / K for k in range(K + 1)]
+
 # %% tags=["wrong"]
 # The longest leap alone.
 def same_leap(times):
     return max(t - t_next for t, t_next in zip(times, times[1:])) ** 2
+
+
+def best_times(K):
+    return [1 - k / K for k in range(K + 1)]
 
 # %% tags=["wrong"]
 # One minus the chance that no leap has both, as if leaps were independent of each other.
@@ -48,6 +64,28 @@ def same_leap(times):
     for t, t_next in zip(times, times[1:]):
         none *= 1 - (t - t_next) ** 2
     return 1 - none
+
+
+def best_times(K):
+    return [1 - k / K for k in range(K + 1)]
+
+# %% tags=["wrong"]
+# Each time half of the one before.
+def same_leap(times):
+    return sum((t - t_next) ** 2 for t, t_next in zip(times, times[1:]))
+
+
+def best_times(K):
+    return [0.5**k for k in range(K)] + [0.0]
+
+# %% tags=["wrong"]
+# Short leaps at the end, where little is hidden.
+def same_leap(times):
+    return sum((t - t_next) ** 2 for t, t_next in zip(times, times[1:]))
+
+
+def best_times(K):
+    return [(1 - k / K) ** 2 for k in range(K + 1)]
 
 # %% [markdown]
 # ## Exercise 2. A leap that is safe
