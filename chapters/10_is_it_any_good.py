@@ -348,7 +348,7 @@ axes[1].set(title=title, ylabel="bits a token");
 
 # %% [markdown]
 # *What to see.* GPT-2 is lowest at every point of both panels, MASK noise is second, and uniform
-# noise is far behind. On the documentation it ends within 0.1 bit of the frequencies alone. Plain
+# noise is far behind. On the documentation uniform noise ends within 0.1 bit of the frequencies alone. Plain
 # mean prediction with uniform noise is not drawn: **its bound is infinite**, since each tenfold step of $\bar\sigma$ towards 0 adds about the same amount to it (laboratory). The numbers in brackets are its part above
 # $\bar\sigma = 10^{-9}$. The bound of informed mean is finite.
 #
@@ -356,8 +356,7 @@ axes[1].set(title=title, ylabel="bits a token");
 # we expect: the ratio is the posterior times a known number (chapter 02). On the documentation two
 # seeds cannot order them: mean prediction's differ by 0.25 bit, the means of the two forms by 0.18.
 # With uniform noise our seeds do not order score entropy and informed mean either: on the documentation score entropy is lower by 0.1 bit, but from two seeds a side the 95 % interval is ± 0.25 bit (section 7). (Seed 0, the
-# first number of each row, also chose the rate, so it may be too good. The curves use 256 texts of
-# the half that chose the rate, so they end at other heights than the table.)
+# first number of each row, also chose the rate, so it may be too good. The curves use 256 texts of the half that chose the rate and four draws of noise; the table uses the whole other half and eight draws. So the curves end at other heights: 0.03 bit for MASK noise where the table has 0.05.)
 #
 # So 0.012 ± 0.005 bit is a modest result: GPT-2 reaches 0.008 to 0.009 with a twelfth of the tokens. The contest
 # covers one to three million tokens and 0.6 to 1.5 million parameters, not a thousand times as
@@ -512,10 +511,9 @@ for cost, factor in ((took, 1.4), (many, 7.3)):
 # %% [markdown]
 # *What to see.* Left: diffusion improves with every doubling of its calls; GPT-2 needs one call a
 # word. At 32 calls GPT-2's *un-annealed* samples (plain draws) are better, and even 128 calls do
-# not bring diffusion level. Right: in seconds, GPT-2's 32 calls take as long as 16 of diffusion,
-# and for 64 samples at a time as long as 2. A call of diffusion computes all 32 words anew, while
+# not bring diffusion level. Right: in seconds, GPT-2's 32 calls take as long as 16 of diffusion; for 64 samples at a time (not drawn) they take as long as 2. A call of diffusion computes all 32 words anew, while
 # GPT-2 stores what it computed for earlier words (in its *KV cache*, chapter 13) and computes one.
-# Without the cache it takes 1.4 and 7.3 times as long.
+# Without the cache GPT-2 takes 1.4 and 7.3 times as long; 32 calls of diffusion take 1.85 and 15.5 times as long. So the cache explains a large part of the difference, not all of it.
 #
 # ## 5. A sampler that wins and is bad
 #
@@ -601,9 +599,7 @@ assert entropy["diffusion, coarse noise"] < entropy["diffusion, 32 steps"] - 0.0
 # %% [markdown]
 # GPT-2 at temperature 0.3 and the single phrase score far better than real text. (The most probable text, written every time, scores best of all.) Coarse random numbers take a fifth off the generative perplexity of the *same network with the same number of steps*, down to that of real text; the entropy falls from 4.08 to 3.91 bits.
 #
-# If the source is known, the divergence can be estimated from below. `divergence` compares the law
-# of three successive words with the true one: it is 0 for a perfect sampler (an estimate may fall
-# below), but also for one whose errors reach further than three words. Here it is for the contest's samples:
+# If the source is known, we can estimate a lower bound of the divergence. `divergence` compares the law of three successive words with the true one, in bits. It is 0 for a perfect sampler (an estimate may fall below), but also for a sampler whose errors show only in stretches of more than three words. Here it is for the contest's samples:
 
 # %%
 print(f"{'model':12} {'how':18} calls   gen. perplexity   entropy   divergence, bits")
@@ -625,7 +621,7 @@ plain, settings_of = at("gpt2", "un-annealed", 32), {
 }  # fmt: skip
 paths = {
     how: ([plain, *(at("gpt2", f"{how} {value}", 32) for value in values)],
-          ["", *("" if value == 0.95 else value for value in values)], colour, side)
+          ["", *values], colour, side)
     for (how, values), colour, side in zip(
         settings_of.items(), (plots.ORANGE, plots.GREEN), ("above", "below"))
 }
@@ -654,7 +650,7 @@ assert math.exp(nats_of["sedd-absorb", "tweedie", 128][0]) > math.exp(nats_of[so
 
 # %% [markdown]
 # *What to see.* The dashed lines cross at real text (the diamond), where a perfect sampler lies;
-# the square is un-annealed GPT-2. The green dot without a number is nucleus 0.95. At the same
+# the square is un-annealed GPT-2, where both paths of annealing begin. At the same
 # entropy, 4.00 bits, the divergence is 0.001 bit for temperature 0.9 and 0.104 for nucleus 0.9.
 # Diffusion in 128 calls has a divergence of 0.0003 ± 0.0003, yet a generative perplexity 1.2 above
 # that of real text. So it has errors that the other two columns do not show: print all three.
@@ -743,7 +739,7 @@ assert 1.1 < b["tokens"] * b["bits_per_token"] / (a["tokens"] * a["bits_per_toke
 #
 # ## 7. The ledger
 #
-# Here is every claim that is made for the method. A program computes our numbers and the verdicts from the files in `results/`; the published figures and the tests are written by hand. One row "needs the full run", of days: six minutes of it (chapter 11) decide nothing.
+# Here is every claim that is made for the method. A program computes our numbers and the verdicts from the files in `results/`; the published figures and the tests are written by hand. One row, "A gap to larger models remains", would need a training run of days; our run of six minutes (chapter 11) cannot decide it.
 
 # %% tags=["hide-input"]
 Markdown(Path("results/ledger.md").read_text())
@@ -751,8 +747,7 @@ Markdown(Path("results/ledger.md").read_text())
 # %% [markdown]
 # On the synthetic language diffusion passes as "level" with 2.6 %, although its bound is over five
 # times as far from the truth as GPT-2. "Does not show at this scale" is not "false": the published
-# small model has over 100 times as many parameters as any network of our contest, and with two seeds an interval can be as wide as −14 ± 140 %. Rows about mean prediction are judged by its finite bounds:
-# against an infinite one every number is 100 % lower.
+# small model has over 100 times as many parameters as any network of our contest, and with two seeds an interval can be as wide as −14 ± 140 %. Rows about mean prediction are judged by its finite bounds only, since every finite perplexity is 100 % lower than an infinite one.
 #
 # ## 8. What a day and a laptop can tell
 #
@@ -815,7 +810,7 @@ assert 0 < error < 0.12 and abs(mean - exact[:64].mean() * bit) < 5 * error
 # 1. A bound is a mean over noise: a single draw scatters by 0.06 bit a word here, several times the gap that we want to see. Give it an error bar.
 # 2. Compare models on the same texts, with the same noise, and report the difference with its error. Other seeds of the training are another source of chance.
 # 3. At equal size, budget and tuning GPT-2 is ahead of diffusion with MASK noise here; score
-#    entropy and mean prediction are level with MASK noise. Uniform noise is far behind: our few seeds
+#    entropy and mean prediction are level with MASK noise on the synthetic language, and on the documentation two seeds cannot order them. Uniform noise is far behind: our few seeds
 #    do not order score entropy and informed mean, and plain mean prediction has an infinite bound.
 # 4. The logarithm of generative perplexity is entropy plus divergence, if the judge is the true
 #    language. Temperature, nucleus and coarse random numbers lower it together with the entropy, so
@@ -873,7 +868,7 @@ with exercise("1"):
 # ### Exercise 2. The error of a difference (★★☆, 15 minutes)
 #
 # Two models were bounded on the same $M$ texts, $R$ times each, with the same noise in draw $r$ for both. Write `paired(a, b)`. It takes the draws `a` and `b`, each (R, M) in nats, and returns the mean difference $a - b$ in nats a text, and its standard error. The error
-# is that of the noise on these texts, so the $R$ draws are the sample (with $R - 1$ in their variance). The draws of different texts within one `r` share their strata of noise levels: do not treat them as independent.
+# is that of the noise on these texts, so the $R$ draws are the sample (with $R - 1$ in their variance). Within one draw $r$ the noise levels of the texts are spread evenly, one to each equal interval (strata, chapter 04). So the texts of one draw are not independent.
 #
 # <details><summary>Hint</summary>
 #
@@ -1054,7 +1049,7 @@ assert spread < 3.2 * max(errors)
 # %% [markdown]
 # ### Estimators: how many network calls does the careful one save?
 #
-# An error falls with the square root of the number of calls. So the square of the ratio of two error bars, at equal calls, is the factor that one would need in calls. We take 32 repeats for each, to know each error bar to 13 %; the factors below are then uncertain by about a third.
+# An error falls with the square root of the number of calls. So at equal calls we square the ratio of two error bars: the result says how many times as many calls the worse estimator needs for the same error bar. We take 32 repeats for each, to know each error bar to 13 %; the factors below are then uncertain by about a third.
 
 # %%
 from sedd_mini import likelihood_bound
@@ -1134,9 +1129,7 @@ for name, error in (("exact ratios", 0), ("30 % wrong", 1)):
 # ### No end: what does plain mean prediction pay at low noise?
 #
 # The bound is an integral over all noise levels $\bar\sigma$, down to 0. On two words with uniform
-# noise we can enumerate it, level by level. Plain and informed mean prediction get the same kind of
-# guess: what is exact, with one per cent spread evenly over the words. Plain mean prediction
-# spreads the posterior; informed mean spreads what it multiplies by $p(x_t \mid x_0)$.
+# noise we can enumerate it, level by level. Both forms of mean prediction get a guess that is 99 per cent the exact law and one per cent the even law over the words. For plain mean prediction the exact law is the posterior; for informed mean it is the factor that is multiplied by $p(x_t \mid x_0)$.
 
 # %%
 from sedd_mini import UniformGraph
@@ -1195,7 +1188,7 @@ for name in ("exact ratios", "ratios 30 % wrong", "informed mean"):
 # and cosines, which hardly change below $10^{-3}$, so this holds for them too. Informed mean
 # multiplies by $p(x_t \mid x_0)$, and its $\pi_x$ goes to 1.
 #
-# So the level at which the integral stops decides the number. On the synthetic language a tenfold step costs at most about 0.09 bit: six of them lie between $10^{-3}$ and $10^{-9}$, and together they cost at most the 0.523 bit by which such a network is above the truth. On the documentation 36.5 bits are far above the 10 of guessing.
+# So the number depends on the level at which the integral stops. On the synthetic language a tenfold step costs at most about 0.09 bit: six of them lie between $10^{-3}$ and $10^{-9}$, and together they cost at most the 0.523 bit by which such a network is above the truth. On the documentation 36.5 bits are far above the 10 of guessing.
 #
 # ### A short version: is the first point of a stored curve what your machine makes?
 #
@@ -1258,7 +1251,7 @@ for name in ("real text", "GPT-2, 32 calls", "diffusion, 8 steps"):
 # %% [markdown]
 # ### Divergence: what does it see in samples that are perfect?
 #
-# `divergence` estimates $\mathrm{KL}(q_3 \,\|\, p_3)$ from both sides. `least` is below it in expectation and 0 for perfect samples; `most`, the divergence of the counted triples, is above it and far above for few samples. Both are blind to errors that reach further than three words.
+# `divergence` estimates $\mathrm{KL}(q_3 \,\|\, p_3)$ from both sides. `least` is on average at most the true value, which is 0 for perfect samples. `most`, the divergence of the counted triples, is on average too large, and far too large for few samples. Both are blind to errors that reach further than three words.
 
 # %%
 from sedd_mini.evaluation.generated import divergence
@@ -1266,13 +1259,14 @@ from sedd_mini.evaluation.generated import divergence
 for num in (64, 256, 1024, 4096):
     x = language.sample(num, 32, torch.Generator().manual_seed(3))
     kl = divergence(language, x, 3)
-    print(f"{num:5} true texts: least {kl.least:6.4f} ± {kl.least_error:.4f}   most {kl.most:.3f}")
+    print(f"{num:5} true texts: least {kl.least:6.4f} ± {kl.least_error:.4f}   "
+          f"most {kl.most:.3f} bits")  # fmt: skip
     assert kl.least < 4 * kl.least_error + 0.002
 
 # %% [markdown]
 # ### Coarse noise: does chapter 08's law predict it?
 #
-# `tests/benchmarks/frontier.py gumbel` drew the same network exactly, by Gumbel noise of 24 and of 11 bits, and by the law: exactly, but with each move's probability times its share.
+# `tests/benchmarks/frontier.py gumbel` drew from the shipped network `synthetic-absorb` in four ways: exactly; by Gumbel noise of 24 bits; by Gumbel noise of 11 bits; and "by the law", which multiplies each move's probability by the share that chapter 08 predicts for 11 bits, and then draws exactly.
 
 # %%
 gumbel = json.loads(Path("results/frontier/synthetic-gumbel.json").read_text())

@@ -27,7 +27,9 @@ def show_two_runs(short: dict, long: dict, checks: Sequence[tuple], levels: dict
     left.text(0.2, 0.93, "dot: mean of two steps", color="#666666", transform=left.transAxes)
     right.plot(list(long), list(long.values()), color=BLUE)
     right.errorbar(*zip(*checks, strict=True), fmt="o", capsize=3, color=GREEN, zorder=3)
-    end, last, bound = checks[-1][0], list(long.values())[-1], checks[-1][1]
+    for step, bound, _ in (min(checks, key=lambda check: check[1]), checks[-1]):
+        right.text(step, bound + 0.25, f"{bound:.2f}", color=GREEN, ha="right", va="bottom")
+    end, last = list(long.items())[-1]
     named = levels | {"held-out text": bound, "training loss": last}
     colours = [ORANGE] * len(levels) + [GREEN, BLUE]
     for (name, level), colour in zip(named.items(), colours, strict=True):
@@ -66,10 +68,12 @@ def show_roofline(ax: plt.Axes, roofs: dict[str, tuple], works: dict[str, float]
     ax.set(xlabel="FLOPs a byte", ylabel="TFLOPs a second", ylim=(0.025, 4000), xlim=(0.1, 1e4))
 
 
-def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], rooms: dict) -> None:
+def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], rooms: dict,
+                peaks: dict) -> None:  # fmt: skip
     """Stacked bars of memory for each number of texts, with lines for what GPUs have.
 
-    parts: name → (bytes for each of `batches`, colour); rooms: name → bytes.
+    parts: name → (bytes for each of `batches`, colour); rooms: name → bytes; peaks: number of texts
+    → bytes that were measured.
     """
     x, bottom = np.array(batches), np.zeros(len(batches))
     half = 0.35 * np.diff(x).min()  # of a bar's width
@@ -83,6 +87,10 @@ def show_memory(ax: plt.Axes, batches: Sequence[int], parts: dict[str, tuple], r
         ax.axhline(room / 1e9, color="#777777", ls="--", lw=1.2)
         ax.text(x[0] - half, room / 1e9 + 1.2, name, color="#555555", fontsize=10.5, va="bottom",
                 bbox=ON_WHITE)  # fmt: skip
+    for num, peak in peaks.items():
+        ax.plot(num, peak / 1e9, "o", color="#222222", mfc="white", mew=1.8, ms=8)
+        ax.annotate("measured", (num, peak / 1e9), (-26, -4), textcoords="offset points",
+                    ha="right", color="#222222", bbox=ON_WHITE)  # fmt: skip
     top = 1.18 * max(bottom.max(), max(rooms.values()) / 1e9)
     ax.set(xlabel="texts at a time", ylabel="GB", xticks=x, ylim=(0, top),
            xlim=(x[0] - 2 * half, 1.36 * x[-1]))  # fmt: skip

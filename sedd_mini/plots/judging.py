@@ -122,11 +122,17 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     for name, (places, labels, colour, side) in paths.items():
         how = {"left": ((-8, 0), "right", "center_baseline"), "above": ((-7, 2), "right", "bottom"),
                "below": ((-2, -6), "center", "top")}[side]  # fmt: skip
+        crowded = {"left": ((-8, -6), "right", "center_baseline"),
+                   "below": ((7, -3), "left", "center")}  # the first label of such a path
         x, y = zip(*places, strict=True)
-        ax.plot(x, y, "o-", color=colour, ms=5, lw=1.3)
+        ax.plot(x, y, "-", color=colour, lw=1.3)
         for place, label in zip(places, labels, strict=True):
-            ax.annotate(label, place, how[0], textcoords="offset points", color=colour,
-                        fontsize=9.5, ha=how[1], va=how[2])  # fmt: skip
+            if label == "":  # where the path begins, which has a mark of its own
+                continue
+            ax.plot(*place, "o", color=colour, ms=5)
+            at, ha, va = crowded.pop(side, how)
+            ax.annotate(label, place, at, textcoords="offset points", color=colour, fontsize=9.5,
+                        ha=ha, va=va)  # fmt: skip
         away = (0, -34) if side == "below" else (0, 14)
         ax.annotate(name, places[-1], away, textcoords="offset points", color=colour, ha="center")
     for name, (x, y, colour) in single.items():

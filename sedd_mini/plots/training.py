@@ -132,6 +132,7 @@ def show_learning(ax: plt.Axes, curves: dict[str, tuple], top: float, bottom: fl
     places = spread_labels([to(at) for at in ends.values()], (to(top) - to(bottom)) / 15)
     for (name, at), y in zip(ends.items(), places, strict=True):
         ax.annotate(name, (end, at), (end * 1.03, back(y)), color=curves[name][1], va="center",
-                    fontsize=10, annotation_clip=False)  # fmt: skip
+                    fontsize=10, annotation_clip=False,
+                    arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7})  # fmt: skip
     ax.set_yscale("log" if log else "linear")
     ax.set(xlim=(0, end * 1.005), ylim=(bottom, top), xlabel="million tokens seen")
