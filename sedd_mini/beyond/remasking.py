@@ -2,7 +2,7 @@
 
 `Remask` (ReMDM, Wang et al. 2025). With α = e^{−σ̄} the share visible, from t to s < t a visible
 token is hidden with probability ρ, a hidden one gets a token drawn from π with probability
-(α_s − (1 − ρ) α_t) / (1 − α_t). ρ is `strength` times the most that leaves this ≥ 0,
+(α_s − (1 − ρ) α_t) / (1 − α_t). ρ is `strength` times the most that leaves this ≤ 1,
 min(1, (1 − α_s)/α_t). Given x0 it keeps p_s( · | x0) whole: a token that was visible with
 probability α_t is so with α_t (1 − ρ) + α_s − (1 − ρ) α_t = α_s. With π drawn in parallel it does
 not keep the joint law, not even at ρ = 0, and at equal K with exact scores more of it is worse. It
