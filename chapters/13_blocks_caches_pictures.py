@@ -135,7 +135,7 @@ for l in (1, 2, 4):
     assert abs(block_loss(exact, l) + p @ p.log()) < 1e-9
 
 # %% [markdown]
-# With exact guesses all block lengths cost the same, by the chain rule. A learned model is not exact. We spoil the table with normal errors of standard deviation 0.5, in 20 ways.
+# With exact guesses all block lengths cost the same, by the chain rule. A learned model is not exact. We add normal errors of standard deviation 0.5 to the table's log-probabilities and normalise again, for each of 20 seeds.
 
 # %%
 cheapest = {1: 0, 2: 0, 4: 0}
@@ -209,7 +209,7 @@ assert losses[-1] < losses[0] - 0.3
 # %% [markdown]
 # ## 3. What does a longer block cost?
 #
-# The command `tests/benchmarks/beyond_training.py` trained block diffusion of several lengths, full diffusion (SEDD), and a GPT-2 with about as many weights, each with two seeds. On each corpus all see equally many words in equally many steps (700, and 600 for the documentation). GPT-2's cost is exact, the others are bounds. GPT-2 and SEDD have the best of the learning rates tried in chapter 10 (0.0025 and 0.005 on the synthetic language, 0.005 and 0.0025 on the documentation), and block diffusion has SEDD's. (Those of the synthetic language were tuned at 1 550 steps.)
+# The command `tests/benchmarks/beyond_training.py` trained block diffusion of several lengths, full diffusion (SEDD), and a GPT-2 with about as many weights, each with two seeds. On each corpus all see equally many words in equally many steps (700, and 600 for the documentation). GPT-2's cost is exact, the others are bounds. GPT-2 and SEDD have the best learning rates tried in chapter 10: on the synthetic language 0.0025 for GPT-2 and 0.005 for SEDD (tuned at 1 550 steps), on the documentation 0.005 for GPT-2 and 0.0025 for SEDD. Block diffusion has SEDD's, without tuning of its own.
 
 # %%
 from sedd_mini.files import read_json
@@ -300,9 +300,9 @@ def write_by_hand(num, length, generator, l=4):
     return prefix.tokens
 
 # %% [markdown]
-# `sample_blocks` is this loop, with checks and given words (from one seed both write the same text). Now let it write 128 words. In the synthetic language each word has a known true cost, given all words before it. *Predict:* what happens to the cost of a word after word 32?
+# `sample_blocks` is this loop, with checks and given words (from one seed both write the same text). Now let it write 128 words. In the synthetic language each word has a known true cost, given all words before it.
 #
-# One way of writing reads all words so far. The other reads only the last 28, as if the text began there; with the block of 4 these are 32, as in training.
+# One way of writing reads all words so far. The other reads only the last 28, as if the text began there; with the block of 4 these are 32, as in training. *Predict:* what happens in each way to the cost of a word after word 32?
 
 # %%
 seeded = lambda: torch.Generator().manual_seed(0)
@@ -383,7 +383,7 @@ drawn = [write(4, 32, seeded(), steps=4, method="tweedie", cache=cache) for cach
 assert torch.equal(*drawn)
 
 # %% [markdown]
-# The cache changes no number beyond rounding, only the time. The command `tests/benchmarks/block_cache.py` wrote 1 024 tokens in blocks of 16, with 16 steps a block, by a network of width 192 with four blocks, larger than section 3's, and by a GPT-2 of this size. (Their weights are random; the time does not depend on them.) A row shows the median of two timings, then both, in seconds on one core.
+# The cache changes no number beyond rounding, only the time. The command `tests/benchmarks/block_cache.py` wrote 1 024 tokens in blocks of 16, with 16 steps a block, by a network of width 192 with `num_blocks=4`, larger than section 3's, and by a GPT-2 of this size. (Their weights are random; the time does not depend on them.) A row shows the median of two timings, then both, in seconds on one core.
 
 # %%
 timed = read_json("results/beyond/cache.json")
@@ -409,7 +409,7 @@ train, valid = split_digits()  # rows of label and 64 pixels, (1498, 65) and (29
 corpus = Corpus.from_arrays(train[:, 1:].astype(int), valid[:, 1:].astype(int), 17)
 
 # %% [markdown]
-# One baseline counts how often each level occurs at each place. The other also looks at the pixels to the left and above. Guessing costs $\log_2 17 = 4.09$ bits a pixel.
+# One baseline counts how often each level occurs at each place. The other also looks at the pixel to the left and the one above. Guessing costs $\log_2 17 = 4.09$ bits a pixel.
 
 # %%
 from sedd_mini.beyond.pictures import pixel_bits
@@ -540,7 +540,7 @@ for name, values in shares.items():
     print(f"  {name:31}", " and ".join(f"{value:.1%}" for value in values))
 
 # %% [markdown]
-# The network that also draws is right in about three of four cases. The same network, trained for naming alone with as many steps, is right in 82.9 and 62.5 % (two seeds), so we cannot tell whether the other requests cost accuracy. The plain classifier, with 9 610 weights instead of 256 284, is far better than both. It reads the ink as numbers. The second one reads unordered tokens (one-hot), as the network does; it has 140 682 weights and is right in 92.0 %.
+# The network that also draws is right in about three of four cases. The same network, trained for naming alone with as many steps, is right in 82.9 and 62.5 % (two seeds), so we cannot tell whether the other requests cost accuracy. The plain classifier, with 9 610 weights instead of 256 284, is far better than both. It reads the ink as numbers. A second plain classifier reads unordered tokens (one-hot), as the network does; it has 140 682 weights and is right in 92.0 %.
 #
 # ### Guidance
 #
@@ -581,13 +581,13 @@ title = "With guidance the classifier recognises more; label words (orange) slip
 plots.show_pictures(rows, {"γ = 0": list(range(10))}, title=title);
 
 # %% [markdown]
-# *What to see.* The classifier recognises 22 % of the pictures without guidance, 52 % at $\gamma = 4$, and 96 % of the real ones. Without guidance, drawing one token at a time instead of about two brings no clear gain. Guidance is known to reduce the variety (Ho and Salimans); here the distance stays near 52 levels. For real pictures of one digit it is 36, so a large distance is no sign of quality. Guidance also puts some label words (orange) at the places of pixels, which nothing forbids. To the eye, the 1 and the 4 of the last row show no digit.
+# *What to see.* The classifier recognises 22 % of the pictures without guidance, 52 % at $\gamma = 4$, and 96 % of the real ones. Without guidance, drawing one token at a time instead of about two brings no clear gain. Guidance is known to reduce the variety (Ho and Salimans); here the distance stays near 52 levels. For real pictures of one digit it is 36, so a large distance is no sign of quality. Guidance also puts some label words (orange) at the places of pixels, which nothing forbids. To the eye, several pictures of the last row, such as the 1, the 4 and the 6, show no clear digit.
 #
 # ## 8. How much does a laptop see of scale?
 #
 # `beyond_training.py` also varies the size and the number of epochs, on the documentation.
 #
-# *Sizes:* SEDD and GPT-2 with about 0.5, 1.5 and 3.5 million weights, each with its learning rate of section 3 and the same 1.2 million tokens (one seed). *Epochs:* the middle size with these learning rates, kept constant, on only 128 blocks of 64 tokens (two seeds). They come back 150 times. An epoch is one pass over them, in four steps. *Predict:* does size lower both costs, and which model suffers more from repeated data?
+# *Sizes:* SEDD and GPT-2 with about 0.5, 1.5 and 3.5 million weights, each with its learning rate of section 3 and the same 1.2 million tokens (one seed). *Epochs:* the middle size on only 128 texts of 64 tokens, which come back 150 times (two seeds). An epoch is one pass over them, in four steps. The learning rate rises to that of section 3 over 25 epochs and then stays constant. All costs are those of validation texts. *Predict:* does size lower both costs, and which model suffers more from repeated data?
 
 # %%
 sizes = {}
@@ -606,11 +606,11 @@ equal = sorted(bits(runs("blocks-docs")["sedd"] + runs("search")["default"]))
 print("sedd, four equal trainings of 1.53 M:", " ".join(f"{value:.2f}" for value in equal))
 least = {kind: [min(y) for _, y in curves] for kind, curves in epochs.items()}
 print("minima over the epochs:", {kind: [round(y, 2) for y in ys] for kind, ys in least.items()},
-      f"word frequencies {by_frequency(docs.valid[:128]):.2f}")
+      f"word frequencies on these validation texts {by_frequency(docs.valid[:128]):.2f}")
 
 # %% tags=["hide-input"]
 #| alt: Left, bits a token at three sizes: GPT-2 falls from 5.7 to 5.3, SEDD stays at 8 to 8.4, and
-#| four runs of its middle size (hollow dots) lie from 7.8 to 8.3. Right, bits a token against
+#| three more runs of its middle size (hollow dots) lie from 7.8 to 8.3. Right, bits a token against
 #| epochs of a small corpus: after 10 epochs GPT-2 rises from 8.3 to 16 or 17, SEDD from 9 to 10,
 #| above word frequencies at 8.6. These are dotted lines in both.
 fig, axes = plots.plt.subplots(1, 2, figsize=(11.5, 3.9))
@@ -619,8 +619,10 @@ for ax, show, found in ((axes[0], plots.show_sizes, sizes), (axes[1], plots.show
     show(ax, {names[kind]: found[kind] for kind in names}, [colours[kind] for kind in names])
     ax.margins(x=0.15)
 middle = sorted(sizes["sedd"])[1][0]  # 1.53 million weights
-beside = [middle * shift for shift in (1, 0.94, 1.06, 1)]  # two are at nearly one height
-axes[0].plot(beside, equal, "o", mfc="none", color=plots.BLUE)
+(first,) = (value for num, value in sizes["sedd"] if num == middle)  # one of the four
+others = [value for value in equal if value != first]
+axes[0].plot([middle * shift for shift in (1, 0.94, 1.06)], others, "o", mfc="none",
+             color=plots.BLUE)  # fmt: skip
 axes[0].set(title="At equal tokens, size helps GPT-2;\nSEDD's runs differ too much to tell",
             xlabel="million weights", ylabel="bits a token", xticks=[5e5, 1.5e6, 3.5e6],
             xticklabels=[0.5, 1.5, 3.5], ylim=(5, 9))
@@ -628,13 +630,15 @@ axes[0].minorticks_off()
 for ax, x, y in zip(axes, (4.5e5, 60), (frequencies, by_frequency(docs.valid[:128]))):
     ax.axhline(y, color="#555555", ls=":")  # judged on other blocks, so the lines differ a little
     ax.text(x, y + (0.08 if ax is axes[0] else -0.6), "word frequencies", color="#555555")
-axes[1].set(xlabel="epochs of 128 blocks", ylabel="bits a token", ylim=(7.7, 17.6),
+axes[1].axvspan(0, 25, color="#eeeeee", zorder=0)
+axes[1].text(12.5, 17.2, "rate\nrises", color="#666666", ha="center", va="top", fontsize=10)
+axes[1].set(xlabel="epochs of 128 texts", ylabel="bits a token", ylim=(7.7, 17.6),
             title="On repeated data both overfit,\nGPT-2 by far more");
 
 # %% [markdown]
-# *What to see.* Left: GPT-2's cost falls with every size, each time by more than its two seeds of section 3 differ (less than 0.1 bit). SEDD's three costs differ by 0.4 bit, but four trainings of the middle size with equal settings (hollow dots) differ by 0.5 bit. So one seed each cannot rank sizes of SEDD.
+# *What to see.* Left: GPT-2's cost falls with every size, each time by more than its two seeds of section 3 differ (less than 0.1 bit). SEDD's three costs differ by 0.4 bit, but four trainings of the middle size with equal settings (the filled dot and the three hollow ones) differ by up to 0.5 bit. So one seed each cannot rank sizes of SEDD.
 #
-# Right: dots mark each curve's minimum. After about ten epochs GPT-2's cost rises steeply and SEDD's slowly, and from 25 epochs on SEDD's is lower. But the minimum of GPT-2 is 0.75 bit below that of SEDD, and SEDD never reaches the word frequencies (8.60 bits on these blocks). These were counted on the whole corpus, of which both networks see about 1 %. GPT-2's learning rate is twice SEDD's; equal ones were not tried. Prabhudesai and others report that diffusion keeps improving over many epochs at a larger scale. Here both are best at epoch 10 (judged every five).
+# Right: dots mark each curve's minimum. After epoch 15 GPT-2's cost rises steeply and SEDD's slowly, and from epoch 25 on SEDD's is lower. But the minimum of GPT-2 is 0.75 bit below that of SEDD, and SEDD never reaches the word frequencies (8.60 bits on the validation texts of this panel). These were counted on the whole corpus, of which both networks see about 1 %. GPT-2's learning rate is twice SEDD's; equal ones were not tried. Prabhudesai and others report that diffusion keeps improving over many epochs at a larger scale. Here both are best at epoch 10 (judged every five), while the learning rate still rises.
 #
 # A random search over nine settings found no better ones (laboratory).
 #
@@ -831,7 +835,7 @@ with exercise("3"):
 #
 # <details><summary>Hint</summary>
 #
-# Take one block at a time. The blocks before it are visible, those after it are hidden and do not count. In a block of $l$ words, chapter 12's form *by count* (its section 1) applies, with $l$ in place of $L$.
+# Take one block at a time. The blocks before it are visible, those after it are hidden and do not count. In a block of $l$ words, chapter 12's form *by count* applies, with $l$ in place of $L$. (Its section 1: $n$ from 1 to $L$ is uniform, and so is the set of $n$ hidden words; all hidden ones count, times $L/n$.)
 #
 # </details>
 #
@@ -992,7 +996,7 @@ with mock.patch.object(block_diffusion, "two_copies", leaky):
 #
 # ### The sampler: does it draw from the law of its orders?
 #
-# One word at a time, a block network writes in each of its orders with equal probability, so its law is the mean over `orders(l)` of the products of its guesses. We draw 20 000 texts and compare the counts by $\chi^2$, less its degrees of freedom, in standard deviations (a right sampler is above 5 about once in 5 000). Then we plant a mistake: a finished block is not read clean, so its keys and values in the cache are those of its noisy self. The mistake shows only if the words before a block change the guesses in it. So we first set the weights such that these words change the guesses much.
+# One word at a time, a block network writes in each of its orders with equal probability, so its law is the mean over `orders(l)` of the products of its guesses. We draw 20 000 texts and compute $\chi^2$ of the 16 counts. We subtract its mean, 15, and divide by its standard deviation, $\sqrt{30}$ (a right sampler is above 5 about once in 5 000). Then we plant a mistake: a finished block is not read clean, so its keys and values in the cache are those of its noisy self. The mistake shows only if the words before a block change the guesses in it. So we first set the weights such that these words change the guesses much.
 
 # %%
 with torch.no_grad():
@@ -1057,7 +1061,7 @@ print(f"{fewer:.0f} times fewer tokens, {timed['ratio']:.1f} times faster")
 #
 # ### A random search: are our settings at fault?
 #
-# The search draws nine settings at random for each of 16 trials: learning rate (log-uniform, 0.0005 to 0.02), width (64 to 192), heads (4 or 8), blocks of the network (2 to 6), batch size (16, 32, 64), dropout and weight decay (0 or 0.1), schedule (log-linear or cosine), and how the noise is drawn. Each trial gets a quarter of the tokens, so smaller batches mean more steps. The trials are judged on other blocks than before, where word frequencies cost 8.57 bits. Then the best trial and our default, which was not among the trials, are trained with all tokens and seeds 1 and 2 (the trials have seed 0).
+# The search draws nine settings at random for each of 16 trials: learning rate (log-uniform, 0.0005 to 0.02), width (64 to 192), heads (4 or 8), blocks of the network (2 to 6), batch size (16, 32, 64), dropout and weight decay (0 or 0.1), schedule (log-linear or cosine), and how the noise is drawn. Each trial gets a quarter of the tokens, so smaller batches mean more steps. The trials are judged on other validation texts than section 8's sizes, and there word frequencies cost 8.57 bits. Then the best trial and our default, which was not among the trials, are trained with all tokens and seeds 1 and 2 (the trials have seed 0).
 
 # %%
 search = runs("search")
