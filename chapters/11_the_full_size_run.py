@@ -82,7 +82,7 @@ print(f"CPU, steps 201 to 300: {late.mean():.2f} ± {error:.2f}; H100, last: {lo
 #| curve falls to the lower line, rests on it up to step 180, and falls to 3.6. Green points, text
 #| held out, fall from 6.3 to 4.8 at step 1540, and rise a little.
 checks = [(row["step"], *(v * math.log(2) for v in (row["bits"], 2 * row["error"])))
-          for row in run["valid"]]  # fmt: skip
+          for row in run["valid"] if row["step"] % 308 == 0]  # fmt: skip
 levels = {"guessing: ln 50 257": guess, "token frequencies": table}
 fig = plots.show_two_runs(losses, long, checks, levels)
 title = "300 small steps do not reach the token frequencies; six minutes of an H100 pass them"
@@ -98,9 +98,9 @@ assert lowest[0] == 1540 and round(lowest[1], 2) == 4.79 and round(checks[-1][1]
 assert round(1540 * 65_536 / run["train_tokens"]) == 58 and round(run["epochs"]) == 93
 
 # %% [markdown]
-# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. On the CPU the network still pays more in its last hundred steps, 7.27 ± 0.09 (with dropout): the loop runs at full size, but 300 small steps are too few. On the H100 it rests at the table's level for a hundred steps, and then learns to use the other tokens.
+# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. On the CPU the network still pays more in its last hundred steps, 7.27 ± 0.09 (with dropout): the loop runs at full size, but these 300 steps were too few. The run on the H100 reaches the table's level after 5 million tokens (80 steps), rests there for a hundred steps, and then learns to use the tokens around a hidden one.
 #
-# The green points are bounds of the averaged weights, without dropout, on the 5 % of the text that were held out. They are lowest after 58 passes over the books, 4.79 ± 0.01 nats a token (one standard error), and then rise to 4.86, while the training loss goes on falling to 3.60: the network **overfits**. (The table pays 6.89 there.) At these settings, more passes over 1.7 million tokens do not help.
+# The green points are bounds of the averaged weights, without dropout, on the 5 % of the text that was held out, each time with the same noise. They are lowest near 58 passes over the books, 4.79 ± 0.01 nats a token (one standard error), and then rise to 4.86, while the training loss goes on falling to 3.60: the network **overfits**. (The table pays 6.89 there.) At these settings, more passes over 1.7 million tokens do not help.
 #
 # The length of the published run is not certain. The released configuration says 1.3 million steps; [asked in public](https://github.com/louaaron/Score-Entropy-Discrete-Diffusion/issues/6), the author named 400 000 for OpenWebText, the run's text (about 9 billion tokens).
 
@@ -109,7 +109,7 @@ tokens = max(record.get("tokens", 0) for record in log)
 speed = next(record["report"]["tokens_per_s"] for record in log if "report" in record)
 fast = run["tokens_seen"] / run["training_seconds"]
 print(f"the CPU: {tokens:,} tokens, at {speed:.0f} a second (on a shared core)")
-print(f"the H100: {run['tokens_seen']:,} tokens, at {fast:,.0f} a second")
+print(f"the H100 ({run['variant']}): {run['tokens_seen']:,} tokens, at {fast:,.0f} a second")
 for steps in (400_000, 1_300_000):
     published = steps * 512 * 1024
     years, days = published / speed / 3600 / 24 / 365, published / fast / 3600 / 24
@@ -117,7 +117,7 @@ for steps in (400_000, 1_300_000):
           f"over the text; {years:.0f} years, or {days:.1f} days")  # fmt: skip
 
 # %% [markdown]
-# This edition had one H100 for minutes: this run and single steps were *measured*. All other numbers about GPUs are *planned*: computed from data sheets.
+# This edition had one H100 for minutes. This run (with a compiler, section 3), single steps with their memory, and the seconds of sampling were *measured*. All other numbers about GPUs are *planned*: computed from data sheets.
 
 # %% [markdown]
 # ## 1. Count first
@@ -344,7 +344,7 @@ assert [round(100 * on_gpu["split"][part]) for part in STAGES] == [30, 9, 57, 2]
 #
 # ### One step on an H100, measured
 #
-# That step has 64 texts of 1024 tokens, in bfloat16, without a compiler (`on_gpu`). *Predict:* what share of its time would the products take at the speed of one large product?
+# The step of the second bar has 64 texts of 1024 tokens, in bfloat16, without a compiler (`on_gpu`). *Predict:* what share of its time would the products take at the speed of one large product?
 
 # %%
 peak = on_gpu["peak_flops_per_s"]  # of a large matrix product, measured on the same card
@@ -369,9 +369,9 @@ assert [round(1e3 * of["step_s"]) for of in (on_gpu, compiled)] == [405, 158]
 assert [round(1e3 * of["split"]["trunk"] * of["step_s"]) for of in (on_gpu, compiled)] == [122, 40]
 
 # %% [markdown]
-# Five sixths of the time is not matrix arithmetic at full speed. The work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser.
+# At full speed the products would take a sixth of the time. Where do the other five sixths go? The work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser. (The optimiser's part is four times its traffic. It also holds the clipping of the gradient, section 6; the rest of the gap was not explored.)
 #
-# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. Measured were 122 ms. The control is a **compiler** (`--compile true`): it leaves the products as they are, and joins the small operations between them, so that fewer results are written and read again. With it the trunk takes 40 ms, and a step 158 instead of 405. That is a utilisation of 42 %. Our goal of 50 % is not reached.
+# The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. The measured time is 122 ms. The control is a **compiler** (`--compile true`): in the trunk it leaves the products as they are, and joins the small operations between them, so that fewer results are written and read again. (It also starts fewer operations, so two things change at once.) With it the trunk takes 40 ms, and a step 158 instead of 405: a utilisation of 42 %, or 31 % of the data sheet.
 
 # %% [markdown]
 # ## 4. Does it fit? A batch in parts
@@ -381,7 +381,7 @@ assert [round(1e3 * of["split"]["trunk"] * of["step_s"]) for of in (on_gpu, comp
 # %% tags=["hide-input"]
 #| alt: Stacked bars for 1 to 64 texts at a time. The copies of the weights stay at 4 GB.
 #| Activations grow from 0.5 to 33 GB, the head to 5. Dashed lines at 24 and 48 GB: 16 texts fit
-#| under 24.
+#| under 24. A ring, measured for 64 texts, lies at 41 GB, just below the top of its bar.
 batches = (1, 8, 16, 32, 64)
 sizes = [planner.memory(config, 1024, batch) for batch in batches]
 changing = ("activations", "head")
@@ -391,7 +391,8 @@ for part, colour in (("activations", plots.ORANGE), ("head", plots.GREEN)):
     parts[part] = ([size[part] for size in sizes], colour)
 rooms = {"RTX 3090, RTX 4090,\nA10, L4: 24 GB": 24e9, "L40S: 48 GB": 48e9}
 fig, ax = plots.plt.subplots(figsize=(8, 3.9))
-plots.show_memory(ax, batches, parts, rooms)
+peaks = {64: on_gpu["peak_memory"]}
+plots.show_memory(ax, batches, parts, rooms, peaks)
 ax.set_title("Each text of 1024 tokens adds 0.5 GB of activations (planned)");
 
 # %% tags=["hide-cell"]
@@ -416,9 +417,9 @@ for recompute, name in ((False, "bfloat16"), (True, "bfloat16, recomputed")):
           f"({plan / real - 1:+.0%}), compiled {joined / 1e9:.1f}")  # fmt: skip
 
 # %% [markdown]
-# The plan is 3 % above the measured peak. With recomputing it is 14 % below, so it does not hold: keep a fifth more free there.
+# The plan is 3 % above the measured peak. With recomputing it is 14 % below the peak: leave a fifth more room than it says. A compiler lowers both peaks.
 #
-# So a step is done in parts, and the gradients are added up (*gradient accumulation*). The loss is a mean over texts, so with equal parts the mean of the parts' gradients is the gradient of the whole:
+# No GPU of section 5 holds the 270 GB of a whole batch. So a step is done in parts, and the gradients are added up (*gradient accumulation*). The loss is a mean over texts, so with equal parts the mean of the parts' gradients is the gradient of the whole:
 
 # %%
 from sedd_mini import AbsorbingGraph
@@ -450,7 +451,7 @@ assert_close(gradient_in(4), gradient_in(1))
 # %% [markdown]
 # ## 5. Hours, money, and more than one GPU
 #
-# The planner divides FLOPs by speed. It *assumes* 40 % of the data sheet's speed, near the upper end of the published range, on any number of GPUs. Our measured step reached 12 %, and 31 % with the compiler; at those speeds a run takes 3.3 and 1.3 times as long. On one GPU:
+# The planner divides FLOPs by speed. It *assumes* 40 % of the data sheet's speed, near the upper end of the published range (21 to 46 %, section 2), on any number of GPUs. Our measured step reached 12 %, and 31 % with the compiler; at those speeds a run takes 3.3 and 1.3 times as long as planned. The plan for one GPU:
 
 # %% tags=["nbval-check-output"]
 night = 10 * 3600  # seconds
@@ -646,11 +647,12 @@ if released:
 
 # %% tags=["nbval-check-output"]
 for found in measured["sampling"]:
-    print(f"{found['samples']:2} × 1024 tokens, {found['steps']:4} steps: "
-          f"{found['seconds']:4.1f} s")  # fmt: skip
+    seconds, steps = found["seconds"], found["steps"]
+    print(f"{found['samples']:2} × 1024 tokens, {steps:4} steps: {seconds:4.1f} s, "
+          f"{1e3 * seconds / steps:4.1f} ms a step")  # fmt: skip
 
 # %% [markdown]
-# (The weights had learned nothing; the time does not depend on them.) Sixteen texts take twice as long as one.
+# (The weights had learned nothing; the sampler does the same arithmetic with any.) Eight times the steps take only six times as long, so a part of the first time does not grow with the steps. Sixteen texts take two to three times as long as one.
 
 # %% [markdown]
 # ## What has changed on the page
@@ -1005,7 +1007,7 @@ assert math.isclose(trunk_moves[0.1] - trunk_moves[0.0], 109e9, rel_tol=0.05)
 assert 3.5 < trunk_moves[0.1] / bandwidth["h100"] / (64 * forward_products[0] / peak) < 4.5
 
 # %% [markdown]
-# Dropout has 44 % of this traffic, 32 ms. It computes its masks from a number of each text (*Processes*): each element's mask comes from about ten operations on an int32 of its own. The count was made on a CPU, and a GPU may cut the work into other operations. A compiler joins operations, so that what lies between them is not written. The control that is missing is a GPU's step with dropout 0.
+# Dropout has 44 % of this traffic, 32 ms. It computes its masks from a number of each text (*Processes*): each element's mask comes from about ten operations on an int32 of its own. The count was made on a CPU, and a GPU may cut the work into other operations. A compiler joins operations, so that what lies between them is not written. Whether dropout also takes 44 % of the trunk's time is not known: that needs a GPU's step with dropout 0.
 #
 # ### Texts: is it their number that lowers the optimiser's share?
 #

@@ -129,6 +129,8 @@ def judged(args, corpus, trainer: Trainer, found: dict) -> None:
 
 def written(args, corpus, trainer: Trainer, found: dict) -> None:
     """Samples, and the seconds of one; into found["sampling"] and found["samples"]."""
+    with autocast(args.device, trainer.dtype):  # the first calls are slower
+        sample(trainer.average, trainer.graph, trainer.noise, (1, corpus.train.length), 2)
     for num, steps in ((1, 4), (1, 8), (2, 8)) if args.quick else ((1, 128), (1, 1024), (16, 128)):
         generator = torch.Generator(args.device).manual_seed(0)
         with autocast(args.device, trainer.dtype):
