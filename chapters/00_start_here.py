@@ -15,8 +15,7 @@
 # %% [markdown]
 # # 00. Start here: what does it look like when a text forms everywhere at once?
 #
-# Most language models write the way we type: one word after the other, from left to right. The model in this book starts from a page
-# on which every word is hidden, and uncovers the words in any order, many at a time. This chapter shows a trained one at work, and then
+# Most language models write the way we type: one word after the other, from left to right. The model in this book starts from a text in which every word is hidden, and uncovers the words in any order, many at a time. This chapter shows a trained one at work, and then
 # builds a small one from nothing, on a single page of PyTorch.
 #
 # After this chapter you will be able to
@@ -25,16 +24,16 @@
 # - write, train and use a *masked diffusion* model yourself, in 90 lines;
 # - say how it differs from BERT and from GPT, and what the rest of the book adds to it.
 #
-# *You need* Python with this repository installed, and some PyTorch for section 4. No knowledge of diffusion is assumed.
+# To read you need nothing installed: every result is shown. To run the cells *you need* this repository (its README says how). Section 4 asks for some PyTorch; no knowledge of diffusion is assumed.
 # *Running time:* a minute and a half on two CPU cores. If something does not run, `python -m sedd_mini doctor` in a terminal says what
 # this machine lacks and how to mend it.
 
 # %% [markdown]
 # ## The lines of the page
 #
-# This book calls the one page of PyTorch in section 4 *the page*. Three of its lines carry the whole idea. They hide a random share `t` of the words of a
-# text `x0`, ask a network (`model`) to guess the hidden words, and average how surprised it is by the true ones (a large number if it
-# thought them unlikely), divided by `t`. Section 4 says why:
+# Three lines of PyTorch carry the whole idea. They hide a random share `t` of the words of `x0` (B texts of L words), ask a network (`model`) to guess
+# the hidden words, and average its surprise at the true ones (large if it thought them unlikely), divided by `t` for a reason that section 4 gives. The lines
+# come from the program of section 4, which this book calls *the page*:
 #
 # ```python
 # x = torch.where(torch.rand(x0.shape) < t, MASK, x0)  # hide a share t of the words
@@ -55,7 +54,7 @@
 import sedd_mini
 
 docs = sedd_mini.load("checkpoints/docs-absorb", device="cpu")
-docs.write(1, length=80, steps=64, seed=3)[0][:150]
+print(docs.write(1, length=80, steps=64, seed=3)[0][:150].strip())
 
 # %% [markdown]
 # A **token** is the unit of text here: a word, or a piece of one. `write` starts from 80 hidden tokens and uncovers them in 64 steps.
@@ -111,7 +110,7 @@ plots.film(pieces, births.tolist(), steps, size=(5, 2.4))
 # ## 2. A filled sentence
 #
 # The network guesses whatever is hidden, wherever it stands. So give it a sentence with gaps: the given words are simply never
-# hidden. It needs no special training for that. For this tokeniser "____" stands for two tokens.
+# hidden. It needs no special training for that. With this tokeniser each "____" stands for two tokens (`gap=` sets another number).
 
 # %%
 sentence = "The optional argument ____ specifies the ____ of the ____; it defaults to ____."
@@ -119,8 +118,7 @@ for filled in docs.fill(sentence, num=4, seed=0):
     print("-", filled)
 
 # %% [markdown]
-# These are the first four that came, not the best four. The two gaps in the middle hold nouns that fit in all four (*specifies the given value of the option
-# dictionary*). The first and the last mostly do not fit (*argument argument argument*, *defaults to logemail*). A left-to-right
+# These are the first four that came, not the best four. In the two middle gaps all four have a noun where the grammar wants one (*specifies the given value of the option dictionary*). The first and the last mostly do not fit (*argument argument argument*, *defaults to logemail*). A left-to-right
 # model would have to choose each word before it has read what stands after the gap.
 #
 # ## 3. A first number
@@ -190,11 +188,11 @@ N, L, B, D, HEADS = words.vocab_size, 32, 32, 64, 4
 MASK = N  # one more token, for "hidden"
 
 # %% [markdown]
-# **The network** is a small transformer, of the kind that BERT and GPT use. Each word becomes a vector of 64 numbers. In a block,
-# *attention* lets every place look at every other place, to its left and to its right; then a small network (*MLP*) works on each place alone.
-# The order of the words enters by *rotary position embedding* (RoPE): `rotate` turns pairs of numbers by an angle that grows with the
-# position, so that the product of a query and a key depends on how far apart they stand. (Chapter 06 builds all of this slowly. If
-# you know transformers, skim; if you do not, take `model` as a function from a text with holes to guesses.)
+# **The network** is a small transformer, of the kind that BERT and GPT use. (Chapter 06 builds it slowly. If you know transformers, skim; if you do not, take
+# `model` as a function from a text with holes to guesses, and go on to the loss.) Each word becomes a vector of 64 numbers. In a block, *attention* lets every
+# place look at every other place, to its left and to its right; then a small network (*MLP*) works on each place alone. The order of the words enters by
+# *rotary position embedding* (RoPE): `rotate` turns pairs of numbers by an angle that grows with the position, so that positions enter the product of a query and a
+# key only through their distance.
 
 # %% tags=["page"]
 def rotate(x):
@@ -264,7 +262,7 @@ def train(steps, lr=5e-3):
         schedule.step()
 
 # %% [markdown]
-# **Writing** reverses hiding. Start from a page with everything hidden, $t = 1$, and lower $t$ in 16 steps to 0. At a level $t$ about $tL$ words
+# **Writing** reverses hiding. Start from a text with everything hidden, $t = 1$, and lower $t$ in 16 steps to 0. At a level $t$ about $tL$ words
 # are hidden, and at the next level $s$ only $sL$ should be. So each hidden word is shown with probability $(t - s)/t$, and the word itself is drawn from
 # the network's guess. In the last step $s = 0$, and all that is left is shown.
 
@@ -295,7 +293,7 @@ after = text(write(empty))
 print("before:", *before, "after:", *after, sep="\n  ")
 
 # %% [markdown]
-# Before training the words come in random order. Afterwards most of the grammar is there: determiners before nouns, verbs that agree
+# Before training both the choice of the words and their order are random. Afterwards most of the grammar is there: determiners before nouns, verbs that agree
 # with their subjects in most places, and full stops between sentences. (A text is a window of 32 words, so it may begin and end inside a sentence.) There are mistakes too, such as *these cats … follows*. Some of them may not be the network's fault: the language itself contains two per cent of random words.
 #
 # **A gap** is text with some words given; here each ____ is one word. The same function fills it.
@@ -327,8 +325,8 @@ assert bits - truth < 0.3, "too far above the truth: did the training run to its
 # so the remaining gap of about 0.2 bit is what the network has not learned. For seeds 0, 1 and 2, measured with less noise, the gap
 # is 0.16 to 0.20 bit (laboratory).
 #
-# **Your own text.** Put any (B, L) tensor of numbers below `N` in the place of `language.sample(B, L)`, set `N`, and adapt `text`, which turns numbers into
-# words. The true probability is known for our language only, so leave out `truth`.
+# **Your own text.** Put a (B, L) tensor of numbers below `N`, drawn afresh from your text, in the place of each `language.sample(…)`, set `N`, and adapt `text`, which turns
+# numbers into words. The true probability is known for our language only, so leave out `truth`.
 #
 # ## 5. What the page is, and what it is not yet
 #
@@ -345,10 +343,10 @@ assert bits - truth < 0.3, "too far above the truth: did the training run to its
 # | fills gaps | yes, but was trained with few words hidden | yes, however many words are hidden | only with special training |
 # | network calls for a text | – | as many as you like: time against quality | one a word |
 #
-# It is not yet SEDD, *score entropy discrete diffusion*, the method of Lou, Meng and Ermon that this book is about. Three questions are open.
+# It is not yet SEDD, *score entropy discrete diffusion*, the method of Lou, Meng and Ermon that this book is about (the trained network of sections 1 to 3 is SEDD). Three questions are open.
 #
 # 1. **Other noise.** Hiding words is one choice of noise, called *absorbing*. What if noise replaced words by random other words instead? Then nothing shows
-#    which words are wrong. Try it: put `torch.randint(N, x0.shape)` in the place of `MASK` in `loss_of`, predict the loss, then run it (the answer is in the
+#    which words are wrong. Try it: put `torch.randint(N, x0.shape)` in the place of `MASK` in the `torch.where` line of `loss_of`, predict the loss, then run it (the answer is in the
 #    summary). Chapter 01 defines both kinds of noise.
 # 2. **The right thing to learn.** Undoing *any* noise takes one kind of number: the ratio of the probabilities of two noisy texts that differ in
 #    one word. Chapters 02 and 03 find a loss for such ratios, score entropy. For hidden words it becomes our cross-entropy again,
@@ -361,12 +359,12 @@ assert bits - truth < 0.3, "too far above the truth: did the training run to its
 
 # %% tags=["hide-input"]
 #| alt: A map. Text becomes noise through noise that jumps, chapter 01; noise becomes new text step
-#| by step, chapters 08 and 09, with a network, chapter 06, trained in 02, 03, 07, 11, judged in 04.
+#| by step, chapters 08 and 09, with a network, chapter 06, trained in 02, 03, 07, 11, judged in 04, 10.
 plots.show_map();
 
 # %% [markdown]
-# *What to see.* Along the top, noise destroys text: that is easy, and known exactly. Along the bottom, the way back. It needs a network that knows
-# how much more probable one word is than another at each place (on our page: guesses for hidden words). Numbers are chapters.
+# *What to see.* Along the top, noise destroys text: that is easy, and known exactly. The way back runs along the bottom. It needs a network that knows how
+# much more probable one word is than another at each place (on our page: guesses for hidden words). Numbers are chapters (12 and 13 are not drawn).
 #
 # | chapter | its question | what you will have |
 # |---|---|---|
@@ -599,8 +597,9 @@ def counted(question, num=1000):
 questions = [". ____ ____ ____ ____", ". ____ cats sleep .", ". ____ cat sleeps ."]
 exact = torch.stack([truth_of(question) for question in questions])  # (3, 6)
 found = torch.stack([counted(question) for question in questions])
-for question, row in zip(questions, exact):
-    print(f"{question:22} plural: {row[3:].sum() / row.sum():.3f}")
+for question, row, counts in zip(questions, exact, found):
+    plural, of_network = (of[3:].sum() / of.sum() for of in (row, counts))
+    print(f"{question:22} plural: exact {plural:.3f}, network {of_network:.3f}")
 
 # %% tags=["hide-cell"]
 assert (exact - found).abs().max() < 0.05

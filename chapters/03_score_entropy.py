@@ -151,7 +151,7 @@ def score_entropy_term(s, r):
 # %% [markdown]
 # ## 3. Positive ratios, and how strongly each one pulls
 #
-# Ratios are positive, so we let the network output $u = \log s$. The exponential $s = e^u$ is positive with **any** loss. The loss decides how strongly each ratio pulls on the network. Its derivative in $u$ is
+# Ratios are positive, so we let the network output $u = \log s$ (in section 2, $u$ was the argument of $F$). The exponential $s = e^u$ is positive with **any** loss. The loss decides how strongly each ratio pulls on the network. Its derivative in $u$ is
 #
 # | | in $s$ | in $u = \log s$ |
 # |---|---|---|
@@ -182,8 +182,7 @@ plots.show_wall(axes, score_entropy_term)
 #
 # The weights are $w_{xy} = Q(x, y)$, the rate of the forward jump $y \to x$ (row $x$ of $Q$). The reverse process uses a ratio only in the product $Q(x, y)\, p(y)/p(x)$, so a ratio with weight 0 need not be learned. Chapter 04 derives this weight.
 #
-# The loss contains $p(y)/p(x)$, which nobody knows for real text. Three lines of algebra remove it. We check each one on the small world of two tokens (cat, dog, owl),
-# where a table of random numbers plays the network.
+# The loss contains $p(y)/p(x)$, which nobody knows for real text. Three lines of algebra remove it. We check each one on chapter 02's world of two tokens, each cat, dog or owl. `states` lists its 9 pairs, `neighbours` gives the number of each pair with one token changed, and a table of random numbers plays the network.
 
 # %%
 from sedd_mini import UniformGraph
@@ -236,7 +235,7 @@ line_3 = torch.einsum("xo,xiv,xivo,xiv->", joint, w, R, log_s)
 assert torch.isclose(line_3, part_B)
 
 # %% [markdown]
-# From here to section 6 we write $R_y = p(y|x_0)/p(x|x_0)$ for the conditional ratio. The result is $L_{SE}$ with $R_y$ in the place of the true ratio, and a constant that keeps each term $\ge 0$. It is called **denoising score entropy**:
+# From here on we write $R_y = p(y|x_0)/p(x|x_0)$ for the conditional ratio. The result is $L_{SE}$ with $R_y$ in the place of the true ratio, and a constant that keeps each term $\ge 0$. It is called **denoising score entropy**:
 #
 # $$L_{DSE} = \mathbb E_{x_0 \sim p_0}\, \mathbb E_{x \sim p(\cdot|x_0)} \sum_{y \ne x} w_{xy} \big( s_\theta(x)_y - R_y \log s_\theta(x)_y + K(R_y)\big) .$$
 #
@@ -461,7 +460,7 @@ def train(loss_fn, net, steps=500, lr=5e-3):
         schedule.step()
 
 # %% [markdown]
-# Both losses get 500 steps of 32 blocks (a *block* of text is a row of $L = 32$ words), where the page takes 1 200, to save your time. The yardsticks are the language's exact log-probability (the truth) and $\log_2 40$ (guessing).
+# Both losses get 500 steps, to save your time; the page takes 1 200. A step sees 32 *blocks* of text, rows of $L = 32$ words. The yardsticks are the language's exact log-probability (the truth) and $\log_2 40$ (guessing).
 #
 # Predict: which loss will be lower, and by how much? Then run the next cell (half a minute).
 
@@ -497,7 +496,7 @@ print(f"cross-entropy {from_page:.2f}, score entropy {from_masked:.2f}")
 # How should the network express the ratios? Let $\pi_y$ be the probability that the **original** word at place $i$ is $y$, given the other noisy words. Noise mixes it with a uniform one, so the noisy word is $y$ with probability $c_y = e^{-\bar\sigma}\, \pi_y + (1 - e^{-\bar\sigma}) / N$, and all true ratios at this place are quotients $c_y / c_x$.
 # We let the network output $\pi$, by a softmax, and return $\log(c_y / c_x)$. Each score then lies between $q$ and $1/q$, as each target does. The paper's network outputs $\log s$ freely, and the laboratory compares the two.
 #
-# Ratio matching had to hide $x_i$, because its target is $x_i$ itself and the network could copy it. Here the network may see $x_i$. The target is $R_y$, which depends on the unknown original, and its mean given the whole $x$ is the true ratio. So the best answer is the true ratio, and copying does not help.
+# Ratio matching had to hide $x_i$, because its target is $x_i$ itself and the network could copy it. Here the network may see $x_i$. The target is $R_y$, which depends on the unknown original, and its mean given the whole $x$ is the true ratio. So the best answer is the true ratio: copying does not help, and the best $\pi$ does not depend on $x_i$.
 
 # %%
 class Told(nn.Module):
@@ -632,7 +631,7 @@ for name, x in samples.items():
 # 1. Every Bregman divergence is minimised by the mean of a noisy target, and every smooth loss with this property is one, up to a term without $s$. $F(u) = u\log u$ gives score entropy, $s - r\log s + K(r)$. The exponential output makes $s$ positive, and the loss pulls each log-ratio with $s - r$.
 # 2. Replacing the true ratio by $R_y = p(y|x_0)/p(x|x_0)$ changes the loss by a constant. The result needs samples and one network evaluation. DWDSE is its integral over all noise levels, weighted by $\sigma(t)\,Q(x, y)$.
 # 3. MASK noise: a hidden word costs $\sum_y s_y - r \log s_{x_0} + K(r)$, which is the page's cross-entropy plus a price for $Z \ne 1$. Uniform noise: unmoved words count, and the targets are $q$, 1 and $1/q$.
-# 4. Means of three seeds after 500 steps (sections 8 and 9 show one more seed). With MASK noise we see no difference between score entropy and cross-entropy (2.81 and 2.85 bits a word, truth 2.38). With uniform noise and equal evaluations, score entropy reaches 3.01 and ratio matching 4.17. On two tokens ratio matching is better, and against mean prediction we claim no advantage.
+# 4. Means of three seeds after 500 steps (sections 8 and 9 show one more run). With MASK noise we see no difference between score entropy and cross-entropy (2.81 and 2.85 bits a word, truth 2.38). With uniform noise and equal evaluations, score entropy reaches 3.01 and ratio matching 4.17. On two tokens ratio matching is better, and against mean prediction we claim no advantage.
 # 5. A reverse step moves a word to $y$ with probability $\Delta t\,\sigma(t)\,Q(x,y)\,s_y$. The same ten lines write from MASK and from random words.
 
 # %% [markdown]
@@ -682,7 +681,7 @@ with exercise("1"):
 #
 # $$\sigma(t) \sum_{y \ne x} Q(x, y)\, \Big( s_y - R_y \log s_y + R_y (\log R_y - 1) \Big), \qquad R_y = \frac{p(y|x_0)}{p(x|x_0)},$$
 #
-# with $p(\cdot|x_0)$ the column $x_0$ of $\exp(\bar\sigma Q)$, and $K(0) = 0$. `Q[y, x]` is the rate of the jump $x \to y$, and the columns of `Q` sum to 0. Tokens do not interact. Use no function of `sedd_mini`. The check uses a MASK, a uniform and a lopsided rate matrix.
+# with $p(\cdot|x_0)$ the column $x_0$ of $\exp(\bar\sigma Q)$. The last term, $K(R_y)$, is 0 at $R_y = 0$. `sigma` is the total noise $\bar\sigma$, and `rate` is $\sigma(t)$. `Q[y, x]` is the rate of the jump $x \to y$, and the columns of `Q` sum to 0. Tokens do not interact. Use no function of `sedd_mini`. The check uses a MASK, a uniform and a lopsided rate matrix.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -736,7 +735,7 @@ with exercise("2"):
 # %% [markdown]
 # ### Exercise 3. The whole loss, with geometric noise (★★☆, 25 minutes)
 #
-# Write `whole_loss(x0, net)`: one random value of DWDSE for each row of `x0` (B, L), in nats a sequence. The noise is uniform, $p(y|x_0) = e^{-\bar\sigma}\,[y = x_0] + (1 - e^{-\bar\sigma})/N$ for each word on its own, with $Q(x, y) = 1/N$ for $y \ne x$. The schedule is geometric, $\bar\sigma(t) = \sigma_{\min}^{1-t}\,\sigma_{\max}^t$ with
+# Write `whole_loss(x0, net)`: one random value of DWDSE for each row of `x0` (B, L), in nats a sequence. The noise is uniform, $p(y|x_0) = e^{-\bar\sigma}\,[y = x_0] + (1 - e^{-\bar\sigma})/N$ ($[\,\cdot\,]$ is 1 if true, else 0) for each word on its own, with $Q(x, y) = 1/N$ for $y \ne x$. The schedule is geometric, $\bar\sigma(t) = \sigma_{\min}^{1-t}\,\sigma_{\max}^t$ with
 # $\sigma_{\min} = 0.01$ and $\sigma_{\max} = 10$, and $\sigma(t)$ is its derivative. For each row draw $t$ from 0 to 1 and a noisy row $x$, and return
 #
 # $$\sigma(t) \sum_{\text{places}} \sum_{y \ne x} Q(x, y)\, \big( s_y - R_y \log s_y + R_y (\log R_y - 1) \big), \qquad R_y = \frac{p(y|x_0)}{p(x|x_0)} .$$
@@ -804,7 +803,7 @@ with exercise("3"):
 #
 # and stays otherwise. If the probabilities of all moves add up to more than 1, scale them down so that their sum is 1. `log_score(x, sigma)` gives $\log s_\theta(x)_y$, (B, L, S). (Here `sigma` is (B,), not (B, 1) as in section 8.) `noise.total(t)` is $\bar\sigma(t)$, and `noise.rate(t)` is $\sigma(t)$.
 #
-# First the check compares the moves of one large step, for two tables of scores that it makes up, with their probabilities. Then it gives you *exact* scores, draws 12 000 sequences with a fixed seed, and compares them with the exact law. A right sampler is at a total variation of about 0.01, and the limit is 0.04.
+# First the check makes up two tables of scores, takes one large step with each, and compares how often each move occurs with its probability. Then it gives you *exact* scores, draws 12 000 sequences with a fixed seed, and compares them with the exact law. A right sampler is at a total variation of about 0.01, and the limit is 0.04.
 #
 # <details><summary>Hint</summary>
 #
@@ -911,7 +910,7 @@ with exercise("5"):
 # %% [markdown]
 # ### Why not −log u: what does a target of zero cost?
 #
-# The slope of $-\log u$ goes to $-\infty$ at zero, like that of $u \log u$. The two differ at a target of **zero**, and such targets are common: with MASK noise $p(y|x_0)/p(x|x_0)$ is 0 for a hidden word and every $y$ other than the true one.
+# The slope of $-\log u$ goes to $-\infty$ at zero, like that of $u \log u$, so both losses have the wall of section 3 for a positive target. The two differ at a target of **zero**, and such targets are common: with MASK noise $p(y|x_0)/p(x|x_0)$ is 0 for a hidden word and every $y$ other than the true one.
 
 # %% tags=["hide-input"]
 #| alt: Two convex curves with tangents at s = 0.6 and a target r = 0. Left, u log u reaches 0 at
@@ -1033,11 +1032,11 @@ ax.set_title(
 );
 
 # %% [markdown]
-# *What to see.* Each filled dot is one seed of the command, and the number is their mean. The hollow dots are this notebook's own runs. All three lie outside the spread of the three seeds, which is therefore too small a measure of what another run may give.
+# *What to see.* Each filled dot is one seed of the command, and the number is their mean. The hollow dots are this notebook's own runs, judged with another draw of the noise. All three lie outside the spread of the three seeds, so this spread is too small a measure of what another run may give.
 #
 # With MASK noise the mean losses differ by less than the seeds do. With uniform noise, the output $c_y/c_x$ saves about one bit against a free output, everything else being the same. A free output is what the paper's network has. Here it is behind, at 500 steps and the one learning rate that we tried (0.005).
 #
-# Ratio matching reaches 4.17 bits, and score entropy 3.01 with the same evaluations and the same 32 blocks. One evaluation trains score entropy at all 32 words of a block, and ratio matching at one. With the text of **one** block a step, score entropy is behind (4.65 against 4.36). So its lead is one of cost, in a training as short as this one and at one learning rate.
+# Ratio matching reaches 4.17 bits, and score entropy 3.01 with the same evaluations and the same 32 blocks. One evaluation trains score entropy at all 32 words of a block, and ratio matching at one. With the text of **one** block a step, score entropy is behind (4.65 against 4.36). So we read its lead as one of cost, in a training as short as this one and at one learning rate. We did not train ratio matching at all 32 words of 32 blocks.
 # On two tokens and a longer training ratio matching is ahead of score entropy, and score entropy is ahead of concrete score matching (the contest below).
 
 # %% [markdown]
@@ -1172,7 +1171,7 @@ spread = (ratios.max() / ratios.min()).item()
 print(f"score entropy: {spread:.0e}    least squares of an exponential: {spread**2:.0e}")
 
 # %% [markdown]
-# `tests/benchmarks/page_losses.py` also trained `PairNet` of chapter 02 on the spiral with least squares. Network, exponential output and data are those of score entropy; the loss differs, and so does the learning rate. Of four learning rates from 0.0002 to 0.025 least squares got the one with the best samples, 0.001. Its total variation is above 0.26 for every seed, worse than concrete score matching with its negative ratios (0.11), and more than three times that of score entropy (0.08).
+# `tests/benchmarks/page_losses.py` also trained `PairNet` of chapter 02 on the spiral with least squares. Network, exponential output and data are those of score entropy; the loss differs, and so does the learning rate. Of four learning rates from 0.0002 to 0.025 least squares got the one with the best samples, 0.001. Its total variation is above 0.26 for every seed, worse than concrete score matching with its negative ratios (0.11), and more than three times that of score entropy (0.08). At the same learning rate, 0.005, and for one seed it has 0.32 against 0.07.
 # So an exponential output alone is not enough. A possible reason, which we do not test, is that one learning rate has to serve pulls of such different strength.
 
 # %%

@@ -44,7 +44,7 @@
 # ## A picture first
 #
 # Two machines each switch on a lamp once, after a random wait: machine A at rate 2 a second, machine B at rate 0.5. You watch one of them for two seconds, without knowing which.
-# Your **evidence** for A is the log-likelihood ratio $\log\,(P_A/P_B)$, with the probabilities of what you have seen so far under A and B. It falls while the lamp is dark, since B is the slow machine, and rises when the lamp comes on.
+# Your **evidence** for A is the log-likelihood ratio $\log\,(P_A/P_B)$. Here $P_A$ and $P_B$ are the probabilities that A and B give to what you have seen so far. It falls while the lamp is dark, since B is the slow machine, and rises when the lamp comes on.
 #
 # *Predict:* you watch machine A on thirty evenings. On how many does the evidence end below zero, against A? Then run the next cell.
 
@@ -205,14 +205,14 @@ assert abs(ends + way - by_moments) < 1e-6 and (of_ends <= of_paths).all()
 assert abs(path_kl(lamp_A, lamp_B, dark, T) - by_moments) < 1e-5
 
 # %% [markdown]
-# *What to see.* After eight seconds each lamp is on with a probability above 98 %, so the end tells nearly nothing. The grey area is the last part of the equation. For texts it is the gap of the bound.
+# *What to see.* After eight seconds each lamp is on with a probability above 98 %, so the end tells nearly nothing. The height of the grey area at each time is the last part of the equation. For texts this part is the gap of the bound.
 
 # %% [markdown]
 # ## 4. The bound
 #
 # Fix one text $x_0$ and take two laws of paths. A state is a whole text, and a jump changes one word. The clock $\bar\sigma$ runs from the largest noise, $\bar\sigma(1)$, down to 0.
 #
-# - **Law A, the truth about $x_0$:** add noise to $x_0$, and watch the film backwards. The data is this one $x_0$, so by chapter 01 the reverse jumps have the rates $Q(x, y)\,R_y$ with $R_y = p(y|x_0)/p(x|x_0)$. The paths start from $x_0$ with all its noise, a draw of $p_{T|0}(\cdot|x_0)$ ($T$ means $t = 1$ here), and all end at $x_0$.
+# - **Law A, the truth about $x_0$:** add noise to $x_0$, and watch the film backwards. The data is this one $x_0$, so by chapter 01 the reverse jumps have the rates $Q(x, y)\,R_y$ with $R_y = p(y|x_0)/p(x|x_0)$. The paths start at the largest noise, with a draw of $p_{T|0}(\cdot|x_0)$ (the index $T$ means $t = 1$), and all end at $x_0$.
 # - **Law B, the model:** the paths start from a draw of a fixed law $p_{\text{base}}$ and jump at the rates $Q(x, y)\,s_\theta(x)_y$. The probability that a path ends at $x$ is called $p_\theta(x)$.
 #
 # Insert the two into section 3. *Ends:* A ends at $x_0$ with probability 1, so the divergence is $1\cdot\log\frac{1}{p_\theta(x_0)}$. *Paths:* section 2 gives an integral, and the starts give the prior term. Both rates contain $Q(x, y)$, and $D(Qa, Qb) = Q\,D(a, b)$. So
@@ -242,7 +242,7 @@ plots.show_one_hidden_word((0.7, 0.2, 0.1), Z=2.0);
 #
 # $$D\Big(\frac1t, \frac{Z\pi_{x_0}}t\Big) + \sum_{y\ne x_0} \frac{Z\pi_y}t = \frac1t\Big(\!-\log\pi_{x_0} + Z - 1 - \log Z\Big) .$$
 #
-# The word is hidden with probability $t$, which cancels $1/t$. So the integral over $t$ from 0 to 1 is $-\log\pi_{x_0} + (Z - 1 - \log Z)$. For $Z = 1$ this is **the page's cross-entropy**. There is no prior term, since both laws start at MASK.
+# The word is hidden with probability $t$, which cancels $1/t$. So the integral over $t$ from 0 to 1 is $-\log\pi_{x_0} + (Z - 1 - \log Z)$. For $Z = 1$ this is **the page's cross-entropy**. (In a text of $L$ words each hidden place adds such a term, with the guess given the visible words. The page divides the sum by $L$.) There is no prior term, since both laws start at MASK.
 #
 # What is $p_\theta(\textit{cat})$? The model leaves MASK sooner or later, and goes to *cat* with probability $\pi_{x_0}$, **whatever $Z > 0$ is**. So the gap of the bound is $Z - 1 - \log Z$. By section 3 it should be the divergence of the ways, here of the times in the picture. The word is hidden at $t$ with probability $t$ under A and $t^Z$ under B (total rate $Z/t$), so the densities of this time are 1 and $Z t^{Z-1}$.
 
@@ -276,7 +276,7 @@ assert abs(one_word.reverse_marginal(too_fast, 25.0, late)[0] - pi[0]) < 1e-3
 # %% [markdown]
 # ## 6. Exact ratios: an equality
 #
-# Now two words: a world of 8 × 8 pairs, with the probability on two rings. These are 64 texts, so the oracle can sum over everything. We insert the **exact ratios** $s_y = p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$ and start from $p_{\text{base}} = p_T$, the data with all its noise. `Chain.bound` is the right side of the box for every $x_0$ (written with three loops in the laboratory). `log_quadrature` gives levels and weights for its integral.
+# Now two words: a world of 8 × 8 pairs, with 90 % of the probability near two rings and 10 % spread evenly. These are 64 texts, so the oracle can sum over everything. We insert the **exact ratios** $s_y = p_{\bar\sigma}(y)/p_{\bar\sigma}(x)$ and start from $p_{\text{base}} = p_T$, the data with all its noise. `Chain.bound` is the right side of the box for every $x_0$ (written with three loops in the laboratory). `log_quadrature` gives levels and weights for its integral.
 
 # %%
 from sedd_mini import GeometricNoise, LogLinearNoise
@@ -299,12 +299,17 @@ for name, chain in chains.items():
 # %% [markdown]
 # The bound is $-\log p_0(x_0)$ **for every single text**. With exact ratios law B is the noising of the whole data, run backwards. It ends at $x_0$ with probability $p_0(x_0)$. Its paths to $x_0$ are the noisings of $x_0$, as under law A, so the gap is 0.
 #
-# The integral is *not* zero here, since $R_y$ depends on $x_0$, which no network sees. On average over the data it is the conditional entropy $H(x_0|x_T)$, and the prior term is the mutual information of $x_0$ and $x_T$, what one tells about the other. The sum is the entropy $H(x_0)$. (Checked in a folded cell.)
+# The integral is *not* zero here, since $R_y$ depends on $x_0$, which no network sees. Let $x_T$ be the noised text at $t = 1$. On average over the data the integral is the conditional entropy $H(x_0|x_T)$, and the prior term is the mutual information of $x_0$ and $x_T$. The sum is the entropy $H(x_0)$. (Checked in a folded cell.)
 #
-# Now the control, for MASK noise. We change $F$ or the weights $Q(x, y)$, or leave out $\sigma(t)$, and keep the exact ratios:
+# Now the control, for MASK noise. We change $F$ or the weights $Q(x, y)$, or leave out $\sigma(t)$ (on the page this puts $dt = e^{-\bar\sigma}\,d\bar\sigma$ in the place of $d\bar\sigma$), and keep the exact ratios:
 
 # %%
-from sedd_mini.losses import conditional_ratio, denoising_score_entropy, weighted_sum
+from sedd_mini.losses import (
+    conditional_ratio,
+    denoising_score_entropy,
+    score_entropy_terms,
+    weighted_sum,
+)
 
 
 def other_F(alpha):  # the Bregman divergence of u^α / (α(α - 1)), chapter 03's exercise 5
@@ -314,6 +319,12 @@ def other_F(alpha):  # the Bregman divergence of u^α / (α(α - 1)), chapter 03
         return weighted_sum(graph.rates_into(x), terms / (alpha * (alpha - 1)))
 
     return loss
+
+
+def doubled_for_even(model, graph, x, sigma, x0=None, ratio=None):
+    rates = graph.rates_into(x) * (1 + (torch.arange(graph.num_states) % 2 == 0))
+    terms = score_entropy_terms(model(x, sigma), conditional_ratio(graph, x, sigma, x0))
+    return weighted_sum(rates, terms)
 
 
 def without_rate(model, graph, x, sigma, x0=None, ratio=None):  # on the page dt = e^-σ̄ dσ̄
@@ -330,13 +341,13 @@ chain, top = chains["MASK"], sigma_max["MASK"]
 prior = (p0 * chain.prior_kl(top, chain.marginal(top).log())).sum().item()
 choices = {
     "u log u": denoising_score_entropy,
-    "u log u, with 2 Q(x,y)": lambda *args, **kw: 2 * denoising_score_entropy(*args, **kw),
+    "u log u, 2 Q(x,y) for even y": doubled_for_even,
     "u^0.5": other_F(0.5), "u^1.5": other_F(1.5), "u log u, without σ(t)": without_rate,
 }  # fmt: skip
 print(f"entropy of the data {entropy:.3f} nats a text")
 found = {name: over_all_noise(loss, chain, top) + prior for name, loss in choices.items()}
 for name, value in found.items():
-    print(f"{name:22} integral + prior term {value:6.3f}")
+    print(f"{name:28} integral + prior term {value:6.3f}")
 
 # %% tags=["hide-cell"]
 for name, chain in chains.items():
@@ -430,7 +441,7 @@ for name in chains:
 # %% [markdown]
 # ## 8. Two pieces that are easily left out
 #
-# **The prior term.** Law A starts from $x_0$ with all its noise, the model from $p_{\text{base}}$. With uniform noise the two agree to many digits. With MASK noise the obvious $p_{\text{base}}$ is all MASK. But under law A a word is still visible with probability $\delta = e^{-\bar\sigma(1)}$ (0.001 with log-linear noise). All MASK excludes that, so the term is infinite.
+# **The prior term.** Law A starts from a draw of $p_{T|0}(\cdot|x_0)$, the model from a draw of $p_{\text{base}}$. With uniform noise the two laws agree to many digits. With MASK noise the obvious $p_{\text{base}}$ is all MASK. But under law A a word is still visible with probability $\delta = e^{-\bar\sigma(1)}$ (0.001 with log-linear noise). All MASK excludes that, so the term is infinite.
 # We therefore give $p_{\text{base}}$ probability $1 - \delta$ for MASK and $\delta/N$ for each word. The term is then $\delta\log\frac{\delta}{\delta/N} = \delta\log N$ a word.
 
 # %% tags=["nbval-check-output"]
@@ -443,7 +454,7 @@ for name, level in (("all MASK", math.inf), ("with δ/N", top.item())):
     print(f"p_base {name}: {a_word:.4f} nats a word, {1024 * a_word:.1f} for 1024 words")
 
 # %% [markdown]
-# These are eleven nats for 1 024 words of GPT-2's vocabulary. In return the integral stops at $\bar\sigma(1)$ instead of $\infty$. The net cost is about $\delta\,(L\log N - \sum_i \text{surprise}_i)$, with each word's surprise when all are hidden. It is negative for texts of rare words (laboratory).
+# These are eleven nats for 1 024 words of GPT-2's vocabulary. In return the integral stops at $\bar\sigma(1)$ and saves about $\delta\sum_i \text{surprise}_i$, the surprise of each word when all are hidden. The net cost is about $\delta\,(L\log N - \sum_i \text{surprise}_i)$. It is negative for texts of rare words (laboratory).
 #
 # **The low end of the integral.** Training draws $t$ from $[0.001, 1]$, and geometric noise begins at $\bar\sigma = \sigma_{\min}$, not at 0. Without these levels the number may fall below the truth. With exact ratios it must, since the whole bound is the truth:
 
@@ -520,7 +531,7 @@ print(f"standard deviation of one draw {values.std():.1f}, largest {values.max()
 # %% [markdown]
 # The number after ± is the **standard error**: the standard deviation of one draw, divided by the root of the number of draws. The deviation of one draw is over twice the mean. (All texts count alike here; weighted by $p_0$ the bound was 3.5985.)
 #
-# The naive estimate lacks $\bar\sigma < \sigma_{\min}$ and the prior term. The library's `likelihood_bound` adds the prior term exactly and spends one draw in eight on small noise. It can **stratify** $t$: one of $n$ values falls in each of $n$ equal intervals. The error comes from the spread of repeated estimates. With 16 384 draws again:
+# The naive estimate lacks $\bar\sigma < \sigma_{\min}$ and the prior term. The library's `likelihood_bound` adds the prior term exactly and spends one draw in eight on small noise. It can **stratify** $t$: one of $n$ values falls in each of $n$ equal intervals. It repeats the estimate (here 64 times) and takes the error bar from the spread. With 16 384 draws in all, as before:
 
 # %%
 from sedd_mini import likelihood_bound
@@ -567,7 +578,7 @@ for name in ("absorb", "uniform"):
           f"{long['bound_error_bits_per_token']:.3f}")  # fmt: skip
 
 # %% [markdown]
-# Both bounds are close to the truth. (Their numbers of training steps differ, so this does not compare the noises.) The last column is from `training.json`; the truth of 2.38 is for the 256 texts only.
+# Both bounds are close to the truth. (The two networks had different learning rates and numbers of steps, so this does not compare the noises.) The last column is from `training.json`; the truth of 2.38 is for the 256 texts only.
 #
 # So the answer to the title is: yes, if the bound is whole. On average over the language no model's $-\log p$ is below the truth, and the bound lies above the model's. It may also be compared with the $-\log p$ of another model, such as a left-to-right one, on the same texts. If the bound is lower by more than chance, the diffusion model gives the texts more probability. If it is higher we cannot tell, as the gap is unknown.
 
@@ -594,7 +605,7 @@ for name in ("absorb", "uniform"):
 # 2. The ends have at most this divergence. So $-\log p_\theta(x_0) \le L_{DWDSE}(x_0) + \mathrm{KL}(p_{T|0}(\cdot|x_0)\|p_{\text{base}})$ for every $x_0$ and any network. This settles $F(u) = u\log u$, the weights $Q(x, y)$ and the factor $\sigma(t)$. The page's $1/t$ is the rate at which a hidden word reappears.
 # 3. The gap is the divergence of the ways, given the end: 0 for exact ratios with $p_{\text{base}} = p_T$, and $Z - 1 - \log Z$ for one hidden word.
 # 4. A whole bound contains the prior term and the noise below the first training time. Without them it can fall below the truth.
-# 5. Its estimate needs an error bar. It is about the chain in continuous time, not about a sampler with $K$ steps.
+# 5. An estimate of the bound needs an error bar. The bound is about the chain in continuous time, not about a sampler with $K$ steps.
 
 # %% [markdown]
 # ## Exercises
@@ -1281,12 +1292,14 @@ def measured(name, L):
 
 sizes = [8, 32, 128]
 narrower = {name: torch.tensor([measured(name, L) for L in sizes]) for name in chains}  # (3, 2)
+for name, factors in narrower.items():
+    print(f"{name:8}", ", ".join(f"{factor:.2f} ± {e:.2f}" for factor, e in factors.tolist()))
 
 # %% tags=["hide-input"]
 #| alt: Left, 16 independent times leave holes and clusters; of 16 stratified ones, one lies in
 #| each of 16 strata. Right, the factor by which strata shorten the error bar: with uniform noise
 #| it grows with the length of the text, to 5 at 128 words; with MASK noise the line is at 1 and
-#| the dots at 1.0 to 1.1.
+#| the dots at 1.05 to 1.11.
 fig, axes = plots.plt.subplots(1, 2, figsize=(10, 3.5), width_ratios=[1, 1.3])
 t = torch.rand(16, generator=torch.Generator().manual_seed(0))
 axes[0].vlines(t, 1.1, 1.5, color=plots.GREY, lw=2)
@@ -1296,10 +1309,10 @@ axes[0].text(0, 1.56, "16 independent times", color="#555555")
 axes[0].text(0, 0.76, "16 stratified times", color=plots.BLUE)
 axes[0].set(xlabel="t", yticks=[], ylim=(0, 2), title="Strata leave no holes")
 axes[0].grid(False)
-for name, colour, spot in (("MASK", plots.PURPLE, (90, 0.45)), ("uniform", plots.GREEN, (52, 3.9))):
+for name, colour, spot in (("MASK", plots.PURPLE, (90, 0.62)), ("uniform", plots.GREEN, (52, 3.9))):
     lengths = torch.logspace(3, 7, 11, base=2).tolist()
     axes[1].plot(lengths, [predicted(name, L) for L in lengths], color=colour, lw=1)
-    axes[1].errorbar(sizes, *narrower[name].T, fmt="o", color=colour)
+    axes[1].errorbar(sizes, *narrower[name].T, fmt="o", ms=4, capsize=3, color=colour)
     axes[1].annotate(f"{name} noise", spot, color=colour, ha="right")
 axes[1].set(xscale="log", xlabel="words in a text", ylim=(0, None))
 axes[1].set_ylabel("independent / stratified")
@@ -1312,7 +1325,7 @@ for name in chains:
     assert abs(narrower[name][-1, 0] / predicted(name, sizes[-1]) - 1) < 0.3
 
 # %% [markdown]
-# *What to see.* Dots are measured, with bars of one standard error, and lines are predicted. With uniform noise and the geometric schedule the gain grows with the length. With MASK noise and the log-linear schedule the prediction is 1, no gain, and the dots lie between 1.0 and 1.1.
+# *What to see.* Dots are measured, with bars of one standard error, and lines are predicted. With uniform noise and the geometric schedule the gain grows with the length. With MASK noise and the log-linear schedule the prediction is 1, no gain, and the dots (1.05, 1.11 and 1.11) lie within one and a half standard errors of it.
 #
 # The prediction explains this case: with independent words the mean at every $t$ is the entropy of the words, since a word is hidden with probability proportional to $t$ and then costs its surprise times $1/t$. So nothing varies between times, and strata have nothing to remove.
 

@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 06. The diffusion transformer: how can one network answer for every word at every noise level?
 #
-# The page of chapter 00 has a small transformer, not yet explained. It is not told the noise level, and its last layer gives probabilities of words, which suits MASK noise only. This chapter explains it line by line and turns it into SEDD's network, the **diffusion transformer**.
+# The page of chapter 00 has a small transformer, not yet explained. It is not told the noise level, and its last layer gives logits of words, where SEDD needs log-scores. This chapter explains it line by line and turns it into SEDD's network, the **diffusion transformer**.
 #
 # After this chapter you will be able to
 #
@@ -99,7 +99,7 @@ assert torch.equal(h[0, 0], h[0, 3]) and not torch.equal(h[0, 0], h[0, 2])
 # %% [markdown]
 # ## 2. Where is a word? Rotary positions
 #
-# Attention (section 3) compares two positions by a dot product $q \cdot k$. The *query* $q$ is made from the vector of one position, the *key* $k$ from that of the other. The product should depend on the offset of the two words.
+# Attention (section 3) compares two positions by a dot product $q \cdot k$. The *query* $q$ is made from the vector of one position, the *key* $k$ from that of the other. The product should depend on the *offset* of the two words: how far apart they are, and which comes first.
 #
 # **Rotary positions** turn every query and key by an angle proportional to its position. In the plane, the matrix that turns a vector by $a$ radians is
 #
@@ -152,7 +152,7 @@ for distance in range(-23, 24):
 assert dots.std() > 1  # and different distances do give different ones
 
 # %% [markdown]
-# *What to see.* Left: one pair, turned by 0.4 radians a position. Right: every diagonal has a single colour. So the product depends on the offset alone: how far apart two positions are, and which comes first. A comparison learned at one place works at every other.
+# *What to see.* Left: one pair, turned by 0.4 radians a position. Right: every diagonal has a single colour. So the product depends on the offset alone. A comparison learned at one place works at every other.
 #
 # The reason: if two vectors are turned by the same angle, their dot product does not change, so only the difference of the angles counts. For positions $m$ and $n$ and one pair, turned by $\theta$ radians a position,
 #
@@ -236,7 +236,7 @@ assert (both_sides > 0.01).all()
 assert (left_only.triu(1) == 0).all() and (left_only.tril() > 0).sum() == 21
 
 # %% [markdown]
-# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* and itself only, without it about the whole sentence. The causal mask has one advantage: keys and values of earlier words never change and can be kept (a *KV cache*).
+# *What to see.* Darker cells are larger changes; white is none. With a causal mask the ■ learns about *the* and itself only, without it about the whole sentence. An advantage of the causal mask: keys and values of earlier words never change and can be kept (a *KV cache*).
 #
 # Two parts of the page's block remain. `nn.LayerNorm` brings the vector at each position to mean 0 and variance 1, then multiplies each feature by a learned weight (and, on the page, adds a learned bias). The **MLP** works at each position alone: a layer to $4D$ numbers, a smooth nonlinearity (GELU), and a layer back. Both attention and MLP *add* their answer to $h$. (Laboratory: norm, GELU.)
 
@@ -447,7 +447,7 @@ fig = plots.show_awake({part: when.pop() for part, when in awake.items()})
 fig.suptitle("The head learns first, attention and MLP last", x=0.01, ha="left", fontsize=12);
 
 # %% [markdown]
-# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head learns. In step 2 it reaches the last norm, the embedding and the gates (rows in the layers of shifts, scales and gates). The gates, still 0, stop it before the rest of each block, and those layers' zero matrices before the condition. In step 3 every tensor has a gradient.
+# *What to see.* A gradient is multiplied by every matrix and gate that it passes on its way back. In step 1 the head's zero matrix stops it, so only the head learns. In step 2 it reaches the last norm, the embedding and the gates (rows of the layer that makes a block's six vectors). The gates are still 0, so the rest of each block gets no gradient. The layers that read the condition still have zero matrices, so the layers that make it get none. In step 3 every tensor has a gradient.
 #
 # (If attention's `out` started at zero *as well as* its gate, neither would ever move: each is a factor of the other's gradient.)
 
@@ -468,7 +468,7 @@ assert all((a == 0).all() for a, _ in gates) and gates[0][1].any()  # the MLP's 
 # %% [markdown]
 # ## 8. What is each piece worth?
 #
-# We take one piece out at a time and train what is left. Our five words form a circle, *the → cat → saw → dog → . → the*. The next word is the next in the circle with probability 0.8, and each other word with 0.05; the first word is any of the five. So the exact log-probability of a sentence is known.
+# We take one piece out at a time and train what is left. Our five words form a circle, *the → cat → saw → dog → . → the*. After each word comes the next in the circle with probability 0.8, and each of the other four (the same word again is one) with 0.05. The first word is any of the five, equally likely. So the exact log-probability of a sentence is known.
 
 # %% tags=["pieces"]
 def sentences(num, generator):
@@ -520,7 +520,7 @@ def excess(model, graph=graph):
     return bound.nats - truth
 
 # %% [markdown]
-# The yardsticks are the truth and the uniform guess of an untrained network. (The guess costs exactly $6 \log 5$; our estimate uses random sentences, times and hidden places.)
+# The yardsticks are the truth and the uniform guess of an untrained network. (The guess costs exactly $6 \log 5$ on every sentence; the estimate differs, as its times and hidden places are random.)
 
 # %% tags=["pieces"]
 def build(seed=0, **options):
@@ -533,7 +533,7 @@ print(f"truth {truth:.2f} nats; "
       f"uniform guess, above it: estimated {guess:.2f}, exactly {exact:.2f}")
 
 # %% [markdown]
-# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split the loss of this place (its $1/t$ is $\sigma(t)\,r$) into
+# The page ends in a softmax, whose probabilities sum to 1. SEDD's head is free. At a hidden place write its scores as $s_y = r\, Z\, \pi_y$, where $r = 1/(e^{\bar\sigma} - 1)$, $Z$ is the sum of $s_y/r$ over the words, and $\pi$ is a distribution. Chapter 03 split $\sigma(t)$ times the loss of this place (there $\sigma(t)\,r = 1/t$). The loss itself is
 #
 # $$\underbrace{r\,(-\log \pi_{x_0})}_{\text{cross-entropy}} \;+\; \underbrace{r\,(Z - 1 - \log Z)}_{\text{price of } Z \ne 1} .$$
 #
@@ -578,7 +578,7 @@ print(", after it {:.2f} + {:.2f} nats".format(*costs["no scale by σ"]))
 #| not told σ̄ have about half a nat. Left side only has 1.7, no positions 3.3, and no scale by σ
 #| 4.0, where the dotted line of a uniform guess stands, plus a price of 0.2.
 fig = plots.show_parts(costs, guess, ("cross-entropy above the truth", "price of Z ≠ 1"))
-title = "Without positions, the right side or the scale, training gains far less"
+title = "Without positions, the right side or the scale, the network stays far from the truth"
 fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 
 # %% tags=["hide-cell"]
@@ -593,11 +593,15 @@ assert all(price < 0.1 for name, (_, price) in costs.items() if name != "no scal
 assert price_before > 140 and costs["no scale by σ"][1] < 1
 assert abs(costs["no scale by σ"][0] - guess) < 0.2 and abs(before - guess) < 1e-3
 assert abs(guess - exact) < 0.3
+s = torch.linspace(1e-4, math.log(1000), 100_000).double()  # noise levels
+r = 1 / s.expm1()
+price = -torch.expm1(-s) * r * (5 / r - 1 - (5 / r).log())  # of scores of 1: Z = 5 / r
+assert price[s > 1].sum() > 0.9 * price.sum()
 
 # %% [markdown]
 # *What to see.* 0 is the truth, and the dotted line is the uniform guess. Training brings the whole network nearly nine tenths of the way from the guess to the truth. Without positions it does not see the order of words (laboratory) and gains 0.65 of 3.96 nats; with the left side only, 2.3.
 #
-# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios reach about 1000. Its first loss is about 170 nats a sentence (exercise 5), nearly all of it the price of $Z \ne 1$. After 300 steps the price is nearly gone, and the cross-entropy is still that of a uniform guess: nothing has been learned yet about the words.
+# **The scale.** Without "scale by σ" an untrained network says $s_y = 1$ at every noise level, while the true ratios sum to $r$, which falls from about 1000 to 1/1000. Its first loss is about 170 nats a sentence (exercise 5), nearly all of it the price of $Z \ne 1$ at high noise ($\bar\sigma > 1$), where its scores are far too large. After 300 steps the price is nearly gone, and the cross-entropy is still that of a uniform guess: nothing has been learned yet about the words.
 #
 # **The free head.** The whole network has learned $Z \approx 1$. The softmax head pays no price, but is behind by less than 0.1 nats with each of three seeds (laboratory), little beside the 3.5 nats gained by training. With uniform noise the ratios are not a known number times a distribution, but a free head can learn them.
 #
@@ -703,7 +707,7 @@ fig.suptitle(title, x=0.01, ha="left", fontsize=12);
 # 1. Tokens become vectors. Rotary positions turn queries and keys, so their product depends on the offset. Attention has no mask: a hidden word is guessed from both sides.
 # 2. The noise level becomes features, then a condition, then a shift, scale and gate in each half of a block. The gates and the head start at 0: an untrained block returns its input, and the head learns first.
 # 3. The head gives log-scores, with 0 at the current token. With MASK noise the known term $\log(e^{\bar\sigma} - 1)$ is taken out ("scale by σ"); the rest does not depend on the noise level.
-# 4. The loss is a cross-entropy plus a price $r(Z - 1 - \log Z)$, since the scores need not sum to $r$. Without the scale, 300 steps remove most of this price and teach nothing about the words.
+# 4. With MASK noise the loss of a hidden place is a cross-entropy plus a price $r(Z - 1 - \log Z)$, since the scores need not sum to $r$. Without the scale, 300 steps remove most of this price and teach nothing about the words.
 # 5. SEDD small has 169.6 million weights, 92.4 million without embedding and head. The head does 27 % of the arithmetic.
 
 # %% [markdown]
@@ -888,7 +892,7 @@ with exercise("4"):
 #
 # $$\int_0^{\bar\sigma_{\max}} (1 - e^{-\bar\sigma}) \Big( \sum_{y \ne \text{MASK}} s_y - r \log s_{x_0} + K(r) \Big)\, d\bar\sigma, \qquad r = \frac{1}{e^{\bar\sigma} - 1}, \quad K(r) = r(\log r - 1),$$
 #
-# where $1 - e^{-\bar\sigma}$ is the probability that the token is hidden. The check wants four digits. Then compare it at $N = 50\,257$, $\bar\sigma_{\max} = \log 1000$ with $\log N = 10.8$, that with the scale (chapter 07).
+# where $1 - e^{-\bar\sigma}$ is the probability that the token is hidden. The check wants four digits. Then compare its value at $N = 50\,257$, $\bar\sigma_{\max} = \log 1000$ with the loss with the scale, $\log N = 10.8$ (chapter 07).
 #
 # <details><summary>Hint</summary>
 #
@@ -1004,7 +1008,7 @@ for state, exact in zip(world.states, world.scores(0.7)[:, 0]):
 #
 # ### Smooth functions: what do LayerNorm, GELU and SiLU compute?
 #
-# At each position LayerNorm takes the mean and the variance over the features. GELU in its tanh form and SiLU are near 0 for negative numbers and near $u$ for positive ones.
+# At each position LayerNorm takes the mean and the variance over the $D$ numbers of the vector. GELU in its tanh form and SiLU are near 0 if $u$ is far below 0, and near $u$ if it is far above.
 
 # %%
 def layer_norm(h, w):

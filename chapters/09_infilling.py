@@ -156,7 +156,7 @@ for name, pair in pairs.items():
 print(f"uniform noise, 256 leaps: sleeps {laws[-1][0]:.3f}, truth {after_cat[0]:.3f}")
 
 # %% [markdown]
-# MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away even with 256 leaps. (With MASK noise's schedule the TV is the same within 0.01.)
+# MASK noise gives the truth with any number of leaps: a single free token is one exact draw. Uniform noise stays 0.12 away even with 256 leaps. (The two noises have different schedules. With the log-linear one uniform noise has the same TV at 256 leaps, within 0.01.)
 #
 # Was the pair unlucky? On the laboratory's random worlds (108 choices of given tokens, 128 leaps) the TV is 0.16 on average with uniform noise, and at most 0.004 with MASK noise, where it falls as $1/K$.
 
@@ -219,7 +219,7 @@ ax.set_title("The clamped sampler follows the wrong condition, and ends at 0.71 
 # %% [markdown]
 # *What to see.* Green and orange fall at first, as *sleeps* is the rarer verb (42 of 100). Green reaches blue when little noise is left. The sampler (orange) ends lower: green also rises by jumps of the noun (*cat sleep* to *cats sleep*), which clamping forbids.
 #
-# As a control, the next cell takes the same leaps with the ratios of the blue line, and ends at the truth.
+# As a control, the next cell takes the same leaps with the right ratios, those for a *clean* noun *cat*. It ends at the truth.
 
 # %%
 told_clean = Chain(UniformGraph(2), after_cat)  # a world of one token: the verb after a clean cat
@@ -245,7 +245,7 @@ assert abs(total_variation(other, after_cat) - errors[1]) < 0.01
 # %% [markdown]
 # ## 4. A weight makes uniform noise exact
 #
-# In the forward process every token jumps at the same rate, whatever the sentence is. So the event "no given token ever jumps" has the same probability for every sentence, and conditioning on it leaves the law of the rest unchanged. But then the noisy given tokens *are* the clean ones, at every noise level. Hence
+# In the forward process every token jumps on its own, at the same rate whatever the sentence is. So the event "no given token ever jumps" has the same probability for every sentence, and conditioning on it leaves the law of the rest unchanged. In this event the noisy given tokens *are* the clean ones, at every noise level. Hence
 #
 # $$p_0(\text{rest} \mid \text{given}) = \text{law of the rest in the reverse process, given that the given tokens show their values and } \textbf{never jump}.$$
 #
@@ -376,7 +376,7 @@ assert abs(w @ hit - exact_share) < 0.03 and hit.mean() < 0.45
 assert 250 < 1 / (w**2).sum() < 500
 
 # %% [markdown]
-# The last number is the **effective sample size**, $1/\sum w^2$ for weights that sum to 1: 1000 if all are equal, 1 if one filling has all the weight. Let $q$ be the left-to-right law of the gaps and $p$ the true one. Of many draws, $\mathbb E_q[(p/q)^2] = \mathbb E_p[p/q]$ are worth one from $p$. This is at least $2^{\mathbb E_p \log_2 p/q}$ (Jensen's inequality), and the exponent is the loss above, summed over the eight words:
+# The last number is the **effective sample size**, $1/\sum w^2$ for weights that sum to 1: 1000 if all are equal, 1 if one filling has all the weight. Let $q$ be the left-to-right law of the gaps and $p$ the true one. Weights are proportional to $p/q$, so the effective size of $n$ draws is about $n / \mathbb E_q[(p/q)^2]$: for one filling from $p$ we need $\mathbb E_q[(p/q)^2] = \mathbb E_p[p/q]$ draws. This is at least $2^{\mathbb E_p \log_2 p/q}$ (Jensen's inequality), and the exponent is the loss above, summed over the eight words:
 
 # %% tags=["nbval-check-output"]
 for name in patterns:
@@ -448,7 +448,11 @@ def gap_error(model, graph, schedule, gaps):
     noisy = graph.sample_transition(x0, sigma[:, None], generator)
     x, at = torch.where(gaps, noisy, x0), gaps.expand(x0.shape)
     used = model(x, sigma.float(), at=at).double()  # (M, S)
-    right = exact_model(graph, clean=~gaps)(x, sigma, at)
+    if graph.mask_id is None:
+        right = exact_model(graph, clean=~gaps)(x, sigma, at)  # (M, S)
+    else:  # chapter 07's law of a hidden word, times r
+        p = language.posterior(x.clamp(max=V - 1), x != V) / sigma.expm1()[:, None, None]
+        right = torch.nn.functional.pad(p[at].log(), (0, 1))
     D = graph.rates_into(x[at]) * score_entropy_terms(used, right.exp())
     return bits(weight * D.sum(-1).view(len(x0), -1).sum(1), gaps)
 
@@ -494,7 +498,7 @@ for parts, most in ((mask_parts, 0.0054), (uniform_parts, 1e-15)):
     assert parts[1].prior_kl(parts[2].total(1.0).double()) / math.log(2) < most  # bits a word
 
 # %% [markdown]
-# *What to see.* Grey is exact. The bars below are upper bounds, drawn about 8 times as long. With exact ratios MASK noise has no error (section 3). The MASK network is at about 0.01 bit in every pattern (below 0.02 with the prior term), so it does use the words to the right. Clamping with uniform noise costs at most 0.02 to 0.07 bits with exact ratios (light orange), and 0.06 to 0.11 with the network (orange). Standard errors are at most 0.003 bits for the MASK network, 0.02 for others.
+# *What to see.* Grey is the loss of section 5 itself. The bars below are upper bounds, drawn about 8 times as long. With exact ratios MASK noise has no error (section 3). The bound of the MASK network is about 0.01 bit in every pattern (below 0.02 with the prior term), far below the grey bars where words stand to the right. So it does use them. Clamping with uniform noise costs at most 0.02 to 0.07 bits with exact ratios (light orange), and 0.06 to 0.11 with the network (orange). Standard errors are at most 0.003 bits for the MASK network, 0.02 for others.
 #
 # ## 7. Words that appear in the same leap
 #
@@ -625,7 +629,7 @@ for K, share in expected.items():
     assert abs(by_leaps[K] - share) < 4 * math.sqrt(share * (1 - share) / 800)
 
 # %% [markdown]
-# *What to see.* Blue line: the expected share; dots: 800 fillings each, with their standard error. With one leap a quarter agree, like three coins; 32 leaps reach 0.92. One word at a time reaches the truth, 0.95 (the language makes slips). So does the network (hollow star); after three leaps 0.745 of its fillings agree (standard error 0.015).
+# *What to see.* Blue line: the expected share; dots: 800 fillings each, with their standard error. With one leap a quarter agree, as often as three coins show the same side; 32 leaps reach 0.92. The truth is 0.95, as the language makes random slips. One word at a time reaches it (stars, side by side at 3), with the network too (hollow); after three leaps 0.745 of its fillings agree (standard error 0.015).
 #
 # A leap costs the total correlation (chapter 08) of its new words, given the visible ones. In this language a long gap needs many leaps, scattered words one (laboratory, *Leaps*).
 #
@@ -639,7 +643,7 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
     print(filled)
 
 # %% [markdown]
-# All four write *not*, one writes *None*. In the last gap *not exist* demands *does*, and all four write *is* or *was*. The network often finds the right kind of word, and knows little about Python. What this method leaves open:
+# All four write *not*, one returns *None*. In the last gap *not exist* demands *does*, and all four write *is* or *was*. The network often finds the right kind of word, and knows little about Python. What this method leaves open:
 #
 # - **The length is given.** If nobody knows it, one must try several (exercise 3).
 # - **Left-to-right models can be taught to fill**, if texts are cut before training and the middle is put last (further reading). Diffusion needs no such change, and takes any pattern.
@@ -648,7 +652,7 @@ for filled in docs.fill(text, gap=1, num=4, steps=64):
 # %% [markdown]
 # ## What has changed on the page
 #
-# The page's `write` already keeps the given words. It now reveals one word at each step, which removes the error of section 7. Three missing words take three evaluations instead of 16, and 32 take 32. Chapter 08's changes are not needed: every call reveals a word, and no probability is compared.
+# The page's `write` already keeps the given words. It now reveals one word at each step, which removes the error of section 7. Three missing words take three evaluations instead of 16, and 32 take 32. Chapter 08's changes are not needed: every call reveals a word, and no random number is compared with a probability.
 #
 # ```diff
 # -def write(x, steps=16):
@@ -729,7 +733,7 @@ with exercise("1"):
 #
 # <details><summary>Hint</summary>
 #
-# Keep a law of the last token, at first $(1/2, 1/2)$. `chain.states[:2]` are the texts that begin with $k$ zeros.
+# Keep a law of the last token, at first $(1/2, 1/2)$. `chain.states[:2]` are the texts that begin with $k$ zeros. For small $e$: let $f$ be the probability that the noise that is left flips a token. How probable is the noisy text $0 \ldots 0\,1$ if its zeros are clean, and if they may be flipped ones?
 #
 # </details>
 #
@@ -887,7 +891,7 @@ with exercise("4"):
 #
 # Gaps are filled in rounds. The tokens of a round are drawn at once, each from its exact law given the tokens of *earlier* rounds. Write `cost_of_rounds(joint, rounds)`: the divergence $\mathrm{KL}(\text{true} \,\|\, \text{result})$ in **bits**. `joint` is the true law of the gaps, with one axis for each (some entries may be 0). `rounds` is a list of lists of axes, such as `[[1], [0, 2]]`.
 #
-# When it is right, guess which two rounds are cheapest for *determiner, noun, verb*, the gaps of section 7. (The solution gives the bits.)
+# When it is right, guess which ways to split *determiner, noun, verb*, the gaps of section 7, into two rounds cost least. (The solution gives the bits of all six.)
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1334,7 +1338,7 @@ for K in (2, 8, 32):
 # %% [markdown]
 # ### Leaps: which patterns need many?
 #
-# Let each missing word pick its leap, pay for it given all words of earlier leaps, and compare with what the truth needs. The difference bounds the divergence of the $K$-leap sampler with exact ratios, since the choice of leaps counts as part of the path (chapter 04). For $K = 1$ it is exact, and is the total correlation of chapter 08, of the gaps given the rest: the divergence of their joint law from the product of its parts.
+# We assign each missing word to one of $K$ leaps at random, and add up the words' bits, $-\log_2 p(\text{word} \mid \text{given words and words of earlier leaps})$. From the sum we subtract the bits that the truth needs. On average the difference bounds the divergence of the $K$-leap sampler with exact ratios, since the choice of leaps counts as part of the path (chapter 04). For $K = 1$ it is exact, and is the total correlation of chapter 08, of the gaps given the rest: the divergence of their joint law from the product of its parts.
 
 # %%
 def cost_of_leaps(x, gaps, K, generator):
@@ -1407,7 +1411,7 @@ for k in (1, 2):
     assert abs(a - b) < 4 * math.sqrt(2 * a * (800 - a) / 800)
 
 # %% [markdown]
-# After one clamped leap the three words hardly ever agree: in 5 of 800 fillings, and without the last step as often as words drawn by their frequency. With ratios that are told what is clean a quarter agree, as with MASK noise. With 4 or 16 leaps the rows differ by no more than chance.
+# After one clamped leap the three words hardly ever agree: in 5 of 800 fillings. Without the last step it is 13 of 8000, which differs by no more than chance from the 19 expected of words drawn by their frequency. With ratios that are told what is clean a quarter agree, as with MASK noise. With 4 or 16 leaps the rows differ by no more than chance.
 
 # %% [markdown]
 # ### English: what do both sides bring?

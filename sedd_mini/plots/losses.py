@@ -1,5 +1,6 @@
 """The shape of a loss of one ratio."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -59,7 +60,10 @@ def show_wall(axes: Sequence[plt.Axes], score_entropy) -> None:
     r = torch.logspace(-2.5, 2.5, 100)
     axes[1].loglog(r, r**2 / 2, color=GREEN)
     axes[1].loglog(r, score_entropy(2 * r, r), color=PURPLE)
-    axes[1].annotate("least squares", (0.5, 2e2), color=GREEN)
+    level = 2 - 2 * math.log(2)  # r²/2 = r (1 − log 2)
+    axes[1].axvline(level, color="#666666", lw=1, ls=":")
+    axes[1].text(1.15 * level, 2e-5, f"r = {level:.2f}", color="#666666")
+    axes[1].annotate("least squares", (2.5, 4e2), color=GREEN, ha="right")
     axes[1].annotate("score entropy", (9, 0.2), color=PURPLE)
     axes[1].set(xlabel="true ratio r", ylabel="loss of the estimate 2r")
     axes[1].set_title("Small ratios count for more than with least squares")

@@ -74,7 +74,7 @@ def show_map() -> Figure:
     boxes = {
         (0, 2): "text, as tokens\n05", (9, 2): "noise:\nnothing is left", (0, 0): "a new text",
         (4.5, 1): "a network that knows\nratios of probabilities\n06",
-        (1.2, 1): "how to train it\n02  03  07  11", (7.9, 1): "how good is it?\n04",
+        (1.2, 1): "how to train it\n02  03  07  11", (7.9, 1): "how good is it?\n04  10",
     }  # fmt: skip
     for (x, y), text in boxes.items():
         edge = BLUE if text[-1].isdigit() else "#666666"

@@ -77,7 +77,7 @@ def show_ratios_on_a_line(
     """
     fig, axes = plt.subplots(1, 3, figsize=(11, 3.9), width_ratios=[1, 1.1, 1.1])
     axes[0].imshow(np.asarray(world), cmap=INK)
-    axes[0].set(xlabel="second token", ylabel="first token", title="Two pairs (ink: σ̄ = 0.1)")
+    axes[0].set(xlabel="second token", ylabel="first token", title="Two pairs (ink: σ̄ = 0.01)")
     axes[0].grid(False)
     dot = {"marker": "o", "ms": 8, "mfc": "white", "mec": "#222222", "mew": 1.6, "ls": ""}
     for letter, ax, (place, (first, second)) in zip("AB", axes[1:], pairs.items(), strict=True):
@@ -141,7 +141,8 @@ def show_targets(share: Sequence, of_squares: Sequence, q: float) -> Figure:
     for (_, colour), dots, end in zip(kinds, numbers, np.cumsum(numbers), strict=True):
         y, x = np.divmod(places[end - dots : end], 80)
         left.scatter(x, y, s=9 if dots > 99 else 16 if dots > 1 else 40, color=colour, lw=0)
-    left.annotate("the only one", (x[0], y[0]), (x[0] + 6, -3.2), color=ORANGE, va="center",
+    left.annotate("the only one", (x[0], y[0]), (x[0], -3.2), color=ORANGE, va="center",
+                  ha="center",
                   arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.4})  # fmt: skip
     for x, (text, colour), dots in zip((0, 27, 50), kinds, numbers, strict=True):
         label = f"{text}: {dots} dot" + "s" * (dots != 1)
