@@ -359,7 +359,7 @@ assert bits - truth < 0.3, "too far above the truth: did the training run to its
 
 # %% tags=["hide-input"]
 #| alt: A map. Text becomes noise through noise that jumps, chapter 01; noise becomes new text step
-#| by step, chapters 08 and 09, with a network, chapter 06, trained in 02, 03, 07, 11, judged in 04, 10.
+#| by step, chapters 08 and 09, with a network: 06; trained in 02, 03, 07, 11, judged in 04, 10.
 plots.show_map();
 
 # %% [markdown]

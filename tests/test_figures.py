@@ -76,7 +76,8 @@ def test_the_python_of_readme_prints_what_is_said_there(monkeypatch, capsys):
     assert written.startswith("Return the")
     assert f"# {fills}\n" in code
     bits = [float(re.search(r"([\d.]+) bits a char", line)[1]) for line in (first, second)]
-    assert f"at most {bits[0]:.2f} and {bits[1]:.2f} bits" in code
+    assert f"at most {bits[0]:.2f} bits a character" in code
+    assert f"and {bits[1]:.2f} for its words shuffled" in code
     film = f'prompt="{make.PROMPT}", suffix="{make.SUFFIX}", length={make.LENGTH})'
     assert film in code
     assert (make.STEPS, make.SEED) == (128, 0)  # what `write` takes where nothing is said

@@ -193,7 +193,8 @@ def short(rows: list[Row]) -> str:
     numbers = [(sum(row.verdict == verdict for row in rows), verdict)
                for verdict in (HOLDS, PART, NOT, FULL, OPEN)]  # fmt: skip
     told = ", ".join(f"{verdict} {number}" for number, verdict in numbers if number)
-    lines = [f"Verdicts on {len(rows)} claims: {told}.", "",
+    later = sum(row.claim.claim.startswith("Future direction") for row in rows)
+    lines = [f"Verdicts on {len(rows) - later} claims and {later} directions: {told}.", "",
              "| claim | verdict | of its statements |", "|---|---|---|"]  # fmt: skip
     lines += [line(row.claim.claim, row.verdict, examples(row.judged.statements) or row.ours)
               for row in rows if row.verdict != OPEN]

@@ -240,7 +240,7 @@ class Judged(NamedTuple):
 
     figures: list[Figure]
     statements: dict[str, bool | None]  # None: cannot tell
-    controls: dict[str, bool] | None = None
+    controls: dict[str, bool | None] | None = None
     verdict: str | None = None  # None: by the statements
     left_out: str = ""
 

@@ -8,7 +8,7 @@ that is not made yet raises `NotYet`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from sedd_mini.evaluation.results import (
@@ -38,6 +38,17 @@ OURS, SQUARES = "score entropy", "concrete score matching"
 def above(figure: Figure, bound: float) -> bool | None:
     """None, cannot tell: the bound lies within the figure's interval."""
     return figure.low > bound if not figure.low <= bound < figure.high else None
+
+
+def at_most(figure: Figure, bound: float) -> bool | None:
+    over = above(figure, bound)
+    return None if over is None else not over
+
+
+def both(answers: Iterable[bool | None]) -> bool | None:
+    """False if one is, or else None if one is; True if all are."""
+    answers = set(answers)
+    return False if False in answers else None if None in answers else True
 
 
 # ---- the loss ------------------------------------------------------------------------------------
@@ -75,7 +86,7 @@ def gradients(results: Results) -> Judged:
     ours, figures, statements = by.pop(OURS), [], {}
     for name, theirs in by.items():
         figures.append(mean(f"the same of {name}", theirs))
-        less_than = mean(name, less(theirs, ours)).low > 0
+        less_than = above(mean(name, less(theirs, ours)), 0)
         statements[f"score entropy's gradient fluctuates less than that of {name}"] = less_than
     figures.insert(0, mean("standard deviation of the gradient's norm over its mean", ours))
     return Judged(figures, statements)
@@ -94,7 +105,7 @@ def concrete(results: Results) -> Judged:
          Figure("largest gradient over the median", max(spikes))],
         {"some of its ratios are ≤ 0, in each seed": min(bad) > 0,
          "ten times the steps do not cure it": longer > 0,
-         "its samples are worse than those of score entropy": further.low > 0,
+         "its samples are worse than those of score entropy": above(further, 0),
          "training diverges: a gradient ten times the median": max(spikes) > 10},
     )  # fmt: skip
 
@@ -113,7 +124,7 @@ def ratio_matching(results: Results) -> Judged:
          mean("the same of score entropy", results.spiral(OURS, "tv"))],
         {"one evaluation a token of the sequence, where score entropy takes one in all":
             theirs == lengths and set(unit[OURS].numbers()) == {1},
-         "at equal evaluations its bound is worse": worse.low > 0},
+         "at equal evaluations its bound is worse": above(worse, 0)},
     )  # fmt: skip
 
 
@@ -189,7 +200,7 @@ def level(results: Results) -> Judged:
         name = f"perplexity bound above the exact perplexity of GPT-2 by, {data}"
         figures.append(against(results, data, "sedd-absorb", "gpt2", name,
                                lambda nats: 100 * math.expm1(-nats), "%"))  # fmt: skip
-        statements[f"at most 5 % above GPT-2, {data}"] = figures[-1].high <= 100 * (LEVEL - 1)
+        statements[f"at most 5 % above GPT-2, {data}"] = at_most(figures[-1], 100 * (LEVEL - 1))
     return Judged(figures, statements)
 
 
@@ -219,7 +230,7 @@ def generative(results: Results) -> Judged:
             factor = math.exp(apart(gpt2, rows).value)
             figures.append(Figure(f"GPT-2's generative perplexity over {name}, {data}", factor,
                                   factor * apart(gpt2, rows).error))  # fmt: skip
-        statements[f"a factor of 6 or more, {data}"] = figures[-2].low >= 6
+        statements[f"a factor of 6 or more, {data}"] = above(figures[-2], 6)
         controls[f"and not by lost entropy, {data}"] = rich(ours, real)
     return Judged(figures, statements, controls)
 
@@ -228,9 +239,9 @@ def apart(a: list, b: list, key: str = "nats_per_token") -> Figure:
     return gap(key, pooled(key, a, key), pooled(key, b, key))
 
 
-def rich(ours: list, theirs: list) -> bool:
+def rich(ours: list, theirs: list) -> bool | None:
     """Whether a text's unigram entropy is at most 5 % of perplexity below that of theirs."""
-    return apart(theirs, ours, "entropy_bits").high <= math.log2(LEVEL)
+    return at_most(apart(theirs, ours, "entropy_bits"), math.log2(LEVEL))
 
 
 def calls(results: Results) -> Judged:
@@ -255,7 +266,7 @@ def level_calls(results: Results, data: str) -> float | None:
     """
     gpt2 = results.un_annealed(data)
 
-    def is_level(rows: list) -> bool:
+    def is_level(rows: list) -> bool | None:
         if apart(rows, gpt2).high > math.log(LEVEL):
             return False
         if data == "synthetic":
@@ -273,9 +284,9 @@ def annealing(results: Results) -> Judged:
         ours, gpt2, real = (pooled("", rows, "nats_per_token") for rows in three(results, data))
         figures += [gap(f"un-annealed samples less real text, {name}, {data}", rows, real, NATS)
                     for name, rows in (("ours", ours), ("GPT-2's", gpt2))]  # fmt: skip
-        furthest = max(-figures[-2].low, figures[-2].high)
-        statements[f"ours are level with real text, {data}"] = furthest <= math.log(LEVEL)
-        controls[f"GPT-2's are further from it, {data}"] = gap("", gpt2, ours).low > 0
+        sides = at_most(figures[-2], math.log(LEVEL)), above(figures[-2], -math.log(LEVEL))
+        statements[f"ours are level with real text, {data}"] = both(sides)
+        controls[f"GPT-2's are further from it, {data}"] = above(gap("", gpt2, ours), 0)
     return Judged(figures, statements, controls)
 
 
@@ -301,9 +312,9 @@ def leaps(results: Results) -> Judged:
 # ---- what is given, and the bound ----------------------------------------------------------------
 
 
-def just_above(bound: Figure) -> bool:
+def just_above(bound: Figure) -> bool | None:
     """At most 0.1 above the truth, and not below it by more than three standard errors."""
-    return bound.high <= 0.1 and bound.value >= -1.5 * bound.error
+    return both((at_most(bound, 0.1), bound.value >= -1.5 * bound.error))
 
 
 def infilling(results: Results) -> Judged:
@@ -316,7 +327,7 @@ def infilling(results: Results) -> Judged:
         statements[f"bound within 0.1 bit of the truth, {name}"] = just_above(ours)
         if name != "prefix given":
             better = f"better than a perfect model that sees the left side only, {name}"
-            statements[better] = left.low > ours.high
+            statements[better] = above(gap("", left, ours), 0)
     return Judged(figures, statements)
 
 
@@ -364,7 +375,7 @@ def seconds(results: Results) -> Judged:
         off = max(high / best - a / b, a / b - low / worst)
         figures.append(Figure(f"seconds a sample over GPT-2's with its cache, {name}, "
                               f"{ours['calls_asked'].number:.0f} calls", a / b, off))  # fmt: skip
-        statements[f"slower than GPT-2 with its cache, {name}"] = figures[-1].low > 1
+        statements[f"slower than GPT-2 with its cache, {name}"] = above(figures[-1], 1)
     cache = results.part("beyond/cache.json")["median"]
     ours, without, theirs = (cache[name].number for name in (
         "blocks, cache", "blocks, no cache", "gpt2, cache"))  # fmt: skip
@@ -395,7 +406,7 @@ def larger(results: Results) -> Judged:
                       2 * unit["nats_per_token_error"].number, NATS)
                for width, unit in zip(WIDTHS, units[kind], strict=True)]  # fmt: skip
         figures += row
-        falls[kind] = all(gap("", a, b).low > 0 for a, b in pairwise(row))
+        falls[kind] = both(above(gap("", a, b), 0) for a, b in pairwise(row))
     return Judged(figures, {"at equal tokens a larger network has a lower bound": falls["sedd"]},
                   {"GPT-2's loss falls with its size": falls["gpt2"]})  # fmt: skip
 
@@ -412,7 +423,7 @@ def hyper_parameters(results: Results) -> Judged:
         [gain, Figure(f"trials, of {TRIALS}, that trained", len(bounds)),
          Figure("their best at a quarter of the tokens", min(bounds), 0, NATS),
          Figure("their worst", max(bounds), 0, NATS)],
-        {"what a search finds is better than the default": gain.low > 0},
+        {"what a search finds is better than the default": above(gain, 0)},
     )  # fmt: skip
 
 
@@ -424,8 +435,8 @@ def fewer_evaluations(results: Results) -> Judged:
                for name in ("tweedie, 32 calls", "tweedie, 64 calls", "tweedie, 128 calls")]
     return Judged(figures, {
         "at equal calls another sampler writes what the true language finds likelier":
-            figures[0].low > 0,
-        "it does so with half of the calls": figures[1].low > 0,
+            above(figures[0], 0),
+        "it does so with half of the calls": above(figures[1], 0),
     })  # fmt: skip
 
 
@@ -470,7 +481,7 @@ def other_domains(results: Results) -> Judged:
             found = mean(f"bits a pixel of digits, tables {table} less score entropy, {graph}",
                          [least - b for b in bits])  # fmt: skip
             figures.append(found)
-            statements[f"fewer bits than tables {table}, {graph}"] = found.low > 0
+            statements[f"fewer bits than tables {table}, {graph}"] = above(found, 0)
     bits = [nats / math.log(2) for nats in digits(results, "pixels-gpt2", "nats_per_token")]
     figures.append(mean("bits a pixel of GPT-2", bits))
     return Judged(figures, statements)
@@ -482,7 +493,6 @@ def modalities(results: Results) -> Judged:
     behind = mean("a classifier of the same network and budget leads by", less(alone, joint), "%")
     named = mean("digits that labels and pixels in one sequence name right", joint, "%")
     return Judged([named, behind], {
-        "names pictures far better than guesses, which are right in 10 %": named.low > 50,
-        "level with a classifier: behind by at most 2 %":
-            None if behind.low < 2 < behind.high else behind.high <= 2,
+        "names pictures far better than guesses, which are right in 10 %": above(named, 50),
+        "level with a classifier: behind by at most 2 %": at_most(behind, 2),
     })  # fmt: skip
