@@ -75,9 +75,9 @@ def test_the_numbers_in_the_words_of_readme_are_those_of_the_results():
     assert "six times GPT-2's on Python's documentation" in readme
     speed = read_json(RESULTS / "full-size-speed.json")["variants"]["bfloat16"]["tokens_per_s"]
     run = read_json(RESULTS / "small-gpu.json")
-    assert (f"after {run['epochs']:.0f} passes over 17 books its bound is {run['bits_per_token']:.1f} "
-            "bits a token on passages held out, where token frequencies cost "
-            f"{run['frequencies_bits_per_token']:.1f}") in readme  # fmt: skip
+    bits, table = run["bits_per_token"], run["frequencies_bits_per_token"]
+    assert (f"after {run['epochs']:.0f} passes over 17 books its bound is {bits:.1f} bits a token on "
+            f"passages held out, where token frequencies cost {table:.1f}") in readme  # fmt: skip
     fast = run["tokens_seen"] / run["training_seconds"]
     assert f"at {fast / 1000:.0f} 000 tokens a second" in readme
     assert f"at {speed / 1000:.0f} 000 without" in readme
