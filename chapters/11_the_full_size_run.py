@@ -52,7 +52,7 @@
 #         --sample-every 0 --save-every 150 --out runs/small-gutenberg
 #     python tests/benchmarks/small_gpu.py --data runs/gutenberg --minutes 6.5
 #
-# *Predict:* an untrained network guesses all 50 257 tokens alike. How many nats does it pay for a token? And what happens to text that was held out, when the rest has been read 93 times?
+# *Predict:* an untrained network guesses all 50 257 tokens alike. How many nats does it pay for a token? And what happens to the loss on held-out text while the other text is read 93 times?
 
 # %%
 import json
@@ -98,7 +98,7 @@ assert lowest[0] == 1540 and round(lowest[1], 2) == 4.79 and round(checks[-1][1]
 assert round(1540 * 65_536 / run["train_tokens"]) == 58 and round(run["epochs"]) == 93
 
 # %% [markdown]
-# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. On the CPU the network still pays more in its last hundred steps, 7.27 ± 0.09 (with dropout): the loop runs at full size, but these 300 steps were too few. The run on the H100 reaches the table's level after 5 million tokens (80 steps), rests there for a hundred steps, and then learns to use the tokens around a hidden one.
+# *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. On the CPU the network still pays more in its last hundred steps, 7.27 ± 0.09 (with dropout): the loop runs at full size, but 300 steps of 512 tokens did not reach the table's level. The run on the H100 reaches it in 80 steps (5 million tokens, 34 times what the CPU read), rests there for a hundred steps, and then learns to use the tokens around a hidden one.
 #
 # The green points are bounds of the averaged weights, without dropout, on the 5 % of the text that was held out, each time with the same noise. They are lowest near 58 passes over the books, 4.79 ± 0.01 nats a token (one standard error), and then rise to 4.86, while the training loss goes on falling to 3.60: the network **overfits**. (The table pays 6.89 there.) At these settings, more passes over 1.7 million tokens do not help.
 #
@@ -263,7 +263,7 @@ per_weight = 10 * 4  # bytes: ten float32 numbers are read or written for each w
 print(f"Adam and the average: about {16 / per_weight:.1f} FLOPs a byte")
 
 # %% [markdown]
-# The sizes are those of a block's first MLP layer; the last row is the layer after attention. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
+# The weights (768, 3072) are those of a block's first MLP layer, and (768, 768) those of the layer after attention. With few tokens most of the traffic is weights, and each is used for only $m$ tokens. For each weight Adam reads four numbers (weight, gradient, and two *moments*, the running means of the gradient and of its square) and writes three; the average reads two and writes one. All that serves about 16 FLOPs.
 
 # %% tags=["hide-input"]
 #| alt: Log-log plot of two roofs, RTX 4090 and H100. Each rises with FLOPs a byte and turns flat at
@@ -369,7 +369,7 @@ assert [round(1e3 * of["step_s"]) for of in (on_gpu, compiled)] == [405, 158]
 assert [round(1e3 * of["split"]["trunk"] * of["step_s"]) for of in (on_gpu, compiled)] == [122, 40]
 
 # %% [markdown]
-# At full speed the products would take a sixth of the time. Where do the other five sixths go? The work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns) has few FLOPs a byte, like the optimiser. (The optimiser's part is four times its traffic. It also holds the clipping of the gradient, section 6; the rest of the gap was not explored.)
+# At full speed the products would take a sixth of the time. Where do the other five sixths go? One suspect is the work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns): it has few FLOPs a byte, like the optimiser. We count its traffic in the trunk only; the largest gap, that of the backward pass (231 against 43 ms), is not counted. (The optimiser's part is four times its traffic. It also holds the clipping of the gradient, section 6; the rest of the gap was not explored.)
 #
 # The laboratory counts what the trunk moves if each operation reads its inputs from memory and writes its results: 245 GB, 73 ms at 3.35 TB/s, four times the 18 ms of its products. The measured time is 122 ms. The control is a **compiler** (`--compile true`): in the trunk it leaves the products as they are, and joins the small operations between them, so that fewer results are written and read again. (It also starts fewer operations, so two things change at once.) With it the trunk takes 40 ms, and a step 158 instead of 405: a utilisation of 42 %, or 31 % of the data sheet.
 
@@ -559,7 +559,7 @@ assert abs(5.95 - levels["frequencies"]) < 0.02
 #
 # Signs of trouble, from mild to grave: the gradient's norm grows (`grad_norm` in a run's log), single losses leap and take longer each time to come back, the loss settles *above* the frequencies, inf or NaN. Usual remedies, in this order: a lower learning rate, a longer warm-up, `--precision float32`. (Exercise 4 asks about `clip`.) `--change lr --lr 1e-4` goes on from the last checkpoint with another rate.
 #
-# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping would make the whole gradient NaN, and the step every weight. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. (There, `weight` says how much a text counts, and `key` is the number from which its dropout is drawn.) We break a weight on purpose:
+# **When a loss is not finite.** One NaN in the gradient makes its norm NaN. Clipping would make the whole gradient NaN, and the optimiser's step would make every weight NaN. So the loop checks loss and norm *before* the optimiser acts. If one is not finite, it stops, and writes the batch into the run's folder. (There, `weight` says how much a text counts, and `key` is the number from which its dropout is drawn.) We break a weight on purpose:
 
 # %% tags=["nbval-check-output"]
 import tempfile
@@ -652,7 +652,7 @@ for found in measured["sampling"]:
           f"{1e3 * seconds / steps:4.1f} ms a step")  # fmt: skip
 
 # %% [markdown]
-# (The weights had learned nothing; the sampler does the same arithmetic with any.) Eight times the steps take only six times as long, so a part of the first time does not grow with the steps. Sixteen texts take two to three times as long as one.
+# (The weights had learned nothing; the sampler does the same arithmetic with any.) Eight times the steps take only six times as long, so a part of the first time does not grow with the steps. With 128 steps, sixteen texts take twice as long as one.
 
 # %% [markdown]
 # ## What has changed on the page

@@ -28,17 +28,17 @@ def show_two_runs(short: dict, long: dict, checks: Sequence[tuple], levels: dict
     right.plot(list(long), list(long.values()), color=BLUE)
     right.errorbar(*zip(*checks, strict=True), fmt="o", capsize=3, color=GREEN, zorder=3)
     for step, bound, _ in (min(checks, key=lambda check: check[1]), checks[-1]):
-        right.text(step, bound + 0.25, f"{bound:.2f}", color=GREEN, ha="right", va="bottom")
+        right.text(step, bound + 0.25, f"{bound:.2f}", color=GREEN, ha="center", va="bottom")
     end, last = list(long.items())[-1]
     named = levels | {"held-out text": bound, "training loss": last}
     colours = [ORANGE] * len(levels) + [GREEN, BLUE]
     for (name, level), colour in zip(named.items(), colours, strict=True):
-        right.text(1.04 * end, level, name, color=colour, va="center", clip_on=False)
+        right.text(1.1 * end, level, name, color=colour, va="center", clip_on=False)
     for ax in (left, right):
         for level in levels.values():
             ax.axhline(level, color=ORANGE, ls="--", lw=1.3)
     left.set(xlabel="step of 512 tokens", ylabel="loss (nats a token)", xlim=(0, steps[-1]))
-    right.set(xlabel="step of 65 536 tokens", xlim=(0, 1.02 * end), ylim=(3, 12.4))
+    right.set(xlabel="step of 65 536 tokens", xlim=(0, 1.06 * end), ylim=(3, 12.4))
     left.set_title("a processor core, 300 steps")
     right.set_title("an H100, six minutes")
     return fig
