@@ -537,8 +537,7 @@ for name in ("GPT-2, 32 calls", "GPT-2, temperature 0.3", "one phrase"):
 
 # %% [markdown]
 # The temperature $T$ takes each next-word law to the power $1/T$ and normalises it: for $T < 1$
-# common words become more common. A *nucleus* of 0.9 keeps only the most probable next words, as
-# few as together have a probability of at least 0.9. Both **anneal** (chapter 08's laboratory).
+# common words become more common. A *nucleus* of 0.9 keeps only the smallest set of most probable next words whose probabilities add up to at least 0.9, and normalises them. Both **anneal** (chapter 08's laboratory).
 #
 # Coarse random numbers do the same by accident: Gumbel noise made of few random bits makes rare
 # moves rarer (chapter 08). With 50 257 tokens and a thousand steps float32's 24 bits made published
@@ -659,7 +658,7 @@ assert math.exp(nats_of["sedd-absorb", "tweedie", 128][0]) > math.exp(nats_of[so
 #
 # **Zero-shot** evaluation asks for the bound on text from other sources than the training text. The
 # SEDD paper (Lou and others, 2023) does this on five data sets. Such a number depends on choices
-# that its table does not show: which rows, how they become ordinary text again, where *windows*
+# that its table does not show: which rows, how they are turned back into ordinary text (many data sets store punctuation apart from the words), where *windows*
 # (stretches of $L$ tokens, as many as the network reads at once) begin, and what counts as a unit.
 # Here is our library's table of the five sets, with the split that we score (the paper's loader
 # reads validation splits, except for LAMBADA) and what that loader does:
@@ -745,8 +744,7 @@ assert 1.1 < b["tokens"] * b["bits_per_token"] / (a["tokens"] * a["bits_per_toke
 Markdown(Path("results/ledger.md").read_text())
 
 # %% [markdown]
-# On the synthetic language diffusion passes as "level" with 2.6 %, although its bound is over five
-# times as far from the truth as GPT-2. "Does not show at this scale" is not "false": the published
+# On the synthetic language diffusion passes as "level" with GPT-2, since its perplexity is only 2.6 % higher (the ledger allows 5 %). Yet its bound is over five times as far from the truth as GPT-2. "Does not show at this scale" is not "false": the published
 # small model has over 100 times as many parameters as any network of our contest, and with two seeds an interval can be as wide as −14 ± 140 %. Rows about mean prediction are judged by its finite bounds only, since every finite perplexity is 100 % lower than an infinite one.
 #
 # ## 8. What a day and a laptop can tell
@@ -1067,8 +1065,7 @@ assert ratio[0] > 4 and ratio[1] > 1.5
 
 # %% [markdown]
 # `likelihood_bound` is the estimator of chapter 04: it has the noise levels of a repeat in equal
-# strata, and covers the two ends. `bounds` also hides a fixed *number* of words, drawn more often
-# where the loss varies most, and has a *control variate*: it subtracts a guess $g$ of each loss
+# strata, and covers the two ends. With MASK noise `bounds` also draws, for each text, the *number* of words that it hides (small numbers are drawn more often, and weigh less). And it has a *control variate*: it subtracts a guess $g$ of each loss
 # $\hat a$, and adds the known mean of the guess over all noise. The mean of
 # $\hat a - g + \mathbb E g$ is that of $\hat a$, and its variance is smaller if $g$ moves with
 # $\hat a$.
@@ -1251,7 +1248,7 @@ for name in ("real text", "GPT-2, 32 calls", "diffusion, 8 steps"):
 # %% [markdown]
 # ### Divergence: what does it see in samples that are perfect?
 #
-# `divergence` estimates $\mathrm{KL}(q_3 \,\|\, p_3)$ from both sides. `least` is on average at most the true value, which is 0 for perfect samples. `most`, the divergence of the counted triples, is on average too large, and far too large for few samples. Both are blind to errors that reach further than three words.
+# `divergence` estimates $\mathrm{KL}(q_3 \,\|\, p_3)$ from both sides. `least` is on average at most the true value, which is 0 for perfect samples. It fits the law of triples to a part of the samples, mixes it with the true law, and judges the mixture on the rest. The samples also choose the share of the true law in the mixture. For perfect samples nearly all of it is the true law, so that both `least` and its error come out near 0. `most`, the divergence of the counted triples, is on average too large, and far too large for few samples. Both are blind to errors that reach further than three words.
 
 # %%
 from sedd_mini.evaluation.generated import divergence

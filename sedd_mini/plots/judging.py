@@ -117,7 +117,7 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
     entropy, perplexity = real
     ax.axhline(perplexity, color=GREY, ls="--", lw=1, zorder=0)
     ax.axvline(entropy, color=GREY, ls="--", lw=1, zorder=0)
-    ax.plot(entropy, perplexity, "D", color="#222222", ms=8, zorder=3)
+    ax.plot(entropy, perplexity, "D", color="#222222", ms=5, zorder=3)
     ax.annotate("real text", real, (10, -16), textcoords="offset points")
     for name, (places, labels, colour, side) in paths.items():
         how = {"left": ((-8, 0), "right", "center_baseline"), "above": ((-7, 2), "right", "bottom"),
@@ -136,6 +136,6 @@ def show_gamed(ax: plt.Axes, paths: dict[str, tuple], single: dict[str, tuple],
         away = (0, -34) if side == "below" else (0, 14)
         ax.annotate(name, places[-1], away, textcoords="offset points", color=colour, ha="center")
     for name, (x, y, colour) in single.items():
-        ax.plot(x, y, "s", color=colour, ms=9, mfc="none", mew=1.6)
+        ax.plot(x, y, "s", color=colour, ms=9, mfc="none", mew=1.6, zorder=4)
         ax.annotate(name, (x, y), (8, 4), textcoords="offset points", color=colour)
     ax.margins(x=0.2, y=0.12)
