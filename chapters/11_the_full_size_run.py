@@ -96,6 +96,8 @@ assert all(abs(long[step] - table) < 0.07 for step in range(80, 180, 10)) and 3.
 lowest = min(checks, key=lambda check: check[1])
 assert lowest[0] == 1540 and round(lowest[1], 2) == 4.79 and round(checks[-1][1], 2) == 4.86
 assert round(1540 * 65_536 / run["train_tokens"]) == 58 and round(run["epochs"]) == 93
+assert round(80 * 65_536 / (300 * 512)) == 34
+assert round(run["frequencies_bits_per_token"] * math.log(2), 2) == 6.89
 
 # %% [markdown]
 # *What to see.* The first losses scatter around $\ln 50\,257 = 10.82$. A **table of token frequencies**, which knows how often each token occurs in the text and nothing else, would pay 6.83. On the CPU the network still pays more in its last hundred steps, 7.27 ± 0.09 (with dropout): the loop runs at full size, but 300 steps of 512 tokens did not reach the table's level. The run on the H100 reaches it in 80 steps (5 million tokens, 34 times what the CPU read), rests there for a hundred steps, and then learns to use the tokens around a hidden one.
@@ -117,7 +119,7 @@ for steps in (400_000, 1_300_000):
           f"over the text; {years:.0f} years, or {days:.1f} days")  # fmt: skip
 
 # %% [markdown]
-# This edition had one H100 for minutes. This run (with a compiler, section 3), single steps with their memory, and the seconds of sampling were *measured*. All other numbers about GPUs are *planned*: computed from data sheets.
+# This edition had one H100 for minutes. This run (with a compiler, section 3, and the *counted* draws of section 6), single steps with their memory, and the seconds of sampling were *measured*. All other numbers about GPUs are *planned*: computed from data sheets.
 
 # %% [markdown]
 # ## 1. Count first
@@ -367,6 +369,10 @@ assert math.isclose(64 * whole / peak / on_gpu["step_s"], on_gpu["utilisation"],
 assert round(reached, 2) == 0.12 and round(compiled["utilisation"], 2) == 0.42
 assert [round(1e3 * of["step_s"]) for of in (on_gpu, compiled)] == [405, 158]
 assert [round(1e3 * of["split"]["trunk"] * of["step_s"]) for of in (on_gpu, compiled)] == [122, 40]
+backward = 64 * 2 * sum(forward.values()) / peak, on_gpu["split"]["backward"] * on_gpu["step_s"]
+assert [round(1e3 * seconds) for seconds in backward] == [43, 231]
+again = measured["variants"]["bfloat16, recomputed"]["step_s"]
+assert round(again / on_gpu["step_s"], 2) == 1.3 and round(again, 2) == 0.53  # exercise 3
 
 # %% [markdown]
 # At full speed the products would take a sixth of the time. Where do the other five sixths go? One suspect is the work between the products (norms, shifts, scales and gates, dropout, a float32 loss over 50 258 columns): it has few FLOPs a byte, like the optimiser. We count its traffic in the trunk only; the largest gap, that of the backward pass (231 against 43 ms), is not counted. (The optimiser's part is four times its traffic. It also holds the clipping of the gradient, section 6; the rest of the gap was not explored.)
@@ -415,6 +421,9 @@ for recompute, name in ((False, "bfloat16"), (True, "bfloat16, recomputed")):
     real, joined = (measured["variants"][name]["peak_memory"] for name in names)
     print(f"{name:21} planned {plan / 1e9:.1f} GB, measured {real / 1e9:.1f} "
           f"({plan / real - 1:+.0%}), compiled {joined / 1e9:.1f}")  # fmt: skip
+
+# %% tags=["hide-cell"]
+assert round(100 * (plan / real - 1)) == -14 and joined < real  # recomputed
 
 # %% [markdown]
 # The plan is 3 % above the measured peak. With recomputing it is 14 % below the peak: leave a fifth more room than it says. A compiler lowers both peaks.
@@ -650,6 +659,10 @@ for found in measured["sampling"]:
     seconds, steps = found["seconds"], found["steps"]
     print(f"{found['samples']:2} × 1024 tokens, {steps:4} steps: {seconds:4.1f} s, "
           f"{1e3 * seconds / steps:4.1f} ms a step")  # fmt: skip
+
+# %% tags=["hide-cell"]
+one, long_one, sixteen = (found["seconds"] for found in measured["sampling"])
+assert round(long_one / one) == 6 and round(sixteen / one) == 2
 
 # %% [markdown]
 # (The weights had learned nothing; the sampler does the same arithmetic with any.) Eight times the steps take only six times as long, so a part of the first time does not grow with the steps. With 128 steps, sixteen texts take twice as long as one.

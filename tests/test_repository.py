@@ -220,6 +220,16 @@ def test_the_method_stays_small():
     files = [p for p in files if p.exists()] + [LIBRARY / "worlds" / "ctmc.py"]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
     assert lines <= 3000, f"the method has {lines} lines"
+    whole = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in LIBRARY.rglob("*.py"))
+    assert f"is 3 000 lines (of {round(whole / 1000)} 000)" in (ROOT / "README.md").read_text()
+
+
+def test_readme_tells_how_long_exercises_take():
+    texts = [path.read_text(encoding="utf-8") for path in sorted(CHAPTERS.glob("[01]*.py"))]
+    sums = [sum(map(int, re.findall(r"^# ### Exercise .* (\d+) minutes\)$", text, re.M)))
+            for text in texts]  # fmt: skip
+    assert len(sums) == 14
+    assert f"{min(sums)} to {max(sums)} for its exercises" in (ROOT / "README.md").read_text()
 
 
 def test_import_is_light():

@@ -20,7 +20,7 @@
 # %% [markdown]
 # ## Exercise 1. Uneven leaps
 #
-# The hidden share falls by $t - t'$ in a leap, so a word appears there with probability $t - t'$. Both do with $(t - t')^2$. The sum of squares of $K$ positive numbers that add up to 1 is smallest when all are $1/K$: for two words, equal leaps are best: `best_times` has equal steps. For longer texts it matters also what the words tell about each other at each time (chapter 12).
+# The hidden share falls by $t - t'$ in a leap, so a word appears there with probability $t - t'$. Both do with $(t - t')^2$. The sum of squares of $K$ positive numbers that add up to 1 is smallest when all are $1/K$, so for two words equal leaps are best, and `best_times` has equal steps. For longer texts it matters also what the words tell about each other at each time (chapter 12).
 
 # %% tags=["solution"]
 def same_leap(times):
